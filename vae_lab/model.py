@@ -1,0 +1,98 @@
+"""The model of the paper: p(z) = N(0, I), p(x|z) from the decoder, q(z|x) from the encoder (sections 2, 3)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vae_lab.distributions import DiagonalGaussian, Distribution
+from vae_lab.networks.choices import check_width, is_width
+from vae_lab.networks.heads import GaussianPosterior
+
+
+class VAE(nn.Module):
+    """Generative model and recognition model, in three densities: prior, likelihood, posterior.
+
+    Args:
+        image_shape: (channel, height, width) of the data.
+        latent_dim: Size of z (the paper's J, N_z).
+        encoder: image_shape -> trunk, a module with `out_features`.
+        decoder: (latent_dim, image_shape) -> trunk, a module with `readout()`.
+        likelihood: decoder trunk -> head, a module from features to a `Distribution` over images.
+        initialization: Called with the finished model.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        encoder: Callable[..., nn.Module],
+        decoder: Callable[..., nn.Module],
+        likelihood: Callable[..., nn.Module],
+        initialization: Callable[[nn.Module], None],
+    ) -> None:
+        check_width("model.latent_dim", latent_dim, "z needs at least one dimension")
+        if len(image_shape) != 3 or not all(map(is_width, image_shape)):
+            raise ValueError(f"image_shape must be (channel, height, width), each >= 1, got {image_shape}")
+        super().__init__()
+        self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
+        self.latent_dim = latent_dim
+        trunk: Any = encoder(self.image_shape)
+        self.encoder = Encoder(trunk, GaussianPosterior(trunk.out_features, latent_dim))
+        trunk = decoder(latent_dim, self.image_shape)
+        self.decoder = Decoder(trunk, likelihood(trunk))
+        initialization(self)
+
+    def prior(self) -> DiagonalGaussian:
+        """p(z) = N(0, I) over [latent]."""
+        like = next(self.parameters())
+        zeros = torch.zeros(self.latent_dim, dtype=like.dtype, device=like.device)
+        return DiagonalGaussian(zeros, zeros, event_dims=1)
+
+    def posterior(self, x: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
+        """q(z|x) over [batch, latent]."""
+        return self.encoder(x)
+
+    def likelihood(self, z: Float[Tensor, "*sample batch latent"]) -> Distribution:
+        """p(x|z) over [*sample, batch, channel, height, width]."""
+        if z.dim() == 2:
+            return self.decoder(z)
+        return self.decoder(z.flatten(0, -2)).unflatten(z.shape[:-1])
+
+    def log_joint(
+        self, x: Float[Tensor, "batch channel height width"], z: Float[Tensor, "*sample batch latent"]
+    ) -> Float[Tensor, "*sample batch"]:
+        """log p(x, z) = log p(x|z) + log p(z), nats per datapoint."""
+        return self.likelihood(z).log_prob(x) + self.prior().log_prob(z)
+
+    def weights(self) -> list[nn.Parameter]:
+        """The weight matrices and kernels of both networks, no biases: what the prior N(0, I) of section 5 is on."""
+        return [parameter for parameter in self.parameters() if parameter.dim() > 1]
+
+
+class Encoder(nn.Module):
+    """x -> q(z|x): a trunk and its head."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
+        """The posterior of a batch of images."""
+        return self.head(self.trunk(x))
+
+
+class Decoder(nn.Module):
+    """z -> p(x|z): a trunk and its head."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+
+    def forward(self, z: Float[Tensor, "batch latent"]) -> Distribution:
+        """The likelihood of a batch of latents."""
+        return self.head(self.trunk(z))

@@ -1,0 +1,70 @@
+"""Heads: features -> distribution, orthogonal to the network that made the features (appendix C)."""
+
+import math
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vae_lab.distributions import Bernoulli, DiagonalGaussian
+
+
+class DecoderTrunk(Protocol):
+    """What a likelihood needs of a decoder's trunk."""
+
+    def readout(self) -> nn.Module:
+        """A fresh linear map from the features to [batch, channel, height, width]."""
+        ...
+
+
+class GaussianPosterior(nn.Module):
+    """q(z|x) = N(mean, diag(exp(log_variance))), both linear in the features: the encoder's head."""
+
+    def __init__(self, in_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(in_features, latent_dim)
+        self.log_variance = nn.Linear(in_features, latent_dim)
+
+    def forward(self, features: Float[Tensor, "batch features"]) -> DiagonalGaussian:
+        """The posterior over [batch, latent]."""
+        return DiagonalGaussian(self.mean(features), self.log_variance(features), event_dims=1)
+
+
+class BernoulliLikelihood(nn.Module):
+    """p(x|z) of pixels in [0, 1], y = sigmoid(logits) (appendix C.1)."""
+
+    def __init__(self, trunk: DecoderTrunk) -> None:
+        super().__init__()
+        self.logits = trunk.readout()
+
+    def forward(self, features: Float[Tensor, "batch *features"]) -> Bernoulli:
+        """The likelihood over [batch, channel, height, width]."""
+        return Bernoulli(self.logits(features), event_dims=3)
+
+
+class GaussianLikelihood(nn.Module):
+    """p(x|z) = N(mean, diag(exp(log_variance))), the mean through a sigmoid, both depending on z (appendix C.2).
+
+    Args:
+        trunk: The decoder's trunk.
+        min_log_variance: A lower limit, or None for the paper's unbounded log-variance.
+    """
+
+    def __init__(self, trunk: DecoderTrunk, *, min_log_variance: float | None) -> None:
+        if min_log_variance is not None and not math.isfinite(min_log_variance):
+            raise ValueError(
+                f"likelihood.min_log_variance must be a finite number or null, got {min_log_variance}: "
+                "null leaves the log-variance unbounded, as in the paper"
+            )
+        super().__init__()
+        self.min_log_variance = min_log_variance
+        self.mean = trunk.readout()
+        self.log_variance = trunk.readout()
+
+    def forward(self, features: Float[Tensor, "batch *features"]) -> DiagonalGaussian:
+        """The likelihood over [batch, channel, height, width]."""
+        log_variance = self.log_variance(features)
+        if self.min_log_variance is not None:
+            log_variance = log_variance.clamp(min=self.min_log_variance)
+        return DiagonalGaussian(torch.sigmoid(self.mean(features)), log_variance, event_dims=3)

@@ -1,0 +1,81 @@
+"""Adagrad as the author's code has it (section 5): epsilon inside the root, and steps that only accumulate."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Adagrad(torch.optim.Adagrad):
+    """w <- w - lr * g / sqrt(eps + sum of g^2), from the step after `warmup_steps` on.
+
+    Steps are counted for each parameter by itself: one that has no gradient in a step neither moves nor warms up.
+    Fused on CPU, where that is fastest.
+
+    Args:
+        params: The parameters.
+        lr: The global step size, the paper's 0.01, 0.02 or 0.1.
+        warmup_steps: First steps of every parameter, in which squares accumulate and nothing moves.
+        eps: Added to the sum of squares, inside the root.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
+        if not (lr >= 0 and math.isfinite(lr)):
+            raise ValueError(
+                f"optimizer.lr must be >= 0 and finite, got {lr}: the paper tries 0.01, 0.02, 0.1"
+            )
+        if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 0:
+            raise ValueError(
+                f"optimizer.warmup_steps must be a whole number >= 0, got {warmup_steps!r}: 0 turns the warm-up off"
+            )
+        if not (eps > 0 and math.isfinite(eps)):
+            raise ValueError(
+                f"optimizer.eps must be > 0 and finite, got {eps}: without it a parameter whose gradient is 0 "
+                "divides 0 by 0; the author's code has 1e-8"
+            )
+        params = list(params)
+        self._on_cpu = all(parameter.device.type == "cpu" for parameter in params)
+        # Started at eps, the accumulator is eps + sum of squares; torch's own eps would stand outside the root.
+        super().__init__(params, lr=lr, initial_accumulator_value=eps, eps=0.0, fused=self._on_cpu or None)
+        # A gradient scaler must unscale the gradients before `step`, which squares them in the warm-up.
+        self._step_supports_amp_scaling = False
+        self.warmup_steps = warmup_steps
+        self._all_warm = False
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; parameters still warming up accumulate their squares only."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        withheld = [] if self._all_warm else self._accumulate()
+        super().step()
+        for parameter, gradient in withheld:
+            parameter.grad = gradient
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from `state_dict`, which another kind of device may have written."""
+        fused = self._on_cpu or None
+        groups = [{**group, "fused": fused} for group in state_dict["param_groups"]]
+        super().load_state_dict({**state_dict, "param_groups": groups})
+        self._all_warm = False
+
+    @torch.no_grad()
+    def _accumulate(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Does the warm-up's half of the step, and takes those gradients away from the other half."""
+        withheld = []
+        self._all_warm = True
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            state = self.state[parameter]
+            if state["step"] >= self.warmup_steps:
+                continue
+            self._all_warm = False
+            if parameter.grad is not None:
+                state["step"] += 1
+                state["sum"].addcmul_(parameter.grad, parameter.grad)
+                withheld.append((parameter, parameter.grad))
+                parameter.grad = None
+        return withheld
