@@ -1,7 +1,7 @@
-"""The three densities of the lab, in nats: Bernoulli on [0, 1], diagonal Gaussian, KL to N(0, I) (appendices B, C).
+"""The densities of the lab, in nats: Bernoulli on [0, 1], diagonal Gaussian, KL to N(0, I) (appendices B, C).
 
-Parameters in half precision are promoted to float32, so that densities are never computed in bfloat16. Noise comes
-from torch's global stream, which the training loop seeds for every step.
+Parameters in half precision are promoted to float32, so that densities are never computed in bfloat16. Noise
+comes from torch's global stream, which the training loop seeds for every step.
 """
 
 import math
@@ -36,10 +36,10 @@ class Distribution(ABC):
 
 
 class Bernoulli(Distribution):
-    """Independent pixels, log p(x) = sum x log y + (1 - x) log(1 - y) with y = sigmoid(logits) (appendix C.1).
+    """Independent pixels, log p(x) = sum x log y + (1 - x) log(1 - y), y = sigmoid(logits) (appendix C.1).
 
-    `x` may be any number in [0, 1], as the grey pixels of the paper's MNIST are; then this is no normalised density
-    but the paper's objective. Written in logits, it is exact where sigmoid saturates.
+    `x` may be any number in [0, 1], as the grey pixels of the paper's MNIST are; then this is no normalised
+    density but the paper's objective. Written in logits, it is exact where sigmoid saturates.
     """
 
     def __init__(self, logits: Float[Tensor, "..."], event_dims: int) -> None:
@@ -56,7 +56,7 @@ class Bernoulli(Distribution):
         return torch.bernoulli(self.mean.detach())
 
     def log_prob(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """sum x * logits - softplus(logits), in nats."""
+        """The sum of x * logits - softplus(logits), in nats."""
         logits = self.logits
         if x.shape != logits.shape:
             x, logits = torch.broadcast_tensors(x, logits)
@@ -95,7 +95,7 @@ class DiagonalGaussian(Distribution):
         return (0.5 * self.log_variance).exp()
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "..."]:
-        """mean + std * noise, eq. (4): a draw that gradients pass through, of shape [*sample_shape, *shape]."""
+        """A draw mean + std * noise that gradients pass through, eq. (4): [*sample_shape, *shape]."""
         shape = (*sample_shape, *self._mean.shape)
         noise = torch.randn(shape, dtype=self._mean.dtype, device=self._mean.device)
         return torch.addcmul(self._mean, self.std, noise)
@@ -121,7 +121,7 @@ class DiagonalGaussian(Distribution):
 
 
 def kl_to_standard_normal(q: DiagonalGaussian) -> Float[Tensor, "*batch latent"]:
-    """KL(q || N(0, I)) = 1/2 (mean^2 + variance - 1 - log variance), appendix B: nats of each dimension, not summed."""
+    """KL(q || N(0, I)) = 1/2 (mean^2 + variance - 1 - log variance), nats per dimension (appendix B)."""
     # expm1 keeps the digits that exp(.) - 1 loses where the posterior is near the prior.
     return 0.5 * (q.mean.square() + torch.expm1(q.log_variance) - q.log_variance)
 

@@ -1,4 +1,4 @@
-"""The model of the paper: p(z) = N(0, I), p(x|z) from the decoder, q(z|x) from the encoder (sections 2, 3)."""
+"""The paper's model: p(z) = N(0, I), p(x|z) from the decoder, q(z|x) from the encoder (sections 2, 3)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,11 +64,11 @@ class VAE(nn.Module):
     def log_joint(
         self, x: Float[Tensor, "batch channel height width"], z: Float[Tensor, "*sample batch latent"]
     ) -> Float[Tensor, "*sample batch"]:
-        """log p(x, z) = log p(x|z) + log p(z), nats per datapoint."""
+        """The sum log p(x, z) = log p(x|z) + log p(z), nats per datapoint."""
         return self.likelihood(z).log_prob(x) + self.prior().log_prob(z)
 
     def weights(self) -> list[nn.Parameter]:
-        """The weight matrices and kernels of both networks, no biases: what the prior N(0, I) of section 5 is on."""
+        """Weight matrices and kernels of both networks, no biases: what section 5's prior N(0, I) is on."""
         return [parameter for parameter in self.parameters() if parameter.dim() > 1]
 
 

@@ -1,4 +1,4 @@
-"""Adagrad as the author's code has it (section 5): epsilon inside the root, and steps that only accumulate."""
+"""Adagrad as in the author's code (section 5): epsilon inside the root, first steps that only accumulate."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Adagrad(torch.optim.Adagrad):
     """w <- w - lr * g / sqrt(eps + sum of g^2), from the step after `warmup_steps` on.
 
-    Steps are counted for each parameter by itself: one that has no gradient in a step neither moves nor warms up.
-    Fused on CPU, where that is fastest.
+    Every parameter counts its own steps: one without a gradient neither moves nor warms up. Fused on CPU,
+    where that is fastest.
 
     Args:
         params: The parameters.
@@ -28,16 +28,17 @@ class Adagrad(torch.optim.Adagrad):
             )
         if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 0:
             raise ValueError(
-                f"optimizer.warmup_steps must be a whole number >= 0, got {warmup_steps!r}: 0 turns the warm-up off"
+                f"optimizer.warmup_steps must be a whole number >= 0, got {warmup_steps!r}: "
+                "0 turns the warm-up off"
             )
         if not (eps > 0 and math.isfinite(eps)):
             raise ValueError(
-                f"optimizer.eps must be > 0 and finite, got {eps}: without it a parameter whose gradient is 0 "
-                "divides 0 by 0; the author's code has 1e-8"
+                f"optimizer.eps must be > 0 and finite, got {eps}: without it a parameter with gradient "
+                "0 divides 0 by 0; the author's code has 1e-8"
             )
         params = list(params)
         self._on_cpu = all(parameter.device.type == "cpu" for parameter in params)
-        # Started at eps, the accumulator is eps + sum of squares; torch's own eps would stand outside the root.
+        # Started at eps, the accumulator is eps + sum of squares; torch's own eps stands outside the root.
         super().__init__(params, lr=lr, initial_accumulator_value=eps, eps=0.0, fused=self._on_cpu or None)
         # A gradient scaler must unscale the gradients before `step`, which squares them in the warm-up.
         self._step_supports_amp_scaling = False

@@ -1,4 +1,4 @@
-"""What a network's YAML may say: the activations by name, and widths; anything else is refused with its key."""
+"""What a network's YAML may say: activations by name, and widths; the rest is refused, naming its key."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches

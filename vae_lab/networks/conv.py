@@ -1,7 +1,7 @@
 """Convolutional networks for images of any size: strided 4x4 convolutions and their transposed mirror.
 
-Every convolution halves height and width, rounding down; the mirror doubles them and adds the lost row or column back,
-so that 28x28, 28x20 and odd sizes come out as they went in.
+Every convolution halves height and width, rounding down; the mirror doubles them and adds the lost row or
+column back, so that 28x28, 28x20 and odd sizes come out as they went in.
 """
 
 import math
@@ -41,7 +41,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latent -> feature maps of half the image's size, the encoder's mirror but for its last layer, the readout.
+    """Latent -> feature maps of half the image's size: the encoder's mirror, but for the readout.
 
     Args:
         latent_dim: Size of z.
@@ -76,7 +76,7 @@ class ConvDecoder(nn.Module):
         return self.layers(z)
 
     def readout(self) -> nn.Module:
-        """A fresh transposed convolution from the feature maps to one number for every pixel."""
+        """A fresh transposed convolution from the feature maps to [batch, channel, height, width]."""
         return _upsampling(*self._readout)
 
 

@@ -38,13 +38,13 @@ class BernoulliLikelihood(nn.Module):
         super().__init__()
         self.logits = trunk.readout()
 
-    def forward(self, features: Float[Tensor, "batch *features"]) -> Bernoulli:
+    def forward(self, features: Float[Tensor, "batch ..."]) -> Bernoulli:
         """The likelihood over [batch, channel, height, width]."""
         return Bernoulli(self.logits(features), event_dims=3)
 
 
 class GaussianLikelihood(nn.Module):
-    """p(x|z) = N(mean, diag(exp(log_variance))), the mean through a sigmoid, both depending on z (appendix C.2).
+    """p(x|z) = N(mean, diag(exp(log_variance))), the mean through a sigmoid, both functions of z (C.2).
 
     Args:
         trunk: The decoder's trunk.
@@ -62,7 +62,7 @@ class GaussianLikelihood(nn.Module):
         self.mean = trunk.readout()
         self.log_variance = trunk.readout()
 
-    def forward(self, features: Float[Tensor, "batch *features"]) -> DiagonalGaussian:
+    def forward(self, features: Float[Tensor, "batch ..."]) -> DiagonalGaussian:
         """The likelihood over [batch, channel, height, width]."""
         log_variance = self.log_variance(features)
         if self.min_log_variance is not None:

@@ -16,8 +16,8 @@ class PyTorchDefault:
 class Normal:
     """Weights and hidden biases ~ N(0, std^2), zeros elsewhere: the paper's, as the author's code reads it.
 
-    Zeros are the weights and biases of the encoder's log-variance, so that q(z|x) starts with unit variance, and the
-    biases of the decoder's outputs.
+    Zeros are the weights and biases of the encoder's log-variance, so that q(z|x) starts with unit variance,
+    and the biases of the decoder's outputs.
 
     Args:
         std: The standard deviation; N(0, 0.01) of section 5 is a standard deviation of 0.01.

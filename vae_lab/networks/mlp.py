@@ -1,5 +1,6 @@
 """Multi-layer perceptrons: the paper's networks (appendix C) have one hidden layer of tanh units."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -55,7 +56,7 @@ class MLPDecoder(nn.Module):
         return self.layers(z)
 
     def readout(self) -> nn.Module:
-        """A fresh linear map from the features to one number for every pixel, [batch, channel, height, width]."""
+        """A fresh linear map from the features to [batch, channel, height, width]."""
         linear = nn.Linear(self.out_features, math.prod(self.image_shape))
         return nn.Sequential(linear, nn.Unflatten(1, self.image_shape))
 
@@ -67,6 +68,6 @@ def _checked(key: str, hidden: Sequence[int], activation: str) -> type[nn.Module
 
 def _layers(widths: Sequence[int], make_activation: type[nn.Module]) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+    for width_in, width_out in itertools.pairwise(widths):
         layers += [nn.Linear(width_in, width_out), make_activation()]
     return layers
