@@ -1,0 +1,17 @@
+"""The laboratory for "Auto-Encoding Variational Bayes" (Kingma & Welling, arXiv 1312.6114)."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vae_lab.runs import Run, load_run
+
+__all__ = ["Run", "load_run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `load_run` and `Run` when they are asked for, so that `vae-lab --help` need not wait for torch."""
+    if name in __all__:
+        from vae_lab import runs
+
+        return getattr(runs, name)
+    raise AttributeError(f"module 'vae_lab' has no attribute {name!r}")

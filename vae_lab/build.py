@@ -1,0 +1,160 @@
+"""From a config to objects: the only place that calls `hydra.utils.instantiate`, and where its keys are checked.
+
+The constructor's signature is the schema: a key that it does not know, a missing one or a value of another type is
+refused by name before anything is constructed.
+"""
+
+import inspect
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from hydra._internal.utils import _locate
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate as hydra_instantiate
+
+from vae_lab.errors import ConfigError, UntrustedTarget, nearest
+
+TRUSTED = (
+    "vae_lab.callbacks",
+    "vae_lab.data",
+    "vae_lab.estimators",
+    "vae_lab.model",
+    "vae_lab.networks",
+    "vae_lab.objectives",
+    "vae_lab.optimizers",
+    "torch.nn",
+    "torch.optim",
+    "pytorch_lightning.callbacks",
+    "pytorch_lightning.loggers",
+    "pytorch_lightning.trainer",
+)
+"""Packages whose classes a run directory from a stranger may name."""
+
+ALIASES = {"pytorch_lightning.Trainer": "pytorch_lightning.trainer.Trainer"}
+NUMBERS = BeartypeConf(is_pep484_tower=True)
+"""An integer will do where a float is asked for."""
+RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def instantiate(config: Mapping[str, Any], key: str, **given: Any) -> Any:
+    """The object that `config` describes; `key` is where it stands in the whole config, for the messages.
+
+    Args:
+        config: plain values with `_target_`s, resolved.
+        key: its path in the whole config.
+        given: constructor arguments that come from the program instead of the config.
+
+    Raises:
+        ConfigError: a key, type or value that the constructor refuses.
+    """
+    try:
+        return hydra_instantiate(checked(config, key, given), _convert_="all", **given)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if cause is None or isinstance(cause, ImportError):
+            raise ConfigError(f"{key}: {error}") from error
+        if isinstance(cause, ValueError) or type(cause).__name__ == "MisconfigurationException":
+            raise ConfigError(str(cause)) from cause
+        raise cause from error
+
+
+def checked(config: Mapping[str, Any], key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`config`, its keys and types, and those of every part in it, held against the constructors.
+
+    A whole number written as a float, as in 1e6, becomes an integer where one is asked for.
+    """
+    if "_target_" not in config:
+        raise ConfigError(f"{key} must name its class in {key}._target_, got the keys {sorted(config)}")
+    target = locate(config["_target_"], key)
+    parameters = inspect.signature(target).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for name in config:
+            if name not in parameters and name not in RESERVED:
+                raise ConfigError(f"{key}.{name} is no setting of {target.__name__}: {nearest(name, parameters)}")
+    if not config.get("_partial_"):
+        for name, parameter in parameters.items():
+            is_positional_or_keyword = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            if parameter.default is parameter.empty and is_positional_or_keyword and name not in {*config, *given}:
+                raise ConfigError(f"{key}.{name} is missing: {target.__name__} needs it; add {key}.{name}=VALUE")
+    hints = type_hints(target)
+    return {
+        name: checked(value, f"{key}.{name}", {})
+        if isinstance(value, Mapping) and "_target_" in value
+        else of_type(value, hints.get(name, Any), f"{key}.{name}")
+        for name, value in config.items()
+    }
+
+
+def type_hints(target: Any) -> dict[str, Any]:
+    """The annotations of a constructor of ours or of a user's; the frameworks check their own."""
+    if target.__module__.split(".")[0] in ("torch", "pytorch_lightning"):
+        return {}
+    return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+
+
+def of_type(value: Any, hint: Any, key: str) -> Any:
+    """The value, if it has the annotated type; a whole float becomes an integer where only that fits."""
+    if is_bearable(value, hint, conf=NUMBERS):
+        return value
+    if isinstance(value, float) and value.is_integer() and is_bearable(int(value), hint, conf=NUMBERS):
+        return int(value)
+    expected = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
+    raise ConfigError(f"{key} must be of type {expected.replace('None', 'null')}, got {value!r}")
+
+
+def locate(target: str, key: str) -> Any:
+    """The class or function that a `_target_` names."""
+    try:
+        found = _locate(target)
+    except Exception as error:  # whatever an import of a user's module raises
+        raise ConfigError(f"{key}._target_ must name an importable class, got {target!r}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{key}._target_ must name a class, got {target!r}, which is a {type(found).__name__}")
+    return found
+
+
+def refuse_untrusted(config: Mapping[str, Any], allow: Collection[str]) -> None:
+    """Refuses a config, read from a run directory, that names code outside vae_lab's parts and its frameworks.
+
+    The name is judged before anything is imported, and the object that it resolves to by its own module: a path
+    that begins in an allowed package can still lead to `os.system`.
+
+    Raises:
+        UntrustedTarget: naming the `_target_`, its place and what allows it.
+    """
+    for key, value in walk(config):
+        if isinstance(value, str) and "${" in value:
+            raise UntrustedTarget(f"{key} holds the interpolation {value!r}: a frozen config has none; refused")
+        if key.rsplit(".", 1)[-1] != "_target_":
+            continue
+        packages = (*TRUSTED, *allow)
+        trusted = isinstance(value, str) and _lies_in(ALIASES.get(value, value), packages)
+        if trusted:
+            found = locate(value, key.rsplit(".", 1)[0])
+            trusted = inspect.isclass(found) and _lies_in(found.__module__, packages)
+        if not trusted:
+            package = str(value).split(".")[0]
+            raise UntrustedTarget(
+                f"{key}={value!r} is not one of vae_lab's parts, torch.nn, torch.optim or Lightning's trainer, loggers "
+                f"and callbacks; a run directory may hold anybody's code. If you trust it: allow=[{package}] on the "
+                f'command line, load_run(path, allow=["{package}"]) in Python'
+            )
+
+
+def _lies_in(path: str, packages: Collection[str]) -> bool:
+    return any(path == package or path.startswith(package + ".") for package in packages)
+
+
+def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a nested config with its dotted key."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from walk(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from walk(value, f"{key}.{i}")
+    else:
+        yield key, node

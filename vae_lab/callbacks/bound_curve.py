@@ -1,0 +1,117 @@
+"""The bound against training samples evaluated: the curves of the paper's figure 2."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from vae_lab.curve import append_row
+from vae_lab.errors import NonFiniteDensity
+from vae_lab.lit_module import LitVAE, RunningMeans
+from vae_lab.marks import is_passed, next_log_mark, next_multiple
+from vae_lab.measurement import measure_bound, summarise
+
+SPLITS = ("train", "val", "test")
+
+
+class BoundCurve(pl.Callback):
+    """Measures the bound at logarithmically spaced counts, writes metrics.csv and TensorBoard, tells the others.
+
+    Args:
+        first: training samples at the first evaluation.
+        per_decade: evaluations per factor of ten from there on.
+        every: besides, an evaluation at every multiple of this many samples; null: none.
+        splits: the parts that are measured, those of them that the data set has.
+        num_samples: draws of z per datapoint of an evaluation.
+        seed: names the evaluation's noise, which depends on (seed, datapoint) only.
+        curve: the CSV file.
+    """
+
+    def __init__(
+        self,
+        *,
+        first: int,
+        per_decade: int,
+        every: int | None,
+        splits: list[str],
+        num_samples: int,
+        seed: int,
+        curve: Path,
+    ) -> None:
+        for key, value in {"first": first, "per_decade": per_decade, "num_samples": num_samples}.items():
+            if value < 1:
+                raise ValueError(f"evaluation.{key} must be >= 1, got {value}")
+        if every is not None and every < 1:
+            raise ValueError(f"evaluation.every must be >= 1 or null, got {every}: null switches it off")
+        if unknown := set(splits).difference(SPLITS):
+            raise ValueError(f"evaluation.splits must name some of {', '.join(SPLITS)}, got {sorted(unknown)}")
+        self.first, self.per_decade, self.every = first, per_decade, every
+        self.splits, self.num_samples, self.seed, self.curve = splits, num_samples, seed, curve
+
+    def next_mark(self, samples: int) -> int:
+        """The smallest count above `samples` at which the bound is measured."""
+        mark = next_log_mark(samples, first=self.first, per_decade=self.per_decade)
+        return mark if self.every is None else min(mark, next_multiple(samples, self.every))
+
+    def is_mark(self, samples: int, batch_size: int) -> bool:
+        """Whether a training that presents `batch_size` datapoints a step evaluates at this count."""
+        return is_passed(self.next_mark(samples - batch_size), samples - batch_size, samples)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Evaluates at a mark, and at the end of the budget.
+
+        At an end that is no mark the running means go on, so that a longer run passes through here unchanged.
+        """
+        lit = pl_module
+        is_mark = self.is_mark(lit.samples, lit.data.batch_size)
+        if is_mark or lit.samples >= lit.max_samples:
+            self.evaluate(trainer, lit)
+            if is_mark:
+                lit.running = RunningMeans()
+            for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+                if hasattr(callback, "on_evaluation"):
+                    callback.on_evaluation(trainer, lit, lit.samples)
+
+    def evaluate(self, trainer: pl.Trainer, lit: LitVAE) -> None:
+        """One row of the curve, measured over all ranks and written by the first."""
+        row: dict[str, float] = {"samples_evaluated": lit.samples}
+        for name, (total, count) in lit.running.sums(trainer.strategy).items():
+            row[f"train/{name}_running"] = total / count
+        per_dimension = {}
+        for split in [split for split in self.splits if split in lit.data.parts]:
+            sums = measure_bound(
+                lit.model,
+                lit.images(split),
+                num_samples=self.num_samples,
+                seed=self.seed,
+                rank=lit.global_rank,
+                num_ranks=trainer.world_size,
+            )
+            entries = summarise(trainer.strategy.reduce(sums, reduce_op="sum"), num_samples=self.num_samples)
+            for name in ("bound", "reconstruction", "kl", "active_units"):
+                row[f"{split}/{name}"] = entries[name]
+            per_dimension |= {
+                f"kl_per_dimension/{split}/{i:03d}": kl for i, kl in enumerate(entries["kl_per_dimension"])
+            }
+        row["learning_rate"] = lit.learning_rate()
+        refuse_non_finite(row)
+        lit.latest = row
+        if trainer.is_global_zero:
+            append_row(self.curve, row)
+            for logger in trainer.loggers:
+                logger.log_metrics(
+                    {name: value for name, value in row.items() if name != "samples_evaluated"} | per_dimension,
+                    step=lit.samples,
+                )
+
+
+def refuse_non_finite(row: dict[str, float]) -> None:
+    """Stops the training where a measured value is NaN or infinite."""
+    bad = [name for name, value in row.items() if not torch.tensor(value).isfinite()]
+    if bad:
+        raise NonFiniteDensity(
+            f"{', '.join(bad)} became non-finite at {row['samples_evaluated']:,} samples: try a smaller optimizer.lr, "
+            "gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
+            "the checkpoint from before is kept"
+        )

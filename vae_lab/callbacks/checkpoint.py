@@ -1,0 +1,95 @@
+"""Checkpoints: last.ckpt to continue from, best.ckpt by the validation bound, at/<samples>.ckpt snapshots."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from vae_lab.atomic import atomic_file
+from vae_lab.errors import NonFiniteDensity
+from vae_lab.lit_module import LitVAE
+from vae_lab.marks import is_passed
+
+
+class Checkpoint(pl.Callback):
+    """Saves at every evaluation, at the counts `at`, and at least every `every_seconds`.
+
+    Args:
+        at: counts of training samples at which weights-only snapshots are kept.
+        every_seconds: the longest time between two saves of last.ckpt.
+        folder: where the checkpoints go.
+    """
+
+    def __init__(self, *, at: list[int], every_seconds: float, folder: Path) -> None:
+        if any(count < 1 for count in at):
+            raise ValueError(f"checkpoint.at must hold counts >= 1, got {at}: they are training samples")
+        if every_seconds <= 0:
+            raise ValueError(f"checkpoint.every_seconds must be > 0, got {every_seconds}")
+        self.at, self.every_seconds, self.folder = sorted(at), every_seconds, folder
+
+    def next_mark(self, samples: int) -> int | None:
+        """The next count at which a snapshot is due."""
+        return min((count for count in self.at if count > samples), default=None)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock, and takes the score to beat from best.ckpt itself."""
+        self.saved_at = time.monotonic()
+        self.best_bound = best_bound(self.folder)
+
+    def on_evaluation(self, trainer: pl.Trainer, lit: LitVAE, samples: int) -> None:
+        """Saves; `best` first, so that a kill in between repeats this evaluation instead of forgetting it."""
+        self.save_snapshot(trainer, lit)
+        bound = lit.latest.get("val/bound")
+        if bound is not None and bound > self.best_bound:
+            self.best_bound = bound
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+        self.save_last(trainer, lit)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Saves a snapshot that is due, and last.ckpt where the last save was long ago or the training stops."""
+        lit = pl_module
+        self.save_snapshot(trainer, lit)
+        overdue = time.monotonic() - self.saved_at > self.every_seconds
+        if trainer.strategy.reduce_boolean_decision(overdue or trainer.should_stop, all=False):
+            self.save_last(trainer, lit)
+
+    def save_snapshot(self, trainer: pl.Trainer, lit: LitVAE) -> None:
+        """The weights alone, where the block just run reached a count of `at`."""
+        path = self.folder / "at" / f"{lit.samples}.ckpt"
+        if is_passed(self.next_mark(lit.block_start), lit.block_start, lit.samples) and not path.exists():
+            trainer.save_checkpoint(path, weights_only=True)
+
+    def save_last(self, trainer: pl.Trainer, lit: LitVAE) -> None:
+        """Everything that continues the run; events are on disk before it."""
+        if not all(parameter.isfinite().all() for parameter in lit.parameters()):
+            raise NonFiniteDensity(
+                f"a weight became non-finite by {lit.samples:,} samples: try a smaller optimizer.lr or "
+                "gradient_clip_norm=100; the checkpoint from before is kept"
+            )
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        self.saved_at = time.monotonic()
+
+
+def best_bound(folder: Path) -> float:
+    """The validation bound that best.ckpt was saved with; -infinity where there is none."""
+    path = folder / "best.ckpt"
+    if not path.is_file():
+        return float("-inf")
+    return torch.load(path, weights_only=True, mmap=True)["vae_lab"]["latest"]["val/bound"]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written so that a kill never leaves half of one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        """Replaces `path` once the new file is complete and on disk."""
+        with atomic_file(path) as file:
+            torch.save(checkpoint, file)

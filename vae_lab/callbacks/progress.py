@@ -1,0 +1,63 @@
+"""Progress: bound in nats, samples per second and time left; plain lines where there is no terminal."""
+
+import logging
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+
+from vae_lab.lit_module import LitVAE
+
+log = logging.getLogger("vae_lab")
+
+
+class Progress(pl.Callback):
+    """A line for every evaluation, and on a terminal a bar below them."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Starts clock and bar."""
+        self.started, self.samples = time.monotonic(), pl_module.samples
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=Console(stderr=True), disable=not is_shown(trainer), transient=True)
+        self.task = self.bar.add_task("", total=pl_module.max_samples, completed=pl_module.samples)
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Moves the bar, which draws itself a few times per second."""
+        if self.bar.disable:
+            return
+        lit = pl_module
+        bound = f"bound {lit.latest['train/bound_running']:.2f}  " if "train/bound_running" in lit.latest else ""
+        speed = (lit.samples - self.samples) / (time.monotonic() - self.started)
+        text = f"{bound}{lit.samples:,} samples  {speed:,.0f}/s"
+        self.bar.update(self.task, completed=lit.samples, description=text)
+
+    def on_evaluation(self, trainer: pl.Trainer, lit: LitVAE, samples: int) -> None:
+        """One line: samples, the bound of every split in nats, speed."""
+        if not trainer.is_global_zero:
+            return
+        elapsed = time.monotonic() - self.started
+        speed = (samples - self.samples) / elapsed
+        left = (lit.max_samples - samples) / speed if speed else float("nan")
+        bounds = "  ".join(
+            f"{name.split('/')[0]} {value:.2f}"
+            for name, value in lit.latest.items()
+            if name.endswith(("/bound", "/bound_running"))
+        )
+        log.info("%11s samples  bound: %s nats  %6.0f samples/s  %4.0f s left", f"{samples:,}", bounds, speed, left)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the bar away."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Takes the bar away."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
+
+def is_shown(trainer: pl.Trainer) -> bool:
+    """Whether a bar can be drawn: on a terminal, by the first process."""
+    return trainer.is_global_zero and Console(stderr=True).is_terminal

@@ -1,0 +1,36 @@
+"""Ctrl-C and a cluster's SIGTERM end the training at the next block, after a checkpoint."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+from vae_lab.lit_module import LitVAE
+
+
+class StopOnSignal(pl.Callback):
+    """The first SIGINT or SIGTERM asks the training to stop; a second one is the system's own."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens from the first block on (Lightning has set its own handlers by then)."""
+        self.received = False
+        self.before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in self.before:
+            signal.signal(number, self.receive)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Remembers the wish, and gives the signal its default meaning back."""
+        self.received = True
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Stops all ranks at the same block."""
+        if trainer.strategy.reduce_boolean_decision(self.received, all=False):
+            pl_module.interrupted = pl_module.samples < pl_module.max_samples
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Puts the handlers back that were there before."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,47 @@
+"""metrics.csv: one row per evaluation, in the order of `samples_evaluated`; an absent value is an empty field."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vae_lab.atomic import write_text
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """All rows, without their empty fields; [] where there is no file."""
+    return [{name: float(text) for name, text in row.items() if text} for row in _read(path)]
+
+
+def append_row(path: Path, row: Mapping[str, float]) -> None:
+    """Adds a row, on disk when this returns. A name that the file does not know yet becomes a new column."""
+    rows = _read(path)
+    if not rows or not set(row) <= set(rows[0]):
+        _write(path, [*rows, {name: str(value) for name, value in row.items()}])
+        return
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        csv.DictWriter(file, list(rows[0]), lineterminator="\n").writerow(row)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def keep_rows(path: Path, keep: Callable[[int], bool]) -> None:
+    """Removes the rows whose number of samples `keep` refuses, and a last line that a kill cut short."""
+    if path.is_file():
+        _write(path, [row for row in _read(path) if keep(int(row["samples_evaluated"]))])
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

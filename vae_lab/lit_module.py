@@ -1,0 +1,199 @@
+"""Algorithm 1 of the paper as a LightningModule: one loop for every objective, counted in samples."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import Strategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from vae_lab.data.arrays import ImageData, Minibatches
+from vae_lab.errors import NonFiniteDensity
+from vae_lab.model import VAE
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.randomness import seed_global_noise
+
+
+class LitVAE(pl.LightningModule):
+    """Trains `model` by `objective` until `max_samples` training datapoints have been presented.
+
+    Lightning sees one long epoch of blocks of minibatches, so that its bookkeeping is paid once per block; `samples`,
+    the count of presented datapoints, drives everything else. A block ends where a callback with a method
+    `next_mark(samples) -> int | None` wants to act. Noise and data order are functions of counters, so a checkpoint
+    holds weights, optimiser and counts, and continuing from it repeats the undisturbed run bit for bit.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        objective: Objective,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        schedule: Callable[[Optimizer], LRScheduler],
+        data: ImageData,
+        *,
+        max_samples: int,
+        steps_per_execution: int,
+        parameter_prior: bool,
+        gradient_clip_norm: float | None,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.objective, self.data = model, objective, data
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        self.max_samples = max_samples - max_samples % data.batch_size
+        self.steps_per_execution = steps_per_execution
+        self.parameter_prior = parameter_prior
+        self.gradient_clip_norm = gradient_clip_norm
+        self.seed = seed
+        self.samples = self.block_start = 0
+        self.running = RunningMeans()
+        self.resident: dict[str, Tensor] = {}
+        self.latest: dict[str, float] = {}
+        self.interrupted = self.stopped_early = False
+
+    def training_step(self, block: tuple[int, int], _: int) -> None:
+        """Presents `count` minibatches, from number `first` of the training on: algorithm 1's loop."""
+        first, count = block
+        self.block_start = self.samples
+        minibatches = self.minibatches.block(first, count)
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        losses = []
+        for i in range(count):
+            seed_global_noise(self.device, self.seed, "training", first + i, self.global_rank)
+            batch = Minibatch(minibatches.x[i], minibatches.index[i])
+            state = TrainingState(self.samples, self.minibatches.num_datapoints)
+            for terms in self.objective.updates(self.model, batch, state):
+                losses.append(self.update(optimizer, terms))
+            schedule.step()
+            self.samples += self.data.batch_size
+        self.refuse_non_finite(torch.stack(losses), first, count)
+
+    def update(self, optimizer: Any, terms: Terms) -> Tensor:
+        """One step of the optimiser on the parameters that `terms` moves, and on no others."""
+        optimizer.zero_grad(set_to_none=True)
+        loss = terms.loss.mean()  # the only mean over a batch in the whole training
+        self.manual_backward(loss)
+        moved = list(terms.moves.parameters())
+        if terms.moves is not self.model:
+            still = set(self.parameters()).difference(moved)
+            for parameter in still:
+                parameter.grad = None
+        if self.parameter_prior:
+            self.add_parameter_prior()
+        if self.gradient_clip_norm is not None:
+            nn.utils.clip_grad_norm_(moved, self.gradient_clip_norm)
+        optimizer.step()
+        self.running.add(terms.parts)
+        return loss.detach()
+
+    def add_parameter_prior(self) -> None:
+        """Adds the gradient of -log N(w; 0, I) / N, which is w / N, to the moved weights (not to biases)."""
+        weights = [weight for weight in self.model.weights() if weight.grad is not None]
+        gradients = [weight.grad for weight in weights]
+        torch._foreach_add_(gradients, weights, alpha=1.0 / self.minibatches.num_datapoints)
+
+    def refuse_non_finite(self, losses: Tensor, first: int, count: int) -> None:
+        """Stops the training where a loss of the block was NaN or infinite."""
+        finite = losses.isfinite()
+        if finite.all():
+            return
+        step = first + int((~finite).nonzero()[0, 0]) * count // len(losses)
+        parts = [name for name, total in self.running.totals.items() if not total.isfinite()]
+        raise NonFiniteDensity(
+            f"the loss became {losses[~finite][0].item()} at step {step} "
+            f"({step * self.data.batch_size:,} samples; not finite: {', '.join(parts) or 'loss'}): try a smaller "
+            "optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
+            "the checkpoint from before is kept"
+        )
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """One optimiser over model and objective; what an update does not move has no gradient and stays."""
+        optimizer = self.make_optimizer(list(self.parameters()))
+        return [optimizer], [self.make_schedule(optimizer)]
+
+    def setup(self, stage: str) -> None:
+        """The training images, in memory on this device, sharded over the ranks."""
+        self.minibatches = Minibatches(
+            self.data.parts["train"],
+            batch_size=self.data.batch_size,
+            seed=self.seed,
+            binarization=self.data.binarization,
+            rank=self.global_rank,
+            num_ranks=self.trainer.world_size,
+        ).to(self.device)
+
+    def train_dataloader(self) -> "Blocks":
+        """Which minibatches to present, block by block; the images themselves are already on the device."""
+        return Blocks(self)
+
+    def images(self, split: str) -> Tensor:
+        """The images of a split on this device."""
+        if split not in self.resident:
+            self.resident[split] = self.data.measured(split).images.to(self.device)
+        return self.resident[split]
+
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def next_mark(self, samples: int) -> int:
+        """The next count at which a callback acts, or the end."""
+        callbacks = [callback for callback in self.trainer.callbacks if hasattr(callback, "next_mark")]
+        marks = [callback.next_mark(samples) for callback in callbacks]
+        return min([mark for mark in marks if mark is not None], default=self.max_samples)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the counts; Lightning's own loop counters are left out, for they would end an extended run."""
+        checkpoint.pop("loops", None)
+        running = self.running.sums(self.trainer.strategy)
+        checkpoint["vae_lab"] = {"samples": self.samples, "running": running, "latest": self.latest}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the counts; the sums so far go to rank 0, whose share they then are."""
+        self.samples = checkpoint["vae_lab"]["samples"]
+        self.latest = checkpoint["vae_lab"]["latest"]
+        self.running = RunningMeans(checkpoint["vae_lab"]["running"] if self.global_rank == 0 else {})
+
+
+class Blocks:
+    """The blocks from `lit.samples` to the budget, as (first minibatch, count), cut at the marks."""
+
+    def __init__(self, lit: LitVAE) -> None:
+        self.lit = lit
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        lit, size = self.lit, self.lit.data.batch_size
+        position = lit.samples
+        while position < lit.max_samples:
+            mark = min(lit.next_mark(position), lit.max_samples)
+            count = min(lit.steps_per_execution, -(-(mark - position) // size))
+            yield position // size, count
+            position += count * size
+
+
+class RunningMeans:
+    """Sums over the minibatches since the last evaluation, in float64: the paper's train curve."""
+
+    def __init__(self, sums: Mapping[str, tuple[float, int]] | None = None) -> None:
+        self.totals = {name: torch.tensor(total).double() for name, (total, _) in (sums or {}).items()}
+        self.counts = {name: count for name, (_, count) in (sums or {}).items()}
+
+    def add(self, parts: Mapping[str, Tensor]) -> None:
+        """Adds one minibatch of named `[batch]` values."""
+        for name, values in parts.items():
+            total = values.detach().sum(dtype=torch.float64)
+            self.totals[name] = self.totals[name] + total if name in self.totals else total
+            self.counts[name] = self.counts.get(name, 0) + len(values)
+
+    def sums(self, strategy: Strategy) -> dict[str, tuple[float, int]]:
+        """Over all ranks: name -> (sum, number of datapoints)."""
+        sums = {}
+        for name, total in self.totals.items():
+            pair = torch.stack([total, torch.full_like(total, self.counts[name])])
+            total, count = strategy.reduce(pair, reduce_op="sum").tolist()
+            sums[name] = (total, round(count))
+        return sums

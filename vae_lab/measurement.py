@@ -1,0 +1,82 @@
+"""The bound of a whole data set, measured: streamed, counted once per datapoint, summed in float64."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vae_lab.distributions import kl_to_standard_normal
+from vae_lab.model import VAE
+from vae_lab.randomness import NOISE_BLOCK, seed_global_noise
+
+ACTIVE_UNIT_VARIANCE = 0.01
+"""A latent dimension is active where the variance over x of its posterior mean exceeds this (Burda et al., 2016)."""
+
+
+def measure_bound(
+    model: VAE,
+    images: Float[Tensor, "num channel height width"],
+    *,
+    num_samples: int,
+    seed: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> Float[Tensor, " sums"]:
+    """Sums over the datapoints of everything that `summarise` needs; SGVB estimator B with `num_samples` draws.
+
+    The noise of a datapoint depends on (seed, its index) only. With several ranks each takes every `num_ranks`-th
+    block of datapoints, and the sum of the ranks' results is the whole. Leaves the global random state as it was.
+    """
+    sums = torch.zeros(5 + 3 * model.latent_dim, dtype=torch.float64, device=images.device)
+    for block in range(rank, math.ceil(len(images) / NOISE_BLOCK), num_ranks):
+        x = images[block * NOISE_BLOCK : (block + 1) * NOISE_BLOCK]
+        with evaluating(model, x.device, seed, "bound", block):
+            posterior = model.posterior(x)
+            kl = kl_to_standard_normal(posterior).double()
+            reconstruction = model.likelihood(posterior.sample((num_samples,))).log_prob(x).double()
+        mean = posterior.mean.double()
+        bound = reconstruction.mean(0) - kl.sum(-1)
+        # the Monte Carlo variance of each datapoint's mean over its draws; a single draw does not show it
+        spread = reconstruction.var(0) / num_samples if num_samples > 1 else torch.zeros_like(bound)
+        scalars = [bound, bound.square(), reconstruction.mean(0), spread, torch.ones_like(bound)]
+        per_dimension = [kl.sum(0), mean.sum(0), mean.square().sum(0)]
+        sums += torch.cat([torch.stack([scalar.sum() for scalar in scalars]), *per_dimension])
+    return sums
+
+
+def summarise(sums: Float[Tensor, " sums"], *, num_samples: int) -> dict[str, float | int | list[float]]:
+    """The ledger's entries of one split, in nats per datapoint, from the sums of `measure_bound`.
+
+    `bound_sd` is the spread over datapoints, `bound_se` the Monte Carlo error with the data held fixed (absent for
+    a single draw per datapoint).
+    """
+    bound, squared, reconstruction, spread, num = sums[:5].tolist()
+    kl, mean, mean_squared = sums[5:].view(3, -1) / num
+    entries: dict[str, float | int | list[float]] = {
+        "bound": bound / num,
+        "bound_sd": math.sqrt(max(0.0, squared / num - (bound / num) ** 2)),
+        "reconstruction": reconstruction / num,
+        "kl": float(kl.sum()),
+        "kl_per_dimension": kl.tolist(),
+        "active_units": int((mean_squared - mean.square() > ACTIVE_UNIT_VARIANCE).sum()),
+        "num_datapoints": round(num),
+    }
+    if num_samples > 1:
+        entries["bound_se"] = math.sqrt(spread) / num
+    return entries
+
+
+@contextmanager
+def evaluating(model: nn.Module, device: torch.device, *noise: int | str) -> Iterator[None]:
+    """Evaluation mode, no gradients, noise named by `noise`; on leaving, mode and random state are as before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            seed_global_noise(device, *noise)
+            yield
+    finally:
+        model.train(was_training)

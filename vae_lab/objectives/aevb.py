@@ -1,0 +1,60 @@
+"""Auto-encoding variational Bayes: the paper's algorithm 1 with SGVB estimator A or B."""
+
+from collections.abc import Iterator
+
+from vae_lab.elbo import sgvb_a, sgvb_b
+from vae_lab.model import VAE
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+
+
+ESTIMATORS = {"closed_form": sgvb_b, "sampled": sgvb_a}
+
+
+class AEVB(Objective):
+    """Minimises KL(q(z|x) || p(z)) - E_q[log p(x|z)], eq. (10), for encoder and decoder at once.
+
+    Args:
+        kl: `closed_form` (SGVB estimator B, the paper's choice) or `sampled` (estimator A: more variance, the choice
+            where the KL of a posterior or prior is not known).
+        num_samples: L, draws of z per datapoint.
+        kl_warmup_samples: the KL's weight rises linearly from 0 to 1 over this many training samples; 0: no warm-up.
+    """
+
+    def __init__(self, *, kl: str, num_samples: int, kl_warmup_samples: int) -> None:
+        super().__init__()
+        if kl not in ESTIMATORS:
+            raise ValueError(f"objective.kl must be one of {', '.join(ESTIMATORS)}, got {kl!r}")
+        if num_samples < 1:
+            raise ValueError(f"objective.num_samples must be >= 1, got {num_samples}: the bound needs a draw of z")
+        if kl_warmup_samples < 0:
+            raise ValueError(
+                f"objective.kl_warmup_samples must be >= 0, got {kl_warmup_samples}: 0 switches the warm-up off"
+            )
+        self.estimator = ESTIMATORS[kl]
+        self.num_samples = num_samples
+        self.kl_warmup_samples = kl_warmup_samples
+
+    def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
+        """One update of all parameters of the model."""
+        bound = self.estimator(model, batch.x, self.num_samples)
+        loss = self.kl_weight(state.samples) * bound.kl - bound.reconstruction
+        parts = {"bound": bound.total, "reconstruction": bound.reconstruction, "kl": bound.kl}
+        yield Terms(loss, moves=model, parts=parts)
+
+    def kl_weight(self, samples: int) -> float:
+        """The weight of the KL after `samples` presented datapoints: 1 but for the warm-up."""
+        return min(1.0, samples / self.kl_warmup_samples) if self.kl_warmup_samples else 1.0
+
+    def describe(self) -> str:
+        """Names the KL warm-up where there is one."""
+        if not self.kl_warmup_samples:
+            return ""
+        return f"KL weight: 0 -> 1 over the first {self.kl_warmup_samples:,} samples, 1 from then on"
+
+    def check(self, max_samples: int) -> None:
+        """The warm-up must be over by the end, or the result would not be a bound that was optimised."""
+        if self.kl_warmup_samples > max_samples:
+            raise ValueError(
+                f"objective.kl_warmup_samples must be <= the budget of {max_samples} samples, got "
+                f"{self.kl_warmup_samples}: the KL's weight must reach 1; shorten the warm-up or train longer"
+            )

@@ -1,0 +1,269 @@
+"""The run directory: everything about one training, and the contract between the commands.
+
+config.yaml is frozen when the run is planned; run.json tells what happened to it; metrics.csv is its curve,
+metrics.json its ledger in nats; checkpoints/, images/, tensorboard/ and log.txt are what they say.
+"""
+
+import fcntl
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jaxtyping import Float
+from torch import Tensor
+
+from vae_lab import build
+from vae_lab.atomic import write_json, write_text
+from vae_lab.curve import read_rows
+from vae_lab.data.arrays import ImageData
+from vae_lab.errors import ConfigError, RunError
+from vae_lab.measurement import evaluating
+from vae_lab.model import VAE
+
+UNIDENTIFYING = ("threads",)
+"""Keys without a say in what a run computes; paths of folders are left out as well (`identity`)."""
+
+
+class RunDir:
+    """One run directory: reading and writing its parts. Creating the object touches nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.images = self.path / "images"
+        self.curve = self.path / "metrics.csv"
+        self.log = self.path / "log.txt"
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunDir":
+        """The run directory at `path`.
+
+        Raises:
+            RunError: there is none.
+        """
+        run = cls(path)
+        if not run.exists():
+            raise RunError(f"{path} is no run directory: it has no config.yaml and run.json")
+        return run
+
+    def exists(self) -> bool:
+        """Whether a run was planned here."""
+        return (self.path / "config.yaml").is_file() and (self.path / "run.json").is_file()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The frozen config: plain values, nothing to resolve."""
+        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+
+    @config.setter
+    def config(self, config: Mapping[str, Any]) -> None:
+        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json: status, command, versions, counts, the error if it failed."""
+        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+
+    def update_record(self, **changes: Any) -> None:
+        """Changes entries of run.json."""
+        path = self.path / "run.json"
+        write_json(path, (self.record if path.is_file() else {}) | changes)
+
+    @property
+    def status(self) -> str:
+        """The status of run.json: planned, running, interrupted, finished or failed.
+
+        `running` is believed only while a process holds the directory's lock; otherwise it was killed.
+        """
+        status = self.record["status"]
+        return "interrupted" if status == "running" and not self.is_locked() else status
+
+    def ledger_path(self, checkpoint: str) -> Path:
+        """metrics.json for the checkpoint that is read by default, metrics-<checkpoint>.json for the other."""
+        return self.path / ("metrics.json" if checkpoint == self.default_checkpoint else f"metrics-{checkpoint}.json")
+
+    def ledger(self, checkpoint: str) -> dict[str, Any]:
+        """The measured values of a checkpoint; {} where nothing was measured yet."""
+        path = self.ledger_path(checkpoint)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def update_ledger(self, checkpoint: str, entries: Mapping[str, Any]) -> Path:
+        """Adds entries to the ledger of a checkpoint; an equal request replaces its own value."""
+        path = self.ledger_path(checkpoint)
+        write_json(path, self.ledger(checkpoint) | dict(entries))
+        return path
+
+    @property
+    def default_checkpoint(self) -> str:
+        """`best` where a validation set chose one, else `last`."""
+        return "best" if (self.checkpoints / "best.ckpt").is_file() else "last"
+
+    def checkpoint_path(self, checkpoint: str | None) -> Path:
+        """The file of `best` or `last`; None: the default.
+
+        Raises:
+            RunError: the run has none yet.
+        """
+        name = checkpoint or self.default_checkpoint
+        if name not in ("best", "last"):
+            raise ConfigError(f"checkpoint must be best, last or null (best if there is one), got {name!r}")
+        path = self.checkpoints / f"{name}.ckpt"
+        if not path.is_file():
+            raise RunError(f"{self.path} has no checkpoint {name}.ckpt; its status is {self.status}")
+        return path
+
+    def is_locked(self) -> bool:
+        """Whether a process writes here now."""
+        path = self.path / ".lock"
+        if not path.is_file():
+            return False
+        with open(path) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The only writer of this directory while the block runs; the system frees it when the process dies.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path} is being written by another process: wait for it or stop it") from None
+            yield
+
+
+def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:
+    """Creates the run directory with its frozen config and status `planned`."""
+    run = RunDir(path)
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.config = config
+    run.update_record(status="planned", config_hash=config_hash(config), seed=config["seed"], **record)
+    return run
+
+
+def new_run_path(root: Path, name: str) -> Path:
+    """<root>/<name>/<date_time>-<4 hex>: never one that exists."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return root / safe_name(name) / f"{stamp}-{secrets.token_hex(2)}"
+
+
+def sweep_run_path(root: Path, name: str, overrides: Collection[str], config: Mapping[str, Any]) -> Path:
+    """<root>/sweeps/<name>/<what was asked for>-<6 hex of the config's hash>: the same point, the same folder."""
+    varied = safe_name("_".join(override.split(".")[-1] for override in overrides))[:80]
+    return root / "sweeps" / safe_name(name) / f"{varied or 'run'}-{config_hash(config)}"
+
+
+def safe_name(name: str) -> str:
+    """The name in letters, digits, '.', '-' and '_', so that a path can be pasted into a command line."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Six hex digits of what identifies a run: its config without threads, devices and folders."""
+    identity = {key: value for key, value in config.items() if key not in UNIDENTIFYING}
+    identity["data"] = {key: value for key, value in config["data"].items() if key != "root"}
+    identity["trainer"] = {key: config["trainer"].get(key) for key in ("precision", "max_epochs")}
+    for key in ("callbacks", "logger"):
+        identity.pop(key, None)
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with all that is known about it."""
+
+    path: Path
+    config: dict[str, Any]
+    model: VAE
+    record: dict[str, Any]
+    metrics: dict[str, Any]
+    checkpoint: str
+    data_root: str | None = None
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The data set of the run, loaded when first asked for."""
+        config = dict(self.config["data"])
+        if self.data_root is not None:
+            config["root"] = self.data_root
+        return build.instantiate(config, "data")
+
+    @cached_property
+    def curve(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv."""
+        return read_rows(self.path / "metrics.csv")
+
+    def encode(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch latent"]:
+        """The posterior mean E_q[z|x]."""
+        with torch.no_grad():
+            return self.model.posterior(x).mean
+
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channel height width"]:
+        """The likelihood's mean E[x|z], in [0, 1]."""
+        with torch.no_grad():
+            return self.model.likelihood(z).mean
+
+    def sample(self, num_samples: int, seed: int = 0) -> Float[Tensor, "batch channel height width"]:
+        """Decoder means at draws z ~ N(0, I), as the paper's figure 5 shows them."""
+        with evaluating(self.model, torch.device("cpu"), seed, "sample"):
+            z = torch.randn(num_samples, self.model.latent_dim)
+        return self.decode(z)
+
+    def reconstruct(
+        self, x: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """The decoder mean at the posterior mean."""
+        return self.decode(self.encode(x))
+
+
+def load_run(
+    path: str | Path, *, allow: Collection[str] = (), checkpoint: str | None = None, data_root: str | None = None
+) -> Run:
+    """Loads a run directory, which may be a stranger's: no code of it is executed.
+
+    Args:
+        path: the run directory.
+        allow: packages whose classes its config may name besides vae_lab's parts and the frameworks'.
+        checkpoint: `best` or `last`; None: best where there is one.
+        data_root: where the data set lies now, if not where the run found it.
+
+    Raises:
+        UntrustedTarget: its config names other code.
+        RunError: it is no run directory or has no checkpoint.
+    """
+    run = RunDir.existing(path)
+    config = run.config
+    build.refuse_untrusted(config, allow)
+    file = run.checkpoint_path(checkpoint)
+    model = build.instantiate(config["model"], "model", image_shape=tuple(run.record["image_shape"]))
+    load_weights(model, file)
+    name = file.stem
+    return Run(run.path, config, model.eval(), run.record, run.ledger(name), name, data_root)
+
+
+def load_weights(model: VAE, file: Path) -> int:
+    """Loads the model's weights from a checkpoint; returns the samples that had been presented by then."""
+    content = torch.load(file, weights_only=True, map_location="cpu")
+    prefix = "model."
+    weights = content["state_dict"].items()
+    model.load_state_dict({name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)})
+    return content["vae_lab"]["samples"]
