@@ -1,10 +1,13 @@
-"""What can go wrong without being a bug, and the words to say it: key, rule, value, nearest valid names, what to do.
+"""What can go wrong without being a bug, and the words for it: key, rule, value, nearest names, what to do.
 
-The command line prints these errors as one message without a traceback; everything else is a bug and keeps its own.
+The command line prints these errors as one message without a traceback; everything else is a bug and keeps it.
 """
 
 import difflib
 from collections.abc import Iterable
+
+LISTED = 20
+"""Up to so many valid names are listed in a message, not only the likely ones."""
 
 
 class ConfigError(ValueError):
@@ -12,25 +15,28 @@ class ConfigError(ValueError):
 
 
 class RunError(ConfigError):
-    """A run directory that is not there, not whole, in use, or not fit for what is asked of it: exit code 2."""
+    """A run directory that is missing, not whole, in use, or not fit for the request: exit code 2."""
 
 
-class UntrustedTarget(ConfigError):
+class UntrustedTarget(ConfigError):  # noqa: N818
     """A run directory names code that nobody has allowed: exit code 2."""
 
 
-class NonFiniteDensity(ArithmeticError):
+class NonFiniteDensity(ArithmeticError):  # noqa: N818
     """A density became NaN or infinite, and the training stopped: exit code 1."""
 
 
+class Interrupted(Exception):  # noqa: N818
+    """A signal ended the work in good order, and it can be continued: exit code 130."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """ "did you mean 'mnist'? (digits, frey_face, mnist)": the likely name, and all of them unless they are many."""
-    names = sorted(str(choice) for choice in choices)
+    """A phrase like "did you mean 'mnist'? (digits, frey_face, mnist)"; without a likely name all of them."""
+    names = sorted({str(choice) for choice in choices})
     if not names:
         return "there are none"
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    guess = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
-    listing = ", ".join(names)
-    if not guess:
-        return f"choose one of {listing}"
-    return f"{guess} ({listing})" if len(names) <= 20 else guess
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    guess = f"did you mean {' or '.join(map(repr, close))}?"
+    if close and len(names) > LISTED:
+        return guess
+    return f"{guess} ({', '.join(names)})" if close else f"choose one of {', '.join(names)}"
