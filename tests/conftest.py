@@ -1,11 +1,18 @@
 """Shapes are checked in every test (jaxtyping and beartype); fixtures that several tests share."""
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("vae_lab", "beartype.beartype")
 
 from linear_gaussian import LinearGaussian  # noqa: E402  (vae_lab must be imported after the hook)
+
+
+@pytest.fixture(autouse=True)
+def fixed_noise() -> None:
+    """Every test draws the same noise, whichever tests ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ class LinearGaussian:
         latent_dim: Size of z.
         image_shape: (channel, height, width), at least `latent_dim` pixels.
         noise_std: Standard deviation of every pixel given z.
-        exact_posterior: Give the encoder p(z|x); otherwise it keeps PyTorch's initialisation: a wrong posterior.
-        exact_decoder: Give the decoder W and b; otherwise it keeps PyTorch's initialisation, to be trained.
+        exact_posterior: Give the encoder p(z|x); else it keeps PyTorch's initialisation, a wrong posterior.
+        exact_decoder: Give the decoder W and b; else it keeps PyTorch's initialisation, to be trained.
         dtype: Of model and data.
         seed: Of W and of the initialisation.
 
@@ -45,7 +45,8 @@ class LinearGaussian:
         dtype: torch.dtype = torch.float64,
         seed: int = 0,
     ) -> None:
-        self.latent_dim, self.image_shape, self.noise_std, self.dtype = latent_dim, image_shape, noise_std, dtype
+        self.latent_dim, self.image_shape = latent_dim, image_shape
+        self.noise_std, self.dtype = noise_std, dtype
         pixels = math.prod(image_shape)
         noise = torch.Generator().manual_seed(seed)
         columns = torch.linalg.qr(torch.randn(pixels, latent_dim, dtype=torch.float64, generator=noise)).Q
@@ -85,7 +86,7 @@ class LinearGaussian:
         return torch.distributions.MultivariateNormal(self.bias, covariance).log_prob(x.flatten(1).double())
 
     def posterior_mean(self, x: Tensor) -> Tensor:
-        """E[z|x] [batch, latent], exact, in float64; the covariance is diag(`posterior_variance`) for every x."""
+        """E[z|x] [batch, latent], exact, in float64; the covariance is diag(`posterior_variance`)."""
         return (x.flatten(1).double() - self.bias) @ self._gain().T
 
     def _gain(self) -> Tensor:

@@ -181,6 +181,7 @@ def test_half_precision_is_promoted_and_double_is_kept(given, kept):
 
 def test_unflatten_splits_the_batch_in_order():
     parameters, x = torch.randn(6, 4), torch.rand(6, 4)
-    for density in (Bernoulli(parameters, event_dims=1), DiagonalGaussian(parameters, parameters, event_dims=1)):
+    gaussian = DiagonalGaussian(parameters, parameters, event_dims=1)
+    for density in (Bernoulli(parameters, event_dims=1), gaussian):
         split = density.unflatten((2, 3)).log_prob(x.unflatten(0, (2, 3)))
         torch.testing.assert_close(split, density.log_prob(x).unflatten(0, (2, 3)))

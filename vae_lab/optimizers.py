@@ -21,6 +21,8 @@ class Adagrad(torch.optim.Adagrad):
         eps: Added to the sum of squares, inside the root.
     """
 
+    _all_warm = False  # spares the look at every parameter once none warms up any more
+
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
             raise ValueError(
@@ -37,13 +39,13 @@ class Adagrad(torch.optim.Adagrad):
                 "0 divides 0 by 0; the author's code has 1e-8"
             )
         params = list(params)
-        self._on_cpu = all(parameter.device.type == "cpu" for parameter in params)
         # Started at eps, the accumulator is eps + sum of squares; torch's own eps stands outside the root.
-        super().__init__(params, lr=lr, initial_accumulator_value=eps, eps=0.0, fused=self._on_cpu or None)
+        super().__init__(params, lr=lr, initial_accumulator_value=eps, eps=0.0, fused=_fused(params))
         # A gradient scaler must unscale the gradients before `step`, which squares them in the warm-up.
         self._step_supports_amp_scaling = False
-        self.warmup_steps = warmup_steps
-        self._all_warm = False
+        self.defaults["warmup_steps"] = warmup_steps
+        for group in self.param_groups:
+            group["warmup_steps"] = warmup_steps
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; parameters still warming up accumulate their squares only."""
@@ -59,8 +61,10 @@ class Adagrad(torch.optim.Adagrad):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from `state_dict`, which another kind of device may have written."""
-        fused = self._on_cpu or None
-        groups = [{**group, "fused": fused} for group in state_dict["param_groups"]]
+        groups = [
+            {**saved, "fused": _fused(group["params"])}
+            for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True)
+        ]
         super().load_state_dict({**state_dict, "param_groups": groups})
         self._all_warm = False
 
@@ -69,14 +73,20 @@ class Adagrad(torch.optim.Adagrad):
         """Does the warm-up's half of the step, and takes those gradients away from the other half."""
         withheld = []
         self._all_warm = True
-        for parameter in (p for group in self.param_groups for p in group["params"]):
-            state = self.state[parameter]
-            if state["step"] >= self.warmup_steps:
-                continue
-            self._all_warm = False
-            if parameter.grad is not None:
-                state["step"] += 1
-                state["sum"].addcmul_(parameter.grad, parameter.grad)
-                withheld.append((parameter, parameter.grad))
-                parameter.grad = None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                if state["step"] >= group["warmup_steps"]:
+                    continue
+                self._all_warm = False
+                if parameter.grad is not None:
+                    state["step"] += 1
+                    state["sum"].addcmul_(parameter.grad, parameter.grad)
+                    withheld.append((parameter, parameter.grad))
+                    parameter.grad = None
         return withheld
+
+
+def _fused(params: Iterable[nn.Parameter]) -> bool | None:
+    """True where all parameters are on the CPU; None leaves the choice to torch."""
+    return all(parameter.device.type == "cpu" for parameter in params) or None

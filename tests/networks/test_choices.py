@@ -1,0 +1,31 @@
+import pytest
+
+from vae_lab.networks.choices import ACTIVATIONS, activation_class, check_width, check_widths
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_is_found_by_its_name(name):
+    assert activation_class("model.encoder.activation", name) is ACTIVATIONS[name]
+
+
+def test_unknown_activation_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match=r"model\.encoder\.activation .*got 'tahn': did you mean tanh\?"):
+        activation_class("model.encoder.activation", "tahn")
+
+
+def test_activation_far_from_every_name_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match=r"must be one of elu, gelu, .*got 'qqq': choose one of them"):
+        activation_class("model.encoder.activation", "qqq")
+
+
+@pytest.mark.parametrize("value", [0, -3])
+def test_width_below_one_is_refused(value):
+    with pytest.raises(ValueError, match=rf"model\.x must be a whole number >= 1, got {value}: advice"):
+        check_width("model.x", value, "advice")
+
+
+def test_list_with_a_width_below_one_is_refused():
+    with pytest.raises(
+        ValueError, match=r"model\.x must be a list of whole numbers >= 1, got \[5, 0\]: advice"
+    ):
+        check_widths("model.x", [5, 0], "advice")

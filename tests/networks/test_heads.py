@@ -1,0 +1,59 @@
+import math
+
+import pytest
+import torch
+
+from vae_lab.distributions import Bernoulli, DiagonalGaussian
+from vae_lab.networks.heads import BernoulliLikelihood, GaussianLikelihood, GaussianPosterior
+from vae_lab.networks.mlp import MLPDecoder
+
+SHAPE = (2, 3, 4)
+
+
+@pytest.fixture
+def trunk() -> MLPDecoder:
+    return MLPDecoder(3, SHAPE, hidden=[7], activation="tanh")
+
+
+def test_gaussian_posterior_is_linear_in_the_features():
+    head = GaussianPosterior(5, 3)
+    features = torch.randn(4, 5)
+    q = head(features)
+    assert isinstance(q, DiagonalGaussian) and q.event_dims == 1
+    torch.testing.assert_close(q.mean, features @ head.mean.weight.T + head.mean.bias)
+    torch.testing.assert_close(q.log_variance, features @ head.log_variance.weight.T + head.log_variance.bias)
+
+
+def test_bernoulli_likelihood_takes_its_logits_from_the_readout(trunk):
+    head = BernoulliLikelihood(trunk)
+    features = torch.randn(4, 7)
+    p = head(features)
+    assert isinstance(p, Bernoulli) and p.mean.shape == (4, *SHAPE)
+    assert torch.equal(p.logits, head.logits(features))
+    assert p.log_prob(torch.rand(4, *SHAPE)).shape == (4,)
+
+
+def test_gaussian_likelihood_has_a_sigmoid_mean_and_a_log_variance_that_depends_on_z(trunk):
+    head = GaussianLikelihood(trunk, min_log_variance=None)
+    features = 100 * torch.randn(4, 7)
+    p = head(features)
+    assert torch.equal(p.mean, torch.sigmoid(head.mean(features)))
+    assert torch.equal(p.log_variance, head.log_variance(features))
+    assert (p.log_variance[0] != p.log_variance[1]).all()
+    assert p.log_prob(torch.rand(4, *SHAPE)).shape == (4,)
+
+
+def test_min_log_variance_is_a_lower_limit(trunk):
+    head = GaussianLikelihood(trunk, min_log_variance=-1.5)
+    log_variance = head(100 * torch.randn(4, 7)).log_variance
+    assert log_variance.min() == -1.5 and log_variance.max() > 0
+
+
+def test_min_log_variance_of_zero_is_honoured(trunk):
+    assert GaussianLikelihood(trunk, min_log_variance=0.0)(100 * torch.randn(4, 7)).log_variance.min() == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_min_log_variance_that_is_not_finite_is_refused(trunk, value):
+    with pytest.raises(ValueError, match=r"likelihood\.min_log_variance must be a finite number or null"):
+        GaussianLikelihood(trunk, min_log_variance=value)

@@ -1,0 +1,85 @@
+import copy
+from functools import partial
+
+import pytest
+import torch
+
+from vae_lab.model import VAE
+from vae_lab.networks.conv import ConvDecoder, ConvEncoder
+from vae_lab.networks.heads import GaussianLikelihood
+from vae_lab.networks.initialization import Normal, PyTorchDefault
+from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
+
+MLP = {"hidden": [300, 200], "activation": "tanh"}
+CONV = {"channels": [16, 24], "hidden": 200, "activation": "silu"}
+
+
+@pytest.fixture(params=["mlp", "conv"])
+def model(request) -> VAE:
+    makers = {"mlp": (MLPEncoder, MLPDecoder, MLP), "conv": (ConvEncoder, ConvDecoder, CONV)}
+    encoder, decoder, choices = makers[request.param]
+    likelihood = partial(GaussianLikelihood, min_log_variance=None)
+    return VAE(
+        (1, 12, 9), 4, partial(encoder, **choices), partial(decoder, **choices), likelihood, PyTorchDefault()
+    )
+
+
+ZEROS = {
+    "encoder.head.log_variance.weight",
+    "encoder.head.log_variance.bias",
+    *(f"decoder.head.{part}.bias" for part in ("mean", "mean.0", "log_variance", "log_variance.0")),
+}
+
+
+def _check_moments(draws: torch.Tensor, std: float) -> None:
+    num = draws.numel()
+    assert abs(draws.mean()) < 6 * std / num**0.5
+    assert abs(draws.square().mean() / std**2 - 1) < 6 * (2 / num) ** 0.5
+
+
+def test_normal_draws_weights_and_hidden_biases_and_zeroes_the_rest(model):
+    Normal(std=0.01, everything=False)(model)
+    drawn = {name: p.detach() for name, p in model.named_parameters() if name not in ZEROS}
+    zeros = {name: p.detach() for name, p in model.named_parameters() if name in ZEROS}
+    assert len(zeros) == 4 and not any(p.any() for p in zeros.values())
+    for draws in drawn.values():
+        _check_moments(draws, 0.01)
+    _check_moments(torch.cat([p.flatten() for p in drawn.values() if p.dim() > 1]), 0.01)
+    _check_moments(torch.cat([p for p in drawn.values() if p.dim() == 1]), 0.01)
+
+
+def test_normal_posterior_starts_with_unit_variance(model):
+    Normal(std=0.01, everything=False)(model)
+    assert (model.posterior(torch.rand(5, 1, 12, 9)).log_variance == 0).all()
+
+
+def test_everything_draws_every_parameter(model):
+    Normal(std=0.1, everything=True)(model)
+    for parameter in model.parameters():
+        assert parameter.all()
+    _check_moments(torch.cat([p.detach().flatten() for p in model.parameters()]), 0.1)
+
+
+def test_std_of_zero_is_honoured(model):
+    Normal(std=0.0, everything=True)(model)
+    assert not any(p.any() for p in model.parameters())
+
+
+def test_same_seed_draws_the_same_parameters(model):
+    twin = copy.deepcopy(model)
+    for each in (model, twin):
+        torch.manual_seed(3)
+        Normal(std=0.01, everything=False)(each)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_pytorch_default_changes_nothing(model):
+    before = [p.detach().clone() for p in model.parameters()]
+    PyTorchDefault()(model)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("std", [-0.1, float("nan"), float("inf")])
+def test_bad_std_is_refused(std):
+    with pytest.raises(ValueError, match=r"initialization\.std must be >= 0 and finite"):
+        Normal(std=std, everything=False)
