@@ -1,0 +1,154 @@
+"""What an estimator of log p(x) is: images -> nats per datapoint with their Monte Carlo variance, streamed.
+
+Datapoints are handled in the fixed blocks of `randomness.NOISE_BLOCK`, counted over the whole data set, and
+in pieces of blocks where memory asks for it. The noise of a datapoint depends on the seed and its index only.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vae_lab.model import VAE
+from vae_lab.randomness import NOISE_BLOCK, generator
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """log p(x) of every datapoint in nats, and the Monte Carlo variance of each: float64, on the CPU."""
+
+    log_likelihood: Float[Tensor, " batch"]
+    variance: Float[Tensor, " batch"]
+
+
+class Noise:
+    """The noise of some datapoints of one block: drawn for the whole block, whichever of them are asked for.
+
+    Args:
+        like: A tensor of the device and the number type wanted.
+        name: Seed, estimator and block: what the stream is named by.
+        first: The first datapoint's position in the block.
+        count: Datapoints.
+    """
+
+    def __init__(self, like: Tensor, name: tuple[int | str, ...], first: int, count: int) -> None:
+        self._like, self._name = like, name
+        self._rows = slice(first, first + count)
+
+    def normal(self, purpose: int | str, num_samples: int, dim: int) -> Float[Tensor, "sample batch dim"]:
+        """Standard normal numbers; the same purpose gives the same numbers."""
+        options = self._options(purpose)
+        return torch.randn((num_samples, NOISE_BLOCK, dim), **options)[:, self._rows]
+
+    def uniform(self, purpose: int | str, num_samples: int) -> Float[Tensor, "sample batch"]:
+        """Uniform numbers in [0, 1); the same purpose gives the same numbers."""
+        options = self._options(purpose)
+        return torch.rand((num_samples, NOISE_BLOCK), **options)[:, self._rows]
+
+    def _options(self, purpose: int | str) -> dict:
+        device = self._like.device
+        return {
+            "generator": generator(device, *self._name, purpose),
+            "device": device,
+            "dtype": self._like.dtype,
+        }
+
+
+class Estimator(ABC):
+    """An estimate of log p(x), per datapoint."""
+
+    needs_encoder: ClassVar[bool]
+    """Whether it uses q(z|x), which a model trained by Monte Carlo EM does not have."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """Its name in the ledger, with the number of samples that it spends: `importance_sampling_500`."""
+
+    @abstractmethod
+    def estimate_batch(
+        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """The log p(x) and its Monte Carlo variance of a block's datapoints or fewer, on the model's device."""
+
+    @torch.no_grad()
+    def estimate(
+        self,
+        model: VAE,
+        images: Float[Tensor, "batch channel height width"],
+        *,
+        seed: int,
+        first_index: int = 0,
+    ) -> Estimate:
+        """The log p(x) of `images`, which are the data set's datapoints from `first_index` on.
+
+        Memory does not grow with the number of samples, and with the number of datapoints only by the result.
+        The weights decide device and number type; `model.eval()` is the caller's choice.
+        """
+        like = next(model.parameters())
+        results = []
+        begin, end = first_index, first_index + len(images)
+        while begin < end:
+            block, first = divmod(begin, NOISE_BLOCK)
+            count = min(end - begin, NOISE_BLOCK - first, rows_at_once(model, like.device))
+            position = begin - first_index
+            x = images[position : position + count].to(like.device, like.dtype)
+            noise = Noise(like, (seed, type(self).__name__, block), first, count)
+            results.append([part.double().cpu() for part in self.estimate_batch(model, x, noise)])
+            begin += count
+        empty = torch.zeros(0, dtype=torch.float64)
+        log_likelihood, variance = zip(*results, strict=True) if results else ([empty], [empty])
+        return Estimate(torch.cat(list(log_likelihood)), torch.cat(list(variance)))
+
+
+class LogMean:
+    """The log of 1/K sum_k w_k per datapoint, streamed, and its delta-method variance Var(w) / (K mean(w)^2).
+
+    Keeps the weights' mean and squared deviations in float64, relative to the largest weight so far (Chan's
+    update), so that nothing overflows and nearly equal weights do not cancel.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._scale = self._mean = self._squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, log_weights: Float[Tensor, "sample batch"]) -> None:
+        """Takes further log weights of the same datapoints."""
+        log_weights = log_weights.double()
+        count, largest = len(log_weights), log_weights.amax(0)
+        if self.count == 0:
+            self._scale = largest
+            self._mean = self._squares = torch.zeros_like(largest)
+        scale = torch.maximum(self._scale, largest)
+        shrink = (self._scale - scale).exp()
+        weights = (log_weights - scale).exp()
+        mean = weights.mean(0)
+        old_mean, total = self._mean * shrink, self.count + count
+        step = mean - old_mean
+        self._squares = (
+            self._squares * shrink.square()
+            + (weights - mean).square().sum(0)
+            + step.square() * (self.count * count / total)
+        )
+        self._mean = old_mean + step * (count / total)
+        self._scale, self.count = scale, total
+
+    @property
+    def value(self) -> Float[Tensor, " batch"]:
+        """The log of the mean weight."""
+        return self._scale + self._mean.log()
+
+    @property
+    def variance(self) -> Float[Tensor, " batch"]:
+        """The variance of `value` for independent weights; needs two of them."""
+        return self._squares / (self.count - 1) / self.count / self._mean.square()
+
+
+def rows_at_once(model: VAE, device: torch.device) -> int:
+    """Images that the decoder makes at once: bounded memory, and on a CPU about what its caches hold."""
+    elements = 2**25 if device.type == "cuda" else 2**19
+    channel, height, width = model.image_shape
+    return max(1, elements // (channel * height * width))
