@@ -179,7 +179,7 @@ class RunningMeans:
     """Sums over the minibatches since the last evaluation, in float64: the paper's train curve."""
 
     def __init__(self, sums: Mapping[str, tuple[float, int]] | None = None) -> None:
-        self.totals = {name: torch.tensor(total).double() for name, (total, _) in (sums or {}).items()}
+        self.totals = {name: torch.tensor(total, dtype=torch.float64) for name, (total, _) in (sums or {}).items()}
         self.counts = {name: count for name, (_, count) in (sums or {}).items()}
 
     def add(self, parts: Mapping[str, Tensor]) -> None:

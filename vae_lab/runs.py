@@ -187,6 +187,17 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
 
 
+def ledger_facts(data: ImageData, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a value in nats means nothing without."""
+    return {
+        "data": data.name,
+        "scale": data.scale,
+        "binarization": data.binarization,
+        "split_hash": data.split_hash,
+        "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
+    }
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained model with all that is known about it."""
@@ -197,6 +208,9 @@ class Run:
     record: dict[str, Any]
     metrics: dict[str, Any]
     checkpoint: str
+    """`best` or `last`."""
+    samples: int
+    """Training samples that had been presented at that checkpoint."""
     data_root: str | None = None
 
     @cached_property
@@ -255,9 +269,9 @@ def load_run(
     build.refuse_untrusted(config, allow)
     file = run.checkpoint_path(checkpoint)
     model = build.instantiate(config["model"], "model", image_shape=tuple(run.record["image_shape"]))
-    load_weights(model, file)
+    samples = load_weights(model, file)
     name = file.stem
-    return Run(run.path, config, model.eval(), run.record, run.ledger(name), name, data_root)
+    return Run(run.path, config, model.eval(), run.record, run.ledger(name), name, samples, data_root)
 
 
 def load_weights(model: VAE, file: Path) -> int:

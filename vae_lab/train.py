@@ -28,7 +28,7 @@ from vae_lab.errors import ConfigError, Interrupted
 from vae_lab.events import keep_events
 from vae_lab.lit_module import LitVAE
 from vae_lab.measurement import measure_bound, summarise
-from vae_lab.runs import RunDir, load_weights, new_run_path, plan_run, sweep_run_path
+from vae_lab.runs import RunDir, ledger_facts, load_weights, new_run_path, plan_run, sweep_run_path
 
 log = logging.getLogger("vae_lab")
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on hardware and on one long epoch
@@ -262,7 +262,7 @@ def measure(run: RunDir, parts: Parts) -> dict[str, Any]:
     model = parts.lit.model
     samples = load_weights(model, run.checkpoint_path(checkpoint))
     model.to(device)
-    entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples, **facts(parts.data, parts.config)}
+    entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples, **ledger_facts(parts.data, parts.config)}
     for split in parts.data.parts:
         images = parts.data.measured(split).images.to(device)
         sums = measure_bound(model, images, num_samples=1, seed=parts.lit.seed)
@@ -270,17 +270,6 @@ def measure(run: RunDir, parts: Parts) -> dict[str, Any]:
     run.update_ledger(checkpoint, entries)
     log_hyperparameters(parts, entries)
     return entries
-
-
-def facts(data: ImageData, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a value in nats means nothing without."""
-    return {
-        "data": data.name,
-        "scale": data.scale,
-        "binarization": data.binarization,
-        "split_hash": data.split_hash,
-        "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
-    }
 
 
 def log_hyperparameters(parts: Parts, ledger: Mapping[str, Any]) -> None:
