@@ -1,0 +1,142 @@
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vae_lab.data.npz import NPZ
+
+RNG = np.random.default_rng(0)
+BYTES = RNG.integers(0, 256, (50, 6, 4), dtype=np.uint8)
+COLOURS = RNG.integers(0, 256, (50, 6, 4, 3), dtype=np.uint8)
+FLOATS = RNG.random((50, 6, 4))
+LABELS = np.arange(50) % 7
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "images.npz"
+
+
+@pytest.mark.parametrize("x", [BYTES, COLOURS, FLOATS, FLOATS.astype(">f4"), FLOATS.astype(np.float16)])
+def test_without_a_test_part_npz_is_split_80_10_10(path, common, check_contract, x):
+    np.savez(path, x=x, y=LABELS)
+    sizes = {"train": 40, "val": 5, "test": 5}
+    check_contract(lambda: NPZ(path=str(path), **common), sizes, labelled={"train", "val", "test"})
+
+
+@pytest.mark.parametrize(
+    ("labels", "labelled"),
+    [
+        ({}, set()),
+        ({"y": LABELS}, {"train", "val"}),
+        ({"y": LABELS.astype(np.uint64), "y_test": LABELS[:20]}, {"train", "val", "test"}),
+        ({"y_test": LABELS[:20]}, {"test"}),
+    ],
+)
+def test_a_test_part_is_kept_whole(path, common, check_contract, labels, labelled):
+    np.savez_compressed(path, x=COLOURS, x_test=COLOURS[:20], **labels)
+    check_contract(lambda: NPZ(path=str(path), **common), {"train": 45, "val": 5, "test": 20}, labelled)
+    test = NPZ(path=str(path), **common).parts["test"]
+    assert torch.equal(test.images.permute(0, 2, 3, 1) * 255, torch.from_numpy(COLOURS[:20]).float())
+    assert test.indices.tolist() == list(range(50, 70))
+
+
+def test_labels_stay_with_their_images(path, common):
+    np.savez(path, x=FLOATS, y=LABELS)
+    for part in NPZ(path=str(path), **common).parts.values():
+        rows = part.indices.numpy()
+        assert torch.equal(part.images[:, 0], torch.from_numpy(FLOATS[rows]).float())
+        assert torch.equal(part.labels, torch.from_numpy(LABELS[rows]))
+
+
+def test_shape_and_scale_are_read_off_the_header(path, common, monkeypatch):
+    np.savez(path, x=COLOURS)
+    monkeypatch.delattr("numpy.load")
+    data = NPZ(path=str(path), **common)
+    assert (data.name, data.image_shape, data.scale) == ("images", (3, 6, 4), "x/255")
+    np.savez(path, x=FLOATS)
+    data = NPZ(path=str(path), **common)
+    assert (data.image_shape, data.scale) == ((1, 6, 4), "x")
+
+
+def test_the_split_seed_gives_the_split(path, common):
+    np.savez(path, x=FLOATS)
+    first, again, other = (NPZ(path=str(path), **common | {"split_seed": seed}) for seed in (0, 0, 1))
+    assert first.split_hash == again.split_hash != other.split_hash
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x_train": BYTES}, r"must be one of x, y, x_test, y_test, got 'x_train': did you mean"),
+        ({"y": LABELS}, r"array x in .* must be there, got only y"),
+        ({"x": BYTES, "y_test": LABELS}, r"array x_test in .* must be there, got only x, y_test"),
+        ({"x": BYTES.astype(int)}, r"array x in .* must be uint8 or floating point in \[0, 1\], got int64"),
+        ({"x": BYTES[0]}, r"must be \[n, height, width\] or .*got \[6, 4\]"),
+        ({"x": BYTES[:0]}, r"must be \[n, height, width\] or .*got \[0, 6, 4\]"),
+        ({"x": np.zeros((20, 3, 32, 32))}, r"channels last, got \[20, 3, 32, 32\]"),
+        ({"x": BYTES[:9]}, r"hold at least 10 images, to split them, got 9"),
+        ({"x": FLOATS * 255}, r"array x in .* must lie in \[0, 1\], got values in \[.*\]: rescale"),
+        ({"x": np.where(FLOATS > 0.9, np.nan, FLOATS)}, r"must lie in \[0, 1\]"),
+        ({"x": FLOATS, "x_test": FLOATS - 1}, r"array x_test in .* must lie in \[0, 1\]"),
+        (
+            {"x": BYTES, "x_test": FLOATS},
+            r"array x_test in .* like those in x, \[6, 4\] uint8, got \[6, 4\] float64",
+        ),
+        ({"x": BYTES, "x_test": COLOURS}, r"array x_test in .* got \[6, 4, 3\] uint8"),
+        (
+            {"x": BYTES, "y": LABELS[:40]},
+            r"array y in .* must be \[50\] integers, one an image, got \[40\] int64",
+        ),
+        ({"x": BYTES, "y": LABELS / 2}, r"array y in .* got \[50\] float64"),
+        ({"x": BYTES, "y": LABELS.astype(object)}, r"images\.npz is .*y\.npy holds Python objects"),
+    ],
+)
+def test_unsuitable_arrays_are_named(path, common, arrays, message):
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=message):
+        _ = NPZ(path=str(path), **common).parts
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000, 3600])
+def test_a_truncated_file_is_named(path, common, keep):
+    np.savez_compressed(path, x=COLOURS)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
+        _ = NPZ(path=str(path), **common).parts
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_a_corrupt_file_is_named(path, common, write):
+    write(path, x=COLOURS)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
+        _ = NPZ(path=str(path), **common).parts
+
+
+class Bomb:
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("/tmp/vae_lab_pickle_was_run"),))
+
+
+def test_pickles_are_never_run(path, common):
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
+        _ = NPZ(path=str(path), **common).parts
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
+        _ = NPZ(path=str(path), **common).parts
+    assert not Path("/tmp/vae_lab_pickle_was_run").exists()
+
+
+def test_a_missing_file_and_another_format_are_refused(tmp_path, common):
+    with pytest.raises(FileNotFoundError, match=r"data\.path: there is no file .*none\.npz"):
+        _ = NPZ(path=str(tmp_path / "none.npz"), **common).image_shape
+    with pytest.raises(ValueError, match=r"data\.path must name an \.npz file, got 'images\.npy'"):
+        NPZ(path="images.npy", **common)

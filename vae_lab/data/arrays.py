@@ -1,0 +1,241 @@
+"""Images in memory: a data set's parts, their binarisation, and minibatches by (seed, number)."""
+
+import difflib
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Integer, Shaped
+from torch import Tensor
+
+from vae_lab.randomness import generator
+
+BINARIZATIONS = ("none", "threshold", "static", "dynamic")
+EVALUATION_SEED = 0
+"""Draws, once, the binary images on which a dynamically binarised data set is measured."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Train, validation or test part: images in [0, 1], and where in the source they are."""
+
+    images: Float[Tensor, "num channel height width"]
+    labels: Int[Tensor, " num"] | None
+    indices: Int[Tensor, " num"]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a data set reads: all its images as stored, and the positions that make each part.
+
+    A part in which a label is negative has no labels.
+    """
+
+    images: Shaped[np.ndarray, "num height width"] | Shaped[np.ndarray, "num height width channel"]
+    labels: Integer[np.ndarray, " num"] | None
+    split: dict[str, Int[Tensor, " part"]]
+
+
+class ImageData(ABC):
+    """A data set: its facts and choices; files are read when `parts` (or what only a file says) is asked for.
+
+    Args (keys of `data`, with those of the subclass):
+        batch_size: datapoints in a minibatch, M, over all processes.
+        binarization: none; threshold (x > 1/2); static (drawn once from B(x), seeded by `split_seed`);
+            dynamic (drawn anew for every training minibatch; validation and test once, with a fixed seed).
+        train_size: only the first so many of the train part, or null for all of it.
+        split_seed: seeds random splits and static binarisation; independent of the run's `seed`.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    """(channel, height, width), known without reading the images."""
+    divisor: int
+    """What a stored value is divided by."""
+    train_capacity: int | None = None
+    """Size of the whole train part, where it is known without reading files."""
+
+    def __init__(self, *, batch_size: int, binarization: str, train_size: int | None, split_seed: int):
+        require_integer("data.batch_size", batch_size, minimum=1)
+        require_choice("data.binarization", binarization, BINARIZATIONS)
+        if train_size is not None:
+            require_integer("data.train_size", train_size, minimum=1)
+        require_integer("data.split_seed", split_seed, minimum=0)
+        self.batch_size = batch_size
+        self.binarization = binarization
+        self.train_size = train_size
+        self.split_seed = split_seed
+        if self.train_capacity is not None:
+            self._require_enough(self.train_capacity)
+
+    @abstractmethod
+    def load(self) -> Source:
+        """Reads the files."""
+
+    @property
+    def scale(self) -> str:
+        """What was done to the stored values x; densities on different scales are not comparable."""
+        return "x" if self.divisor == 1 else f"x/{self.divisor}"
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """The parts train, val (where there is one) and test; under dynamic binarisation train stays grey."""
+        source = self.load()
+        self._require_enough(len(source.split["train"]))
+        split = source.split | {"train": source.split["train"][: self.train_size]}
+        return {name: self._part(source, name, indices) for name, indices in split.items()}
+
+    def measured(self, name: str) -> Part:
+        """The part as evaluations see it: what training binarises anew is here binarised once."""
+        part = self.parts[name]
+        if self.binarization == "dynamic" and name == "train":
+            return replace(part, images=_drawn_once(part.images, EVALUATION_SEED, name))
+        return part
+
+    @cached_property
+    def split_hash(self) -> str:
+        """12 hex digits that change with any part's name or the positions it takes from the source."""
+        digest = hashlib.sha256()
+        for name, part in self.parts.items():
+            digest.update(f"{name}:{len(part)}:".encode() + part.indices.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()[:12]
+
+    def _part(self, source: Source, name: str, indices: Tensor) -> Part:
+        stored = torch.from_numpy(source.images[indices.numpy()].astype(np.float32)) / self.divisor
+        images = stored.unsqueeze(1) if stored.ndim == 3 else stored.movedim(-1, 1).contiguous()
+        match self.binarization:
+            case "threshold":
+                images = (images > 0.5).float()
+            case "static":
+                images = _drawn_once(images, self.split_seed, name)
+            case "dynamic" if name != "train":
+                images = _drawn_once(images, EVALUATION_SEED, name)
+        labels = None
+        if source.labels is not None:
+            labels = torch.from_numpy(source.labels[indices.numpy()].astype(np.int64))
+        return Part(images, None if labels is None or (labels < 0).any() else labels, indices)
+
+    def _require_enough(self, available: int) -> None:
+        used = available if self.train_size is None else self.train_size
+        for key, value, limit in (("train_size", used, available), ("batch_size", self.batch_size, used)):
+            if value > limit:
+                raise ValueError(
+                    f"data.{key} must be <= {limit}, got {value}: "
+                    f"the train part of {self.name} has {limit} images; choose a smaller data.{key}"
+                )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive minibatches: images, and their rows within the part."""
+
+    x: Float[Tensor, "count batch channel height width"]
+    index: Int[Tensor, "count batch"]
+
+
+class Minibatches:
+    """The minibatches of a training, numbered from its start; nothing is stored to continue.
+
+    Epoch e presents the datapoints in a random order given by (seed, e), each at most once: a remainder that
+    does not fill a minibatch waits for the next epoch. Of each minibatch, rank r gets the r-th of `num_ranks`
+    equal shares. Under dynamic binarisation minibatch i is drawn, as a whole, by (seed, i): neither ranks nor
+    blocks change it (the kind of device does).
+    """
+
+    def __init__(
+        self, part: Part, *, batch_size: int, seed: int, binarization: str, rank: int = 0, num_ranks: int = 1
+    ):
+        if batch_size > len(part):
+            raise ValueError(
+                f"data.batch_size must be <= {len(part)}, got {batch_size}: "
+                f"the train part has {len(part)} images; choose a smaller data.batch_size"
+            )
+        if batch_size % num_ranks:
+            raise ValueError(
+                f"data.batch_size must be a multiple of the {num_ranks} processes, got {batch_size}: "
+                f"it is the total over all of them; choose {batch_size - batch_size % num_ranks or num_ranks}"
+            )
+        share = batch_size // num_ranks
+        self.images = part.images
+        self.num_datapoints = len(part)
+        self.per_epoch = len(part) // batch_size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.dynamic = binarization == "dynamic"
+        self.share = slice(rank * share, (rank + 1) * share)
+        self._cached_order: tuple[int, Tensor] | None = None
+
+    def to(self, device: torch.device | str) -> "Minibatches":
+        """Moves the images: from now on minibatches are made on `device`."""
+        self.images = self.images.to(device)
+        self._cached_order = None
+        return self
+
+    def block(self, first: int, count: int) -> Block:
+        """Minibatches `first` ... `first + count - 1`, this rank's share; may span epochs."""
+        assert first >= 0 and count >= 1
+        index = self._rows(first, count).view(count, self.batch_size)[:, self.share]
+        x = self.images.index_select(0, index.flatten()).view(*index.shape, *self.images.shape[1:])
+        if self.dynamic:
+            for i in range(count):
+                x[i] = self._uniform(first + i)[self.share] < x[i]
+        return Block(x, index)
+
+    def _rows(self, first: int, count: int) -> Tensor:
+        pieces = []
+        number, stop = first, first + count
+        while number < stop:
+            epoch, begin = divmod(number, self.per_epoch)
+            end = min(self.per_epoch, begin + stop - number)
+            pieces.append(self._order(epoch)[begin * self.batch_size : end * self.batch_size])
+            number += end - begin
+        return torch.cat(pieces)
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._cached_order is None or self._cached_order[0] != epoch:
+            order = torch.randperm(self.num_datapoints, generator=generator("cpu", self.seed, "order", epoch))
+            self._cached_order = (epoch, order.to(self.images.device))
+        return self._cached_order[1]
+
+    def _uniform(self, number: int) -> Tensor:
+        device = self.images.device
+        noise = generator(device, self.seed, "binarization", number)
+        return torch.rand(self.batch_size, *self.images.shape[1:], generator=noise, device=device)
+
+
+def shuffled(num: int, seed: int) -> Int[Tensor, " num"]:
+    """The positions 0 ... num - 1 in the random order from which a split is cut."""
+    return torch.randperm(num, generator=generator("cpu", seed, "split"))
+
+
+def cut(order: Int[Tensor, " num"], **sizes: int) -> dict[str, Int[Tensor, " part"]]:
+    """Parts of these sizes, one after the other from `order`; a part of size 0 does not exist."""
+    pieces = order.split(list(sizes.values()))
+    return {name: piece for name, piece in zip(sizes, pieces, strict=True) if len(piece)}
+
+
+def require_integer(key: str, value: Any, *, minimum: int, maximum: int | None = None) -> None:
+    """Refuses what is not an integer in the range."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or value < minimum or (maximum is not None and value > maximum):
+        rule = f">= {minimum}" if maximum is None else f"in {minimum} ... {maximum}"
+        raise ValueError(f"{key} must be an integer {rule}, got {value!r}: choose such a number")
+
+
+def require_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """Refuses what is not one of the names, and says which is nearest."""
+    if value not in choices:
+        (nearest,) = difflib.get_close_matches(str(value).lower(), choices, n=1, cutoff=0.0)
+        raise ValueError(f"{key} must be one of {', '.join(choices)}, got {value!r}: did you mean {nearest}?")
+
+
+def _drawn_once(grey: Tensor, seed: int, name: str) -> Tensor:
+    return (torch.rand(grey.shape, generator=generator("cpu", seed, "binarization", name)) < grey).float()

@@ -1,0 +1,84 @@
+"""Published files: found where `data.root` says, or downloaded whole, verified, or not at all."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+TIMEOUT = 30
+"""Seconds without an answer after which a download counts as failed."""
+
+
+def root_folder(root: str) -> Path:
+    """The folder that the key `data.root` names, with `~` expanded."""
+    if not root:
+        raise ValueError(
+            "data.root must name a folder, got an empty text: set data.root "
+            "(or the environment variable VAE_LAB_DATA)"
+        )
+    return Path(root).expanduser()
+
+
+def download(path: Path, *, urls: Sequence[str], algorithm: str, checksum: str) -> Path:
+    """Puts the published file at `path`, from the first of `urls` that delivers it with the right checksum.
+
+    The file appears under its name only when it is complete, verified and on disk.
+
+    Raises:
+        FileNotFoundError: it could not be had, or not be stored; says what to do.
+    """
+    failures = []
+    for url in urls:
+        try:
+            with urlopen(Request(url, headers={"User-Agent": "vae_lab"}), timeout=TIMEOUT) as response:
+                content = response.read()
+        except (OSError, HTTPException) as error:
+            failures.append(f"{url} ({error or type(error).__name__})")
+            continue
+        found = hashlib.new(algorithm, content).hexdigest()
+        if found != checksum:
+            failures.append(f"{url} (delivered other bytes, {algorithm} {found})")
+            continue
+        try:
+            _store(path, content)
+            return path
+        except OSError as error:
+            failures.append(f"{url} (delivered, but it cannot be stored: {error})")
+    raise FileNotFoundError(
+        f"data.root: {path} is missing and could not be downloaded from {' nor from '.join(failures)}: put "
+        f"the file with {algorithm} {checksum} there by hand, or set data.root (or the environment variable "
+        f"VAE_LAB_DATA) to a folder that holds {'/'.join(path.parts[-3:])}"
+    )
+
+
+def require_published(path: Path, content: bytes, sha256: str) -> None:
+    """Refuses a file whose content is readable, but not the published one."""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise unreadable(path, f"its content has SHA-256 {found}, the published one {sha256}")
+
+
+def unreadable(
+    path: Path, reason: object, *, advice: str = "delete it to have it downloaded again"
+) -> ValueError:
+    """The error for a file that is there, but is truncated, corrupt or not what its name says."""
+    return ValueError(
+        f"{path} is truncated, corrupt or of the wrong kind ({reason}): {advice}, or name another place"
+    )
+
+
+def _store(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own for every process: several may download at once, and the last rename wins.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""MNIST (LeCun, Cortes and Burges): 70,000 handwritten digits, 28 x 28, x/255."""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.datasets import MNIST as TorchvisionMNIST  # noqa: N811
+
+from vae_lab.data.arrays import ImageData, Source, cut, require_integer
+from vae_lab.data.files import download, require_published, root_folder, unreadable
+
+NUM_TRAIN, NUM_TEST = 60_000, 10_000
+SHA256 = {
+    "train-images-idx3-ubyte": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
+    "train-labels-idx1-ubyte": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
+    "t10k-images-idx3-ubyte": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
+    "t10k-labels-idx1-ubyte": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+}
+"""The files as published, and the hash of the values each holds."""
+
+
+class MNIST(ImageData):
+    """The published test set; of the 60,000 others the last `validation_size` validate, the first train.
+
+    Files are read from `root`/MNIST/raw, compressed or not, and downloaded there from torchvision's mirrors,
+    with torchvision's checksums, if missing.
+    """
+
+    name = "mnist"
+    image_shape = (1, 28, 28)
+    divisor = 255
+
+    def __init__(self, *, root: str, validation_size: int, **common: Any):
+        require_integer("data.validation_size", validation_size, minimum=0, maximum=NUM_TRAIN - 1)
+        self.folder = root_folder(root) / "MNIST" / "raw"
+        self.validation_size = validation_size
+        self.train_capacity = NUM_TRAIN - validation_size
+        super().__init__(**common)
+
+    def load(self) -> Source:
+        """Reads or downloads the four files."""
+        train_images, train_labels, test_images, test_labels = (self._read(name) for name in SHA256)
+        return Source(
+            images=np.concatenate([train_images, test_images]),
+            labels=np.concatenate([train_labels, test_labels]),
+            split=cut(
+                torch.arange(NUM_TRAIN + NUM_TEST),
+                train=NUM_TRAIN - self.validation_size,
+                val=self.validation_size,
+                test=NUM_TEST,
+            ),
+        )
+
+    def _read(self, name: str) -> np.ndarray:
+        raw, compressed = self.folder / name, self.folder / f"{name}.gz"
+        if raw.is_file():
+            path = raw
+        elif compressed.is_file():
+            path = compressed
+        else:
+            path = download(
+                compressed,
+                urls=[mirror + compressed.name for mirror in TorchvisionMNIST.mirrors],
+                algorithm="md5",
+                checksum=dict(TorchvisionMNIST.resources)[compressed.name],
+            )
+        array = read_idx(path)
+        num = NUM_TRAIN if name.startswith("train") else NUM_TEST
+        expected = (num, 28, 28) if "images" in name else (num,)
+        if array.shape != expected:
+            raise unreadable(path, f"its shape is {array.shape}, expected {expected}")
+        require_published(path, array.tobytes(), SHA256[name])
+        return array
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The bytes of an IDX file (0 0 8 ndim, sizes as big-endian uint32, values), `.gz` or not."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        ndim = content[3]
+        shape = struct.unpack_from(f">{ndim}I", content, 4)
+    except (OSError, EOFError, IndexError, zlib.error, struct.error) as error:
+        raise unreadable(path, error) from error
+    start = 4 + 4 * ndim
+    if content[:3] != b"\0\0\x08" or len(content) != start + math.prod(shape):
+        raise unreadable(path, f"{len(content)} bytes do not make an IDX array of {shape}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
