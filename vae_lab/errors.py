@@ -1,6 +1,6 @@
 """What can go wrong without being a bug, and the words for it: key, rule, value, nearest names, what to do.
 
-The command line prints these errors as one message without a traceback; everything else is a bug and keeps it.
+The command line prints these errors as one message; everything else is a bug and keeps its traceback.
 """
 
 import difflib

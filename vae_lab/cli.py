@@ -1,0 +1,88 @@
+"""`vae-lab COMMAND overrides...`: finds the command, lets Hydra compose its config, reports what came of it.
+
+Only dispatch happens here; PyTorch is imported when a command runs.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import NoReturn
+
+from vae_lab.command_help import Command, command_help, overview
+from vae_lab.config_folders import package_configs
+from vae_lab.errors import ConfigError, nearest
+
+COMMANDS = {
+    "train": Command(
+        "train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"
+    ),
+    "evaluate": Command("measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR"),
+    "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=RUN_DIR"),
+}
+"""A command is the function of that name in the module of that name: from a config to the path it wrote."""
+
+MISTAKE, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns 0, 1 (failed), 2 (a mistake of the user) or 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview(COMMANDS))
+        return 0
+    if arguments[0] == "--version":
+        print(f"vae-lab {metadata.version('vae_lab')}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"vae-lab: there is no command {name!r}: {nearest(name, COMMANDS)}", file=sys.stderr)
+        return MISTAKE
+    try:
+        return run_command(name, rest)
+    except ConfigError as error:
+        print(f"vae-lab {name}: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt as interrupt:
+        print(f"vae-lab {name}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Runs one command, once or (with -m) for many configs; returns the exit code."""
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
+
+    from vae_lab.explanations import CommandLine
+    from vae_lab.task import FULL_ERROR, Task, environment, exit_code
+
+    parser = get_args_parser()
+    parser.error = _refuse_flags
+    flags = parser.parse_intermixed_args(arguments)
+    folders = [package_configs()]
+    if flags.config_dir is not None:
+        folders.insert(0, Path(flags.config_dir))
+        if not folders[0].is_dir():
+            raise ConfigError(f"--config-dir must be a folder, got {flags.config_dir}: no such folder")
+    if flags.help:
+        print(command_help(name, COMMANDS[name], folders))
+        return 0
+    line = CommandLine(name, flags.config_name or name, folders, list(flags.overrides))
+    with tempfile.TemporaryDirectory(prefix="vae-lab-") as reports:
+        task = Task(line, Path(reports), os.environ.get(FULL_ERROR))
+        version.setbase("1.3")
+        try:
+            with environment(FULL_ERROR, "1"):  # Hydra is to raise, instead of printing and leaving
+                _run_hydra(flags, parser, task, str(folders[-1]), name)
+        except ValueError as error:  # Hydra's own, about the command line: jobs report theirs themselves
+            mistake = ConfigError(f"{error} (given: {' '.join(arguments)})")
+            return task.report_error(mistake.with_traceback(error.__traceback__))
+        except Exception as error:
+            return task.report_error(error)
+        return exit_code(line, Path(reports))
+
+
+def _refuse_flags(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; overrides are written key=value, flags as in vae-lab COMMAND --help")
