@@ -54,7 +54,7 @@ def train(cfg: DictConfig) -> Path:
     run = RunDir(run_path(request, requested, config))
     if not run.exists():
         parts = assemble(config, run)
-        plan_run(run.path, config, **provenance(request, parts))
+        plan_run(run.path, config, choices=request.choices, overrides=request.overrides)
         return execute(run, parts)
     frozen = run.config
     build.refuse_untrusted(frozen, requested["allow"])
@@ -194,7 +194,7 @@ def execute(run: RunDir, parts: Parts, config: Mapping[str, Any] | None = None) 
             run.config = config
         started = time.time()
         before = run.record.get("wall_seconds", 0.0)
-        run.update_record(status="running", error=None, command=sys.argv)
+        run.update_record(status="running", error=None, command=sys.argv, **provenance(parts))
         log.info("run directory: %s", run.path)
         log.info("budget: %s samples; seed %d; data %s", f"{parts.lit.max_samples:,}", parts.lit.seed, parts.data.name)
         if note := parts.lit.objective.describe():
@@ -217,6 +217,7 @@ def execute(run: RunDir, parts: Parts, config: Mapping[str, Any] | None = None) 
             status="finished",
             samples_evaluated=parts.lit.samples,
             stopped_early=parts.lit.stopped_early,
+            evaluation_seconds=parts.curve.seconds,
             wall_seconds=before + time.time() - started,
         )
         report(run, parts, ledger)
@@ -305,12 +306,10 @@ def report(run: RunDir, parts: Parts, ledger: Mapping[str, Any]) -> None:
     log.info("evaluate: vae-lab evaluate run=%s", run.path)
 
 
-def provenance(request: Request, parts: Parts) -> dict[str, Any]:
-    """Entries of run.json that do not change: where the run came from."""
+def provenance(parts: Parts) -> dict[str, Any]:
+    """Entries of run.json about where a run happens."""
     packages = ("torch", "pytorch-lightning", "hydra-core", "numpy", "vae_lab")
     return {
-        "choices": request.choices,
-        "overrides": request.overrides,
         "image_shape": list(parts.data.image_shape),
         "device": str(parts.trainer.strategy.root_device),
         "python": platform.python_version(),

@@ -1,5 +1,6 @@
 """The bound against training samples evaluated: the curves of the paper's figure 2."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class BoundCurve(pl.Callback):
             raise ValueError(f"evaluation.splits must name some of {', '.join(SPLITS)}, got {sorted(unknown)}")
         self.first, self.per_decade, self.every = first, per_decade, every
         self.splits, self.num_samples, self.seed, self.curve = splits, num_samples, seed, curve
+        self.seconds = 0.0
 
     def next_mark(self, samples: int) -> int:
         """The smallest count above `samples` at which the bound is measured."""
@@ -66,12 +68,14 @@ class BoundCurve(pl.Callback):
         lit = pl_module
         is_mark = self.is_mark(lit.samples, lit.data.batch_size)
         if is_mark or lit.samples >= lit.max_samples:
+            started = time.monotonic()
             self.evaluate(trainer, lit)
             if is_mark:
                 lit.running = RunningMeans()
             for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
                 if hasattr(callback, "on_evaluation"):
                     callback.on_evaluation(trainer, lit, lit.samples)
+            self.seconds += time.monotonic() - started
 
     def evaluate(self, trainer: pl.Trainer, lit: LitVAE) -> None:
         """One row of the curve, measured over all ranks and written by the first."""
