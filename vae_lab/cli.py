@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "evaluate": Command("measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR"),
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=RUN_DIR"),
+    "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick"),
 }
 """A command is the function of that name in the module of that name: from a config to the path it wrote."""
 

@@ -18,6 +18,10 @@ class RunError(ConfigError):
     """A run directory that is missing, not whole, in use, or not fit for the request: exit code 2."""
 
 
+class NoEncoder(ConfigError):  # noqa: N818
+    """The request needs q(z|x), and the model was trained without one: exit code 2."""
+
+
 class UntrustedTarget(ConfigError):  # noqa: N818
     """A run directory names code that nobody has allowed: exit code 2."""
 

@@ -1,0 +1,332 @@
+"""The command line: help, exit codes, one message per mistake, and nothing left behind."""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from vae_lab import train
+from vae_lab.cli import COMMANDS, main
+from vae_lab.data.files import root_folder
+from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity, nearest
+from vae_lab.explanations import CommandLine, is_mistake
+from vae_lab.task import Task
+
+SECONDS_FOR_HELP = 1.0
+
+
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, in which Hydra must leave nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def replace_train(monkeypatch: pytest.MonkeyPatch):
+    """Puts another function in the place of the command `train`."""
+    return lambda function: monkeypatch.setattr(train, "train", function)
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        timeout=120,
+    )
+
+
+def test_help_lists_commands_with_an_example_before_pytorch_could_be_imported() -> None:
+    code = "import sys; from vae_lab.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = python("-c", code)
+        times.append(time.perf_counter() - start)
+        assert result.returncode == 0, result.stderr
+    assert min(times) < SECONDS_FOR_HELP
+    for name, command in COMMANDS.items():
+        assert command.summary in result.stdout
+        assert f"vae-lab {name} {command.example}" in result.stdout
+
+
+def test_help_of_a_command_shows_every_choice_and_those_of_a_folder_of_ones_own(
+    work_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work_folder / "mine" / "model").mkdir(parents=True)
+    (work_folder / "mine" / "model" / "transformer.yaml").write_text("# A network of my own.\nx: 1\n")
+    assert main(["train", "--config-dir", "mine", "--help"]) == 0
+    out = capsys.readouterr().out
+    for expected in (
+        "* digits",
+        "  mnist ",
+        "frey_face",
+        "* mlp",
+        "conv",
+        "transformer",
+        "A network of my own.",
+    ):
+        assert expected in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_examples_of_the_help_compose(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, command in COMMANDS.items():
+        assert main([name, *command.example.split(), "--cfg", "job", "--resolve"]) == 0
+
+
+def test_config_is_printed_resolved_and_overrides_may_stand_between_flags(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", "data=frey_face", "--cfg", "job", "--resolve", "model.latent_dim=7"]) == 0
+    captured = capsys.readouterr()
+    assert "latent_dim: 7" in captured.out and "${" not in captured.out
+    assert "GaussianLikelihood" in captured.out and "hydra" not in captured.out
+    assert captured.err == ""
+
+
+MISTAKES = {
+    "a misspelt key": ("model.latent_dmi=5", ["model.latent_dmi", "did you mean model.latent_dim?"]),
+    "a key without its group": ("latent_dim=5", ["did you mean model.latent_dim?"]),
+    "a key in the wrong group": ("data.latent_dim=5", ["did you mean model.latent_dim?", "batch_size"]),
+    "a misspelt group": ("dta=mnist", ["dta", "did you mean data"]),
+    "a misspelt choice": ("data=mnst", ["data=mnst", "did you mean 'mnist'?", "digits", "frey_face"]),
+    "an unknown choice": ("objective=zzz", ["objective=zzz", "choose one of", "aevb"]),
+    "a misspelt choice in a sweep": ("-m data=mnst,digits", ["data=mnst", "did you mean 'mnist'?"]),
+    "a misspelt key in a sweep": ("-m model.latent_dmi=2,3", ["did you mean model.latent_dim?"]),
+    "a sweep without -m": ("model=mlp,conv", ["-m", "model=[mlp,conv]"]),
+    "an open bracket": ("model.encoder.hidden=[5", ["model.encoder.hidden=[5", "key=value"]),
+    "no value": ("model", ["'model'", "key=value"]),
+    "a key of a number": ("seed.x=1", ["seed.x", "did you mean seed?"]),
+    "a key of a list": ("model.encoder.hidden.x=1", ["model.encoder.hidden.x=1"]),
+    "a plus too many": ("+model.latent_dim=5", ["model.latent_dim=VALUE", "without the +"]),
+    "a group added twice": ("+data=mnist", ["data=CHOICE", "without the +"]),
+    "nothing to delete": ("~nope", ["nope"]),
+    "an open reference": ("seed=${nope}", ["seed", "nope"]),
+    "a missing value": ("data=npz", ["data.path", "data.path=VALUE"]),
+    "an unknown flag": ("--lr=3", ["--lr=3", "key=value"]),
+    "a flag alone": ("--resolve", ["--cfg"]),
+    "no such folder": ("--config-dir nowhere", ["--config-dir", "nowhere"]),
+    "no such config": ("--config-name trian", ["'trian'", "did you mean 'train'?"]),
+    "a setting of Hydra": ("hydra.swep=1", ["hydra.swep", "--cfg hydra"]),
+    "a number out of range": ("model.latent_dim=0", ["model.latent_dim", ">= 1", "0"]),
+    "a value of the wrong type": ("data.batch_size=many", ["data.batch_size", "many"]),
+    "a misspelt value": ("data.binarization=dynamc", ["data.binarization", "dynamic"]),
+    "a setting of no part": ("+model.depth=3", ["model.depth", "VAE"]),
+    "a class that is not there": ("model._target_=nowhere.Net", ["model._target_", "nowhere"]),
+    "a file that is not there": ("data=npz data.path=nope.npz", ["data.path", "nope.npz"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_is_one_message_and_exit_code_2(
+    arguments: str, expected: list[str], work_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *arguments.split()]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    (message,) = captured.err.splitlines()
+    assert message.startswith("vae-lab train: ")
+    for part in expected:
+        assert part in message
+    left = ["outputs"] if "-m" in arguments.split() else []  # with Hydra's multirun.yaml
+    assert [path.name for path in work_folder.iterdir()] == left
+
+
+def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_nearest_lists_all_names_unless_they_are_many() -> None:
+    assert nearest("mnst", ["mnist", "digits"]) == "did you mean 'mnist'? (digits, mnist)"
+    assert nearest("qqqq", ["mnist", "digits"]) == "choose one of digits, mnist"
+    assert nearest("key7", [f"key{i}" for i in range(5, 40, 2)]).startswith("did you mean 'key7'")
+    assert "key39" not in nearest("key7", [f"key{i}" for i in range(40)])
+
+
+def test_full_error_brings_the_traceback_back(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert main(["train", "model.latent_dmi=5"]) == 2
+    assert "Traceback" in capfd.readouterr().err
+    assert main(["train", "model.latent_dim=0"]) == 2
+    assert "Traceback" in capfd.readouterr().err
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_last_line_is_the_artefact_and_the_command_sees_the_users_environment(
+    replace_train, work_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = []
+
+    def command(cfg: DictConfig) -> Path:
+        seen.append((cfg.seed, "hydra" in cfg, os.environ.get("HYDRA_FULL_ERROR"), sys.argv[:]))
+        print("on the way")
+        return Path("outputs/a_run")
+
+    replace_train(command)
+    argv = sys.argv[:]
+    assert main(["train", "seed=0"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["on the way", "outputs/a_run"]
+    assert seen == [(0, False, None, argv)]
+    assert sys.path[-1] == str(work_folder)
+    assert list(work_folder.iterdir()) == []
+
+
+def test_further_processes_of_a_training_print_no_artefact(
+    replace_train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace_train(lambda cfg: Path("outputs/a_run"))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    relaunched = ['hydra.run.dir="."', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
+    assert main(["train", *relaunched]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_bug_keeps_its_traceback(replace_train, capfd: pytest.CaptureFixture[str]) -> None:
+    def command(cfg: DictConfig) -> Path:
+        return [][cfg.seed]
+
+    replace_train(command)
+    assert main(["train"]) == 1
+    err = capfd.readouterr().err
+    assert "Traceback" in err and "IndexError" in err
+
+
+def test_value_error_is_a_mistake_only_where_vae_lab_raised_it() -> None:
+    with pytest.raises(ValueError) as raised:
+        root_folder("")
+    assert is_mistake(raised.value)
+    with pytest.raises(ValueError) as accident:
+        root_folder("a null \0 byte").stat()
+    assert not is_mistake(accident.value)
+
+
+def test_diverged_training_is_one_message_and_exit_code_1(
+    replace_train, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def command(cfg: DictConfig) -> Path:
+        raise NonFiniteDensity("the loss is NaN at step 7: lower optimizer.lr")
+
+    replace_train(command)
+    assert main(["train"]) == 1
+    assert capfd.readouterr().err == "vae-lab train: the loss is NaN at step 7: lower optimizer.lr\n"
+
+
+@pytest.mark.parametrize("stop", [Interrupted("continue: vae-lab train run_dir=r"), KeyboardInterrupt()])
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
+def test_interruption_stops_everything_with_exit_code_130(
+    stop: BaseException, sweep: list[str], replace_train, capfd: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def command(cfg: DictConfig) -> Path:
+        calls.append(cfg.seed)
+        raise stop
+
+    replace_train(command)
+    assert main(["train", *sweep]) == 130
+    err = capfd.readouterr().err
+    assert err.splitlines()[-1] == f"vae-lab train: {str(stop) or 'interrupted'}"
+    assert "Traceback" not in err and len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("errors", "code"),
+    [((None, None), 0), ((ConfigError, None), 2), ((KeyError, None), 1), ((ConfigError, KeyError), 1)],
+)
+def test_failing_job_of_a_sweep_leaves_the_others_running(
+    errors: tuple[type[Exception] | None, ...],
+    code: int,
+    replace_train,
+    work_folder: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def command(cfg: DictConfig) -> Path:
+        error = (*errors, None)[cfg.seed]
+        if error is not None:
+            raise error(f"job of seed {cfg.seed}")
+        return Path(f"outputs/run{cfg.seed}")
+
+    replace_train(command)
+    assert main(["train", "-m", "seed=0,1,2"]) == code
+    captured = capfd.readouterr()
+    good = [seed for seed in range(3) if seed >= len(errors) or errors[seed] is None]
+    assert captured.out.splitlines() == [f"outputs/run{seed}" for seed in good]
+    failed = 3 - len(good)
+    assert (f"{failed} of 3 jobs failed" in captured.err) == bool(failed)
+    assert [path.name for path in work_folder.iterdir()] == ["outputs"]
+    assert [path.name for path in (work_folder / "outputs").rglob("*")] == ["sweeps", "multirun.yaml"]
+
+
+def test_jobs_in_other_processes_report_as_well(work_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    line = CommandLine("train", "train", [work_folder], [])
+    task = Task(line, work_folder, None)
+    assert pickle.loads(pickle.dumps(task)) == task
+
+
+OWN_NETWORK = """
+from vae_lab.networks.mlp import MLPEncoder
+
+
+class MyEncoder(MLPEncoder):
+    def __init__(self, image_shape, *, width: int):
+        super().__init__(image_shape, hidden=[width, width], activation="tanh")
+"""
+
+
+OWN_MODEL = """
+# A network of my own.
+# vae-lab train --config-dir my_configs model=mine
+_target_: vae_lab.model.VAE
+latent_dim: 3
+encoder:
+  _target_: my_networks.MyEncoder
+  _partial_: true
+  width: 8
+decoder:
+  _target_: vae_lab.networks.mlp.MLPDecoder
+  _partial_: true
+  hidden: [8]
+  activation: tanh
+likelihood: ${likelihood}
+initialization: ${initialization}
+"""
+
+
+@pytest.mark.slow
+def test_users_own_network_is_found_in_the_working_folder_and_its_config_in_a_folder(
+    work_folder: Path,
+) -> None:
+    (work_folder / "my_networks.py").write_text(OWN_NETWORK)
+    (work_folder / "my_configs" / "model").mkdir(parents=True)
+    (work_folder / "my_configs" / "model" / "mine.yaml").write_text(OWN_MODEL)
+    program = Path(sys.executable).with_name("vae-lab")  # whose folder, not the working one, opens sys.path
+    command = "train --config-dir my_configs model=mine smoke=on threads=1 callbacks=none"
+    result = python(str(program), *command.split())
+    assert result.returncode == 0, result.stderr
+    config = (work_folder / result.stdout.splitlines()[-1] / "config.yaml").read_text()
+    assert "my_networks.MyEncoder" in config and "latent_dim: 3" in config
+    known = {"my_networks.py", "my_configs", "__pycache__", "outputs"}
+    assert {path.name for path in work_folder.iterdir()} <= known
+
+
+@pytest.mark.slow
+def test_joblib_launcher_runs_jobs_and_counts_the_failed_ones(work_folder: Path) -> None:
+    sweep = "train -m hydra/launcher=joblib hydra.launcher.n_jobs=2 smoke=on threads=1 model.latent_dim=2,0"
+    result = python("-m", "vae_lab", *sweep.split())
+    assert result.returncode == 2, result.stderr
+    assert "1 of 2 jobs failed" in result.stderr
+    assert len(result.stdout.splitlines()) == 1
+    assert (work_folder / result.stdout.strip() / "metrics.json").is_file()
