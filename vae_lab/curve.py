@@ -14,7 +14,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     return [{name: float(text) for name, text in row.items() if text} for row in _read(path)]
 
 
-def append_row(path: Path, row: Mapping[str, float]) -> None:
+def append_row(path: Path, row: Mapping[str, float | int]) -> None:
     """Adds a row, on disk when this returns. A name that the file does not know yet becomes a new column."""
     rows = _read(path)
     if not rows or not set(row) <= set(rows[0]):

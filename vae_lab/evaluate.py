@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_lab import build
-from vae_lab.errors import ConfigError, nearest
+from vae_lab.errors import ConfigError, RunError, nearest
 from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import evaluating, measure_bound, summarise
 from vae_lab.runs import Run, RunDir, ledger_facts, load_run
@@ -32,6 +32,9 @@ def evaluate(cfg: DictConfig) -> Path:
     check_settings(settings)
     estimator: Estimator = build.instantiate(settings["estimator"], "estimator")
     torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
+    directory = RunDir.existing(settings["run"])
+    if directory.is_locked():
+        raise RunError(f"{directory.path} is being written by another process: wait for it or stop it")
     run = load_run(
         settings["run"],
         allow=settings["allow"],
@@ -46,7 +49,6 @@ def evaluate(cfg: DictConfig) -> Path:
     for split in settings["splits"]:
         entries |= measure_split(run, split, estimator, settings)
     print_table(run, entries)
-    directory = RunDir(run.path)
     with directory.locked():
         samples = {"checkpoint": run.checkpoint, "samples_evaluated": run.samples}
         return directory.update_ledger(run.checkpoint, samples | entries)

@@ -7,6 +7,7 @@ metrics.json its ledger in nats; checkpoints/, images/, tensorboard/ and log.txt
 import fcntl
 import hashlib
 import json
+import pickle
 import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping
@@ -99,9 +100,15 @@ class RunDir:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def update_ledger(self, checkpoint: str, entries: Mapping[str, Any]) -> Path:
-        """Adds entries to the ledger of a checkpoint; an equal request replaces its own value."""
+        """Adds entries to the ledger of a checkpoint; an equal request replaces its own value.
+
+        Values of other weights, measured before the run went on, are dropped.
+        """
         path = self.ledger_path(checkpoint)
-        write_json(path, self.ledger(checkpoint) | dict(entries))
+        known = self.ledger(checkpoint)
+        if known.get("samples_evaluated") != entries["samples_evaluated"]:
+            known = {}
+        write_json(path, known | dict(entries))
         return path
 
     @property
@@ -275,8 +282,18 @@ def load_run(
 
 
 def load_weights(model: VAE, file: Path) -> int:
-    """Loads the model's weights from a checkpoint; returns the samples that had been presented by then."""
-    content = torch.load(file, weights_only=True, map_location="cpu")
+    """Loads the model's weights from a checkpoint; returns the samples that had been presented by then.
+
+    Raises:
+        RunError: the file is corrupt, or holds more than tensors and plain values.
+    """
+    try:
+        content = torch.load(file, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise RunError(
+            f"{file} must hold tensors and plain values, and is corrupt or holds something else, which could run "
+            f"code: refused ({str(error).splitlines()[0]})"
+        ) from error
     prefix = "model."
     weights = content["state_dict"].items()
     model.load_state_dict({name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)})

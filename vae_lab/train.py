@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_lab import build
 from vae_lab.callbacks.bound_curve import BoundCurve
-from vae_lab.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
+from vae_lab.callbacks.checkpoint import AtomicCheckpointIO, take_back_best
+from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.continuation import Request, budget_of, continued_config
 from vae_lab.curve import keep_rows
@@ -28,7 +29,15 @@ from vae_lab.errors import ConfigError, Interrupted
 from vae_lab.events import keep_events
 from vae_lab.lit_module import LitVAE
 from vae_lab.measurement import measure_bound, summarise
-from vae_lab.runs import RunDir, ledger_facts, load_weights, new_run_path, plan_run, sweep_run_path
+from vae_lab.runs import (
+    RunDir,
+    config_hash,
+    ledger_facts,
+    load_weights,
+    new_run_path,
+    plan_run,
+    sweep_run_path,
+)
 
 log = logging.getLogger("vae_lab")
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on hardware and on one long epoch
@@ -84,6 +93,7 @@ class Parts:
     lit: LitVAE
     trainer: pl.Trainer
     curve: BoundCurve
+    early: EarlyStopping
     data: ImageData
     config: Mapping[str, Any]
 
@@ -105,6 +115,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
     checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
     others = [build.instantiate(part, f"callbacks.{name}") for name, part in config["callbacks"].items()]
     max_samples = check_budget(config, data, objective)
+    early.check(data.parts, curve.splits)
     lit = LitVAE(
         model,
         objective,
@@ -132,7 +143,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
             f"data.batch_size must be divisible by the {trainer.world_size} processes of the trainer, "
             f"got {data.batch_size}: it is the total over all of them"
         )
-    return Parts(lit, trainer, curve, data, config)
+    return Parts(lit, trainer, curve, early, data, config)
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
@@ -192,6 +203,7 @@ def execute(run: RunDir, parts: Parts, config: Mapping[str, Any] | None = None) 
     with run.locked(), logging_to(run.log):
         if config is not None:
             run.config = config
+            run.update_record(config_hash=config_hash(config))
         started = time.time()
         before = run.record.get("wall_seconds", 0.0)
         run.update_record(status="running", error=None, command=sys.argv, **provenance(parts))
@@ -199,10 +211,11 @@ def execute(run: RunDir, parts: Parts, config: Mapping[str, Any] | None = None) 
         log.info("budget: %s samples; seed %d; data %s", f"{parts.lit.max_samples:,}", parts.lit.seed, parts.data.name)
         if note := parts.lit.objective.describe():
             log.info(note)
+        continuation = f"continue: vae-lab train run_dir={run.path}"
         try:
             fit(run, parts)
             if parts.lit.interrupted:
-                raise Interrupted(f"stopped at {parts.lit.samples:,} samples; continue: vae-lab train run_dir={run.path}")
+                raise Interrupted(f"stopped at {parts.lit.samples:,} samples; {continuation}")
             ledger = measure(run, parts)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | Interrupted)
@@ -212,6 +225,8 @@ def execute(run: RunDir, parts: Parts, config: Mapping[str, Any] | None = None) 
                 samples_evaluated=parts.lit.samples,
                 wall_seconds=before + time.time() - started,
             )
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted(f"interrupted; {continuation}") from error
             raise
         run.update_record(
             status="finished",
@@ -231,19 +246,26 @@ def fit(run: RunDir, parts: Parts) -> None:
     if last.is_file():
         samples = torch.load(last, weights_only=True, mmap=True)["vae_lab"]["samples"]
 
+    at_the_end = samples >= parts.lit.max_samples
+
     def keep(at: int) -> bool:
-        return at < samples or (at == samples and parts.curve.is_mark(at, parts.data.batch_size))
+        evaluated = at_the_end or parts.curve.is_mark(at, parts.data.batch_size)
+        return at < samples or (at == samples and evaluated)
 
     keep_rows(run.curve, keep)
     keep_events(run.tensorboard, keep)
+    take_back_best(run.checkpoints, keep)
     if samples:
         log.info("continuing from %s samples", f"{samples:,}")
-    if samples >= parts.lit.max_samples:
+    parts.lit.stopped_early = parts.early.is_over()
+    if at_the_end or parts.lit.stopped_early:
         parts.lit.samples = samples
         return
     os.environ["VAE_LAB_RUN_DIR"] = str(run.path)
     try:
         parts.trainer.fit(parts.lit, ckpt_path=str(last) if samples else None, weights_only=True)
+    except SystemExit as ending:  # Lightning's answer to Ctrl-C outside of the blocks
+        raise KeyboardInterrupt from ending
     finally:
         del os.environ["VAE_LAB_RUN_DIR"]
 
@@ -268,6 +290,9 @@ def measure(run: RunDir, parts: Parts) -> dict[str, Any]:
         images = parts.data.measured(split).images.to(device)
         sums = measure_bound(model, images, num_samples=1, seed=parts.lit.seed)
         entries |= {f"{split}/{name}": value for name, value in summarise(sums, num_samples=1).items()}
+    known = run.ledger(checkpoint)
+    if known.get("samples_evaluated") == samples:  # these very weights, perhaps with more draws
+        entries |= known
     run.update_ledger(checkpoint, entries)
     log_hyperparameters(parts, entries)
     return entries

@@ -110,7 +110,7 @@ class BoundCurve(pl.Callback):
                 )
 
 
-def refuse_non_finite(row: dict[str, float]) -> None:
+def refuse_non_finite(row: dict[str, float | int]) -> None:
     """Stops the training where a measured value is NaN or infinite."""
     bad = [name for name, value in row.items() if not torch.tensor(value).isfinite()]
     if bad:

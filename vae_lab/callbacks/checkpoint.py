@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from vae_lab.atomic import atomic_file
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.lit_module import LitVAE
 from vae_lab.marks import is_passed
+
+BEST_BEFORE = ".best-before.ckpt"
+"""The best checkpoint but one, for a run whose end turns out to be none."""
 
 
 class Checkpoint(pl.Callback):
@@ -39,6 +43,7 @@ class Checkpoint(pl.Callback):
         """Starts the clock, and takes the score to beat from best.ckpt itself."""
         self.saved_at = time.monotonic()
         self.best_bound = best_bound(self.folder)
+        self.snapshot_at = 0
 
     def on_evaluation(self, trainer: pl.Trainer, lit: LitVAE, samples: int) -> None:
         """Saves; `best` first, so that a kill in between repeats this evaluation instead of forgetting it."""
@@ -46,6 +51,8 @@ class Checkpoint(pl.Callback):
         bound = lit.latest.get("val/bound")
         if bound is not None and bound > self.best_bound:
             self.best_bound = bound
+            if trainer.is_global_zero:
+                remember_best(self.folder)
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
         self.save_last(trainer, lit)
 
@@ -59,9 +66,10 @@ class Checkpoint(pl.Callback):
 
     def save_snapshot(self, trainer: pl.Trainer, lit: LitVAE) -> None:
         """The weights alone, where the block just run reached a count of `at`."""
-        path = self.folder / "at" / f"{lit.samples}.ckpt"
-        if is_passed(self.next_mark(lit.block_start), lit.block_start, lit.samples) and not path.exists():
-            trainer.save_checkpoint(path, weights_only=True)
+        is_due = is_passed(self.next_mark(lit.block_start), lit.block_start, lit.samples)
+        if is_due and lit.samples != self.snapshot_at:  # not by looking for the file: ranks would see it or not
+            self.snapshot_at = lit.samples
+            trainer.save_checkpoint(self.folder / "at" / f"{lit.samples}.ckpt", weights_only=True)
 
     def save_last(self, trainer: pl.Trainer, lit: LitVAE) -> None:
         """Everything that continues the run; events are on disk before it."""
@@ -82,6 +90,27 @@ def best_bound(folder: Path) -> float:
     if not path.is_file():
         return float("-inf")
     return torch.load(path, weights_only=True, mmap=True)["vae_lab"]["latest"]["val/bound"]
+
+
+def remember_best(folder: Path) -> None:
+    """Keeps best.ckpt, about to be replaced, under the name that `take_back_best` takes it back from."""
+    best, before = folder / "best.ckpt", folder / BEST_BEFORE
+    if best.is_file():
+        link = before.with_suffix(".tmp")
+        link.unlink(missing_ok=True)
+        os.link(best, link)
+        os.replace(link, before)
+
+
+def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:
+    """Puts the best checkpoint of before in place where `keep` refuses the evaluation that chose the present one.
+
+    That is one after the checkpoint that a run continues from, or at the end of a budget that was extended: an
+    undisturbed run with the larger budget has not measured there.
+    """
+    best, before = folder / "best.ckpt", folder / BEST_BEFORE
+    if best.is_file() and not keep(torch.load(best, weights_only=True, mmap=True)["vae_lab"]["samples"]):
+        best.unlink() if not before.is_file() else os.replace(before, best)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -1,10 +1,12 @@
 """Early stopping by the validation bound; a function of the curve on disk, so that it survives a restart."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytorch_lightning as pl
 
 from vae_lab.curve import read_rows
+from vae_lab.errors import ConfigError
 from vae_lab.lit_module import LitVAE
 
 
@@ -24,27 +26,38 @@ class EarlyStopping(pl.Callback):
             raise ValueError(f"early_stopping.min_delta must be >= 0, got {min_delta}: it is a rise in nats")
         self.patience, self.min_delta, self.curve = patience, min_delta, curve
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Refuses a data set without a validation part."""
-        if self.patience is not None and "val" not in pl_module.data.parts:
-            raise ValueError(
-                "early_stopping.patience needs a validation part, and the data set has none: "
-                "set data.validation_size or early_stopping.patience=null"
+    def check(self, parts: Collection[str], evaluated: Collection[str]) -> None:
+        """Refuses to wait for a validation bound that nobody measures.
+
+        Raises:
+            ConfigError: the data set has no validation part, or it is not evaluated along the way.
+        """
+        if self.patience is None:
+            return
+        if "val" not in parts:
+            raise ConfigError(
+                f"early_stopping.patience must be null without a validation part, got {self.patience}: the data set "
+                "has only a train and a test part; set data.validation_size or early_stopping.patience=null"
+            )
+        if "val" not in evaluated:
+            raise ConfigError(
+                f"evaluation.splits must hold val where early_stopping.patience is {self.patience}, "
+                f"got {list(evaluated)}: add it or set early_stopping.patience=null"
             )
 
     def on_evaluation(self, trainer: pl.Trainer, lit: LitVAE, samples: int) -> None:
         """Stops all ranks together."""
-        if self.patience is None:
-            return
-        bounds = [row["val/bound"] for row in read_rows(self.curve)] if trainer.is_global_zero else []
-        if trainer.strategy.broadcast(self.is_over(bounds)):
+        if trainer.strategy.broadcast(trainer.is_global_zero and self.is_over()):
             lit.stopped_early = True
             trainer.should_stop = True
 
-    def is_over(self, bounds: list[float]) -> bool:
-        """Whether the last rise lies `patience` evaluations or more before the end."""
+    def is_over(self) -> bool:
+        """Whether the curve's last rise lies `patience` evaluations or more before its end."""
+        if self.patience is None:
+            return False
+        bounds = [row["val/bound"] for row in read_rows(self.curve)]
         best, last_rise = float("-inf"), 0
         for i, bound in enumerate(bounds):
             if bound > best + self.min_delta:
                 best, last_rise = bound, i
-        return self.patience is not None and len(bounds) - 1 - last_rise >= self.patience
+        return len(bounds) - 1 - last_rise >= self.patience

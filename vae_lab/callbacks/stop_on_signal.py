@@ -12,9 +12,12 @@ from vae_lab.lit_module import LitVAE
 class StopOnSignal(pl.Callback):
     """The first SIGINT or SIGTERM asks the training to stop; a second one is the system's own."""
 
+    def __init__(self) -> None:
+        self.received = False
+        self.before: dict[int, Any] = {}
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listens from the first block on (Lightning has set its own handlers by then)."""
-        self.received = False
         self.before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in self.before:
             signal.signal(number, self.receive)
@@ -34,3 +37,7 @@ class StopOnSignal(pl.Callback):
         """Puts the handlers back that were there before."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Puts the handlers back that were there before."""
+        self.on_train_end(trainer, pl_module)
