@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from vae_lab.elbo import sgvb_b
+from vae_lab.measurement import measure_bound, summarise
+from vae_lab.objectives.aevb import AEVB
+from vae_lab.objectives.base import Minibatch, TrainingState
+
+
+def make(**settings) -> AEVB:
+    return AEVB(**{"kl": "closed_form", "num_samples": 1, "kl_warmup_samples": 0} | settings)
+
+
+def only_update(objective, model, x, samples=0):
+    (terms,) = objective.updates(model, Minibatch(x, torch.arange(len(x))), TrainingState(samples, 1000))
+    return terms
+
+
+@pytest.mark.parametrize("kl", ["closed_form", "sampled"])
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_loss_is_finite_and_its_gradient_reaches_every_parameter(make_linear_gaussian, kl, num_samples):
+    oracle = make_linear_gaussian(exact_posterior=False, exact_decoder=False)
+    terms = only_update(make(kl=kl, num_samples=num_samples), oracle.model, oracle.sample(20))
+    assert terms.moves is oracle.model
+    assert terms.loss.shape == (20,) and terms.loss.isfinite().all()
+    terms.loss.mean().backward()
+    for name, parameter in oracle.model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_loss_is_minus_the_bound_that_is_logged(linear_gaussian):
+    terms = only_update(make(), linear_gaussian.model, linear_gaussian.sample(5))
+    torch.testing.assert_close(terms.loss, -terms.parts["bound"])
+    torch.testing.assert_close(terms.parts["bound"], terms.parts["reconstruction"] - terms.parts["kl"])
+    assert set(terms.parts) == {"bound", "reconstruction", "kl"}
+
+
+@pytest.mark.parametrize("kl", ["closed_form", "sampled"])
+def test_training_improves_the_oracle_model(make_linear_gaussian, kl):
+    oracle = make_linear_gaussian(exact_posterior=False, exact_decoder=False)
+    model, x = oracle.model, oracle.sample(200)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+
+    def bound() -> float:
+        return summarise(measure_bound(model, x, num_samples=8, seed=0), num_samples=8)["bound"]
+
+    before, objective = bound(), make(kl=kl)
+    for _ in range(300):
+        optimizer.zero_grad()
+        only_update(objective, model, x).loss.mean().backward()
+        optimizer.step()
+    best = oracle.log_marginal(x).mean().item()  # of the true model; a fitted one may lie a little above
+    assert before < best - 5
+    assert best - 1 < bound() < best + 1
+
+
+@pytest.mark.parametrize(("samples", "weight"), [(0, 0.0), (250, 0.25), (1000, 1.0), (5000, 1.0)])
+def test_kl_weight_rises_linearly_to_one_and_stays(linear_gaussian, samples, weight):
+    objective = make(kl_warmup_samples=1000)
+    assert objective.kl_weight(samples) == weight
+    x = linear_gaussian.sample(4)
+    terms = only_update(objective, linear_gaussian.model, x, samples)
+    kl, reconstruction = terms.parts["kl"], terms.parts["reconstruction"]
+    torch.testing.assert_close(terms.loss, weight * kl - reconstruction)
+    torch.manual_seed(7)
+    logged = only_update(objective, linear_gaussian.model, x, samples).parts["bound"]
+    torch.manual_seed(7)
+    assert torch.equal(logged, sgvb_b(linear_gaussian.model, x).total)  # measured without the weight
+
+
+def test_kl_warmup_is_named_and_zero_switches_it_off():
+    assert "1,000 samples" in make(kl_warmup_samples=1000).describe()
+    assert make().describe() == ""
+    assert make().kl_weight(0) == 1.0
+
+
+def test_a_warmup_that_does_not_end_is_refused():
+    make(kl_warmup_samples=1000).check(1000)
+    with pytest.raises(
+        ValueError, match=r"objective\.kl_warmup_samples must be <= the budget of 999 .* got 1000"
+    ):
+        make(kl_warmup_samples=1000).check(999)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kl": "exact"}, r"objective\.kl must be one of closed_form, sampled, got 'exact'"),
+        ({"num_samples": 0}, r"objective\.num_samples must be >= 1, got 0"),
+        ({"kl_warmup_samples": -1}, r"objective\.kl_warmup_samples must be >= 0, got -1"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(**settings)

@@ -1,0 +1,146 @@
+"""The two SGVB estimators and the measured bound, held against the linear-Gaussian oracle."""
+
+import math
+
+import pytest
+import torch
+from linear_gaussian import six_standard_errors
+
+from vae_lab.distributions import kl_to_standard_normal
+from vae_lab.elbo import sgvb_a, sgvb_b
+from vae_lab.measurement import ACTIVE_UNIT_VARIANCE, evaluating, measure_bound, summarise
+from vae_lab.randomness import NOISE_BLOCK
+
+
+@pytest.mark.parametrize("estimator", [sgvb_a, sgvb_b])
+def test_bound_equals_log_marginal_when_posterior_is_exact(linear_gaussian, estimator):
+    x = linear_gaussian.sample(4)
+    draws = torch.stack([estimator(linear_gaussian.model, x, 16).total for _ in range(500)]).detach()
+    error = (draws.mean(0) - linear_gaussian.log_marginal(x)).abs()
+    assert (error <= six_standard_errors(draws) + 1e-9).all()
+
+
+def test_estimator_a_is_log_marginal_at_every_draw_when_posterior_is_exact(linear_gaussian):
+    x = linear_gaussian.sample(10)
+    torch.testing.assert_close(sgvb_a(linear_gaussian.model, x).total, linear_gaussian.log_marginal(x))
+
+
+@pytest.mark.parametrize("estimator", [sgvb_a, sgvb_b])
+def test_bound_is_below_log_marginal_when_posterior_is_wrong(make_linear_gaussian, estimator):
+    oracle = make_linear_gaussian(exact_posterior=False)
+    x = oracle.sample(5)
+    draws = torch.stack([estimator(oracle.model, x, 16).total for _ in range(300)]).detach()
+    assert (draws.mean(0) + six_standard_errors(draws) < oracle.log_marginal(x)).all()
+
+
+def test_gap_to_log_marginal_is_the_kl_to_the_true_posterior(make_linear_gaussian):
+    oracle = make_linear_gaussian(exact_posterior=False)
+    x = oracle.sample(3)
+    q = oracle.model.posterior(x)
+    mean, variance = oracle.posterior_mean(x), oracle.posterior_variance
+    ratio = q.variance / variance
+    gap = 0.5 * (ratio + (q.mean - mean).square() / variance - 1 - ratio.log()).sum(-1)
+    draws = torch.stack([sgvb_b(oracle.model, x, 16).total for _ in range(500)]).detach()
+    error = (draws.mean(0) - (oracle.log_marginal(x) - gap)).abs()
+    assert (error <= six_standard_errors(draws)).all()
+
+
+def test_estimators_a_and_b_agree_in_their_means(make_linear_gaussian):
+    oracle = make_linear_gaussian(exact_posterior=False)
+    x = oracle.sample(4)
+    a = torch.stack([sgvb_a(oracle.model, x, 16).total for _ in range(500)]).detach()
+    b = torch.stack([sgvb_b(oracle.model, x, 16).total for _ in range(500)]).detach()
+    tolerance = (six_standard_errors(a).square() + six_standard_errors(b).square()).sqrt()
+    assert ((a.mean(0) - b.mean(0)).abs() <= tolerance).all()
+    assert not torch.equal(a, b)
+
+
+def test_bound_is_reconstruction_minus_kl(linear_gaussian):
+    bound = sgvb_b(linear_gaussian.model, linear_gaussian.sample(7), 3)
+    assert bound.reconstruction.shape == bound.kl.shape == (7,)
+    assert torch.equal(bound.total, bound.reconstruction - bound.kl)
+
+
+# ---- measured over a data set ----
+
+
+def test_measured_bound_is_the_log_marginal_of_the_oracle(linear_gaussian):
+    x = linear_gaussian.sample(2 * NOISE_BLOCK + 7)
+    summary = summarise(measure_bound(linear_gaussian.model, x, num_samples=64, seed=0), num_samples=64)
+    assert summary["num_datapoints"] == len(x)
+    assert abs(summary["bound"] - linear_gaussian.log_marginal(x).mean()) <= 6 * summary["bound_se"]
+
+
+def test_measured_bound_counts_every_datapoint_once_over_all_ranks(linear_gaussian):
+    x = linear_gaussian.sample(5 * NOISE_BLOCK + 3)
+    whole = measure_bound(linear_gaussian.model, x, num_samples=2, seed=3)
+    for num_ranks in (2, 3, 8):
+        shares = [
+            measure_bound(linear_gaussian.model, x, num_samples=2, seed=3, rank=rank, num_ranks=num_ranks)
+            for rank in range(num_ranks)
+        ]
+        torch.testing.assert_close(sum(shares), whole, rtol=1e-12, atol=0)
+        assert sum(share[4].item() for share in shares) == len(x)
+
+
+def test_measured_bound_of_a_datapoint_depends_on_seed_and_index_only(linear_gaussian):
+    x = linear_gaussian.sample(2 * NOISE_BLOCK)
+    model = linear_gaussian.model
+    both = measure_bound(model, x, num_samples=1, seed=0)
+    torch.manual_seed(123)
+    assert torch.equal(measure_bound(model, x, num_samples=1, seed=0), both)
+    assert not torch.equal(measure_bound(model, x, num_samples=1, seed=1), both)
+    first = measure_bound(model, x[:NOISE_BLOCK], num_samples=1, seed=0)
+    second = measure_bound(model, x, num_samples=1, seed=0, rank=1, num_ranks=2)
+    torch.testing.assert_close(first + second, both, rtol=1e-12, atol=0)
+
+
+def test_measuring_leaves_mode_and_random_state_alone(linear_gaussian):
+    model = linear_gaussian.model.train()
+    state = torch.get_rng_state()
+    measure_bound(model, linear_gaussian.sample(3), num_samples=2, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    with pytest.raises(RuntimeError, match="inside"), evaluating(model, torch.device("cpu"), 0):
+        assert not model.training
+        raise RuntimeError("inside")
+    assert model.training and torch.equal(torch.get_rng_state(), state)
+
+
+def test_standard_error_and_spread_of_the_measured_bound_are_right(make_linear_gaussian):
+    oracle = make_linear_gaussian(exact_posterior=False)
+    x = oracle.sample(300)
+    summaries = [
+        summarise(measure_bound(oracle.model, x, num_samples=8, seed=s), num_samples=8) for s in range(200)
+    ]
+    means = torch.tensor([summary["bound"] for summary in summaries], dtype=torch.float64)
+    claimed = math.sqrt(sum(summary["bound_se"] ** 2 for summary in summaries) / len(summaries))
+    # the variance of a sample variance of n normal draws is 2 / (n - 1)
+    assert (means.var().item() / claimed**2 - 1) == pytest.approx(0, abs=6 * math.sqrt(2 / (len(means) - 1)))
+    with evaluating(oracle.model, x.device, 0):
+        per_datapoint = torch.stack([sgvb_b(oracle.model, x, 8).total for _ in range(50)])
+    expected = per_datapoint.std(1, correction=0)
+    assert abs(summaries[0]["bound_sd"] - expected.mean()) <= 6 * expected.std()
+
+
+def test_a_single_draw_has_no_standard_error(linear_gaussian):
+    summary = summarise(
+        measure_bound(linear_gaussian.model, linear_gaussian.sample(5), num_samples=1, seed=0), num_samples=1
+    )
+    assert "bound_se" not in summary and "bound_sd" in summary
+
+
+def test_kl_per_dimension_and_active_units_are_those_of_the_posterior(linear_gaussian):
+    x = linear_gaussian.sample(400)
+    head = linear_gaussian.model.encoder.head
+    with torch.no_grad():  # the last dimension says nothing: its posterior is the prior
+        head.mean.weight[2], head.mean.bias[2] = 0.0, 0.0
+        head.log_variance.weight[2], head.log_variance.bias[2] = 0.0, 0.0
+        posterior = linear_gaussian.model.posterior(x)
+        kl = kl_to_standard_normal(posterior).mean(0)
+    summary = summarise(measure_bound(linear_gaussian.model, x, num_samples=1, seed=0), num_samples=1)
+    assert summary["kl_per_dimension"] == pytest.approx(kl.tolist(), abs=1e-12)
+    assert summary["kl_per_dimension"][2] == 0
+    assert summary["kl"] == pytest.approx(kl.sum().item())
+    assert summary["bound"] == pytest.approx(summary["reconstruction"] - summary["kl"])
+    assert summary["active_units"] == 2 == int((posterior.mean.var(0) > ACTIVE_UNIT_VARIANCE).sum())
