@@ -42,10 +42,19 @@ class LitVAE(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        if parameter_prior and objective.has_parameter_prior:
+            raise ValueError(
+                f"parameter_prior must be false for {type(objective).__name__}, got true: "
+                "the objective has a prior of its own"
+            )
         self.model, self.objective, self.data = model, objective, data
         self.make_optimizer, self.make_schedule = optimizer, schedule
-        self.max_samples = max_samples - max_samples % data.batch_size
-        self.steps_per_execution = steps_per_execution
+        num_train = len(data.parts["train"])
+        self.batch_size = num_train if objective.whole_training_part else data.batch_size
+        self.samples_per_step = objective.samples_per_step(data.batch_size, num_train)
+        self.max_samples = max_samples - max_samples % self.samples_per_step
+        # a block of minibatches is made at once, so whole training parts come one by one
+        self.steps_per_execution = 1 if objective.whole_training_part else steps_per_execution
         self.parameter_prior = parameter_prior
         self.gradient_clip_norm = gradient_clip_norm
         self.seed = seed
@@ -54,6 +63,10 @@ class LitVAE(pl.LightningModule):
         self.resident: dict[str, Tensor] = {}
         self.latest: dict[str, float] = {}
         self.interrupted = self.stopped_early = False
+        if not objective.has_encoder:
+            model.drop_encoder()
+        seed_global_noise(torch.device("cpu"), seed, "objective")
+        objective.prepare(model, num_train)
 
     def training_step(self, block: tuple[int, int], _: int) -> None:
         """Presents `count` minibatches, from number `first` of the training on: algorithm 1's loop."""
@@ -69,7 +82,7 @@ class LitVAE(pl.LightningModule):
             for terms in self.objective.updates(self.model, batch, state):
                 losses.append(self.update(optimizer, terms))
             schedule.step()
-            self.samples += self.data.batch_size
+            self.samples += self.samples_per_step
         self.refuse_non_finite(torch.stack(losses), first, count)
 
     def update(self, optimizer: Any, terms: Terms) -> Tensor:
@@ -105,7 +118,7 @@ class LitVAE(pl.LightningModule):
         parts = [name for name, total in self.running.totals.items() if not total.isfinite()]
         raise NonFiniteDensity(
             f"the loss became {losses[~finite][0].item()} at step {step} "
-            f"({step * self.data.batch_size:,} samples; not finite: {', '.join(parts) or 'loss'}): try a smaller "
+            f"({step * self.samples_per_step:,} samples; not finite: {', '.join(parts) or 'loss'}): try a smaller "
             "optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
             "the checkpoint from before is kept"
         )
@@ -119,12 +132,12 @@ class LitVAE(pl.LightningModule):
         """The training images, in memory on this device, sharded over the ranks."""
         self.minibatches = Minibatches(
             self.data.parts["train"],
-            batch_size=self.data.batch_size,
+            batch_size=self.batch_size,
             seed=self.seed,
             binarization=self.data.binarization,
             rank=self.global_rank,
             num_ranks=self.trainer.world_size,
-        ).to(self.device)
+        ).to(self.trainer.strategy.root_device)  # the module itself is moved there after this hook
 
     def train_dataloader(self) -> "Blocks":
         """Which minibatches to present, block by block; the images themselves are already on the device."""
@@ -166,7 +179,7 @@ class Blocks:
         self.lit = lit
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        lit, size = self.lit, self.lit.data.batch_size
+        lit, size = self.lit, self.lit.samples_per_step
         position = lit.samples
         while position < lit.max_samples:
             mark = min(lit.next_mark(position), lit.max_samples)

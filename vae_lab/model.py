@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.distributions import DiagonalGaussian, Distribution
+from vae_lab.errors import NoEncoder
 from vae_lab.networks.choices import check_width, is_width
 from vae_lab.networks.heads import GaussianPosterior
 
@@ -45,6 +46,15 @@ class VAE(nn.Module):
         self.decoder = Decoder(trunk, likelihood(trunk))
         initialization(self)
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether there is a q(z|x)."""
+        return "encoder" in self._modules
+
+    def drop_encoder(self) -> None:
+        """Leaves the generative model alone, for an objective that trains no q(z|x)."""
+        del self.encoder
+
     def prior(self) -> DiagonalGaussian:
         """p(z) = N(0, I) over [latent]."""
         like = next(self.parameters())
@@ -52,7 +62,16 @@ class VAE(nn.Module):
         return DiagonalGaussian(zeros, zeros, event_dims=1)
 
     def posterior(self, x: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
-        """q(z|x) over [batch, latent]."""
+        """q(z|x) over [batch, latent].
+
+        Raises:
+            NoEncoder: The model was trained without one.
+        """
+        if not self.has_encoder:
+            raise NoEncoder(
+                "the model has no encoder, for its objective trains none: there is no q(z|x), no bound, no KL and no "
+                "reconstruction; log p(x) is measured by estimator=annealed_importance_sampling or posterior_density"
+            )
         return self.encoder(x)
 
     def likelihood(self, z: Float[Tensor, "*sample batch latent"]) -> Distribution:

@@ -284,6 +284,8 @@ def load_run(
 def load_weights(model: VAE, file: Path) -> int:
     """Loads the model's weights from a checkpoint; returns the samples that had been presented by then.
 
+    A checkpoint without an encoder takes the model's away.
+
     Raises:
         RunError: the file is corrupt, or holds more than tensors and plain values.
     """
@@ -295,6 +297,8 @@ def load_weights(model: VAE, file: Path) -> int:
             f"code: refused ({str(error).splitlines()[0]})"
         ) from error
     prefix = "model."
-    weights = content["state_dict"].items()
-    model.load_state_dict({name.removeprefix(prefix): value for name, value in weights if name.startswith(prefix)})
+    names = {name: name.removeprefix(prefix) for name in content["state_dict"] if name.startswith(prefix)}
+    if model.has_encoder and not any(name.startswith("encoder.") for name in names.values()):
+        model.drop_encoder()
+    model.load_state_dict({name: content["state_dict"][key] for key, name in names.items()})
     return content["vae_lab"]["samples"]

@@ -29,6 +29,7 @@ from vae_lab.errors import ConfigError, Interrupted
 from vae_lab.events import keep_events
 from vae_lab.lit_module import LitVAE
 from vae_lab.measurement import measure_bound, summarise
+from vae_lab.objectives.base import Objective
 from vae_lab.runs import (
     RunDir,
     config_hash,
@@ -126,7 +127,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
         **{key: config[key] for key in ("steps_per_execution", "parameter_prior", "gradient_clip_norm", "seed")},
     )
     trainer = build.instantiate(
-        {**config["trainer"], "max_epochs": 1},
+        {**config["trainer"], "max_epochs": 1, "strategy": strategy_for(config["trainer"], objective)},
         "trainer",
         callbacks=[curve, *others, early, StopOnSignal(), checkpoint],
         logger=make_logger(config, run),
@@ -143,7 +144,20 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
             f"data.batch_size must be divisible by the {trainer.world_size} processes of the trainer, "
             f"got {data.batch_size}: it is the total over all of them"
         )
+    if trainer.world_size > 1 and objective.single_process_because:
+        raise ConfigError(
+            f"trainer.devices must be 1 for {type(objective).__name__}, got {trainer.world_size} processes: "
+            f"{objective.single_process_because}"
+        )
     return Parts(lit, trainer, curve, early, data, config)
+
+
+def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
+    """The strategy of the config; DDP is told where an update moves only some of the parameters."""
+    several = (trainer["devices"], trainer["num_nodes"]) != (1, 1)
+    if several and trainer["strategy"] in ("auto", "ddp") and not objective.moves_everything:
+        return "ddp_find_unused_parameters_true"
+    return trainer["strategy"]
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
@@ -165,7 +179,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_budget(config: Mapping[str, Any], data: ImageData, objective: Any) -> int:
+def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objective) -> int:
     """The budget in samples: the smaller of `max_samples` and `trainer.max_epochs` passes over the training part."""
     num_train = len(data.parts["train"])
     per_epoch = num_train - num_train % data.batch_size
@@ -181,8 +195,9 @@ def check_budget(config: Mapping[str, Any], data: ImageData, objective: Any) -> 
     budget = min((int(limit) for limit in limits if limit is not None), default=None)
     if budget is None:
         raise ConfigError("max_samples and trainer.max_epochs are both null: one of them must set the budget")
-    if budget < data.batch_size:
-        raise ConfigError(f"max_samples must be >= data.batch_size = {data.batch_size}, got {budget}")
+    step = objective.samples_per_step(data.batch_size, num_train)
+    if budget < step:
+        raise ConfigError(f"max_samples must be >= {step}, the samples of one step, got {budget}")
     try:
         objective.check(budget)
     except ValueError as error:
@@ -249,7 +264,7 @@ def fit(run: RunDir, parts: Parts) -> None:
     at_the_end = samples >= parts.lit.max_samples
 
     def keep(at: int) -> bool:
-        evaluated = at_the_end or parts.curve.is_mark(at, parts.data.batch_size)
+        evaluated = at_the_end or parts.curve.is_mark(at, parts.lit.samples_per_step)
         return at < samples or (at == samples and evaluated)
 
     keep_rows(run.curve, keep)
@@ -308,7 +323,7 @@ def log_hyperparameters(parts: Parts, ledger: Mapping[str, Any]) -> None:
         "objective": type(parts.lit.objective).__name__,
         "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
         "learning_rate": config["optimizer"].get("lr"),
-        "batch_size": parts.data.batch_size,
+        "batch_size": parts.lit.batch_size,
         "binarization": parts.data.binarization,
         "seed": config["seed"],
     }

@@ -56,9 +56,9 @@ class BoundCurve(pl.Callback):
         mark = next_log_mark(samples, first=self.first, per_decade=self.per_decade)
         return mark if self.every is None else min(mark, next_multiple(samples, self.every))
 
-    def is_mark(self, samples: int, batch_size: int) -> bool:
-        """Whether a training that presents `batch_size` datapoints a step evaluates at this count."""
-        return is_passed(self.next_mark(samples - batch_size), samples - batch_size, samples)
+    def is_mark(self, samples: int, samples_per_step: int) -> bool:
+        """Whether a training that counts `samples_per_step` a step evaluates at this count."""
+        return is_passed(self.next_mark(samples - samples_per_step), samples - samples_per_step, samples)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Evaluates at a mark, and at the end of the budget.
@@ -66,7 +66,7 @@ class BoundCurve(pl.Callback):
         At an end that is no mark the running means go on, so that a longer run passes through here unchanged.
         """
         lit = pl_module
-        is_mark = self.is_mark(lit.samples, lit.data.batch_size)
+        is_mark = self.is_mark(lit.samples, lit.samples_per_step)
         if is_mark or lit.samples >= lit.max_samples:
             started = time.monotonic()
             self.evaluate(trainer, lit)

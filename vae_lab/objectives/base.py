@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -31,8 +31,9 @@ class TrainingState(NamedTuple):
 class Terms:
     """One update: minimise the mean of `loss` over the batch by moving the parameters of `moves`.
 
-    `parts` are measured on the way, before the update, and logged as running means: `bound` is the ELBO of each
-    datapoint whatever the objective; the loss is lower-is-better, all else as its name says, in nats.
+    `parts` are measured on the way, before the update, and logged as running means: `bound` is the ELBO of
+    each datapoint whatever the objective, as long as there is an encoder; the loss is lower-is-better, all
+    else as its name says, in nats.
     """
 
     loss: Float[Tensor, " batch"]
@@ -43,8 +44,29 @@ class Terms:
 class Objective(nn.Module, ABC):
     """Yields one `Terms` per optimiser step; the training loop steps after each, before asking for the next.
 
-    State that must survive a restart belongs in buffers, further trained quantities in parameters.
+    State that must survive a restart belongs in buffers, further trained quantities in parameters; where
+    their size depends on the model or on the data, `prepare` makes them.
     """
+
+    has_encoder: ClassVar[bool] = True
+    """Whether q(z|x) is trained; if not, there is no bound, and log p(x) is what is monitored."""
+    moves_everything: ClassVar[bool] = True
+    """Whether each update moves every parameter; if not, several processes must look for the unused ones."""
+    has_parameter_prior: ClassVar[bool] = False
+    """Whether the loss contains a prior on the weights, and `parameter_prior` would be a second one."""
+    single_process_because: ClassVar[str] = ""
+    """Why it cannot be shared by several processes; empty: it can."""
+    whole_training_part: bool = False
+    """Whether a minibatch is the whole training part, in place of `data.batch_size` datapoints."""
+    samples_per_datapoint: int = 1
+    """Training samples evaluated that one datapoint of a minibatch counts for."""
+
+    def samples_per_step(self, batch_size: int, num_train: int) -> int:
+        """Training samples evaluated that one minibatch, whatever its updates, counts for."""
+        return (num_train if self.whole_training_part else batch_size) * self.samples_per_datapoint
+
+    def prepare(self, model: VAE, num_train: int) -> None:
+        """Called once, with the initialised model and the training part's size, before anything is loaded."""
 
     @abstractmethod
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
