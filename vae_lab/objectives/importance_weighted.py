@@ -1,0 +1,52 @@
+"""IWAE (Burda et al., 2016), optionally with the doubly reparameterised gradient (Tucker et al., 2019)."""
+
+import math
+from collections.abc import Iterator
+
+from vae_lab.distributions import DiagonalGaussian
+from vae_lab.model import VAE
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+
+GRADIENTS = ("reparameterised", "doubly_reparameterised")
+
+
+class ImportanceWeighted(Objective):
+    """Maximises L_k = E[log 1/k sum_i w_i], w_i = p(x, z_i) / q(z_i|x), which rises with k towards log p(x).
+
+    Every term of the weights is sampled: a closed-form KL inside a weight would be wrong. k = 1 is the ELBO.
+
+    Args:
+        num_samples: k, draws of z per datapoint.
+        gradient: `reparameterised` (IWAE's own), or `doubly_reparameterised` (DReG): the same expectation,
+            less noise in the encoder's part, where it does not drown the signal as k grows.
+    """
+
+    def __init__(self, *, num_samples: int, gradient: str) -> None:
+        super().__init__()
+        if num_samples < 1:
+            raise ValueError(f"objective.num_samples must be >= 1, got {num_samples}: it is the bound's k")
+        if gradient not in GRADIENTS:
+            raise ValueError(f"objective.gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        self.num_samples = num_samples
+        self.gradient = gradient
+
+    def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
+        """One update of all parameters of the model."""
+        posterior = model.posterior(batch.x)
+        z = posterior.rsample((self.num_samples,))
+        doubly = self.gradient == "doubly_reparameterised"
+        density = detached(posterior) if doubly else posterior
+        log_weights = model.log_joint(batch.x, z) - density.log_prob(z)
+        # the gradient of log 1/k sum_i w_i is that of sum_i share_i * log w_i with the shares held fixed
+        share = log_weights.detach().softmax(0)
+        if doubly:
+            # what reaches the encoder through z_i is weighted by share_i once more
+            z.register_hook(lambda gradient: gradient * share.unsqueeze(-1))
+        log_mean = log_weights.detach().logsumexp(0) - math.log(self.num_samples)
+        parts = {"bound": log_weights.mean(0), "importance_weighted_bound": log_mean}
+        yield Terms(-(share * log_weights).sum(0), moves=model, parts=parts)
+
+
+def detached(posterior: DiagonalGaussian) -> DiagonalGaussian:
+    """The density as a function of z alone."""
+    return DiagonalGaussian(posterior.mean.detach(), posterior.log_variance.detach(), posterior.event_dims)
