@@ -42,8 +42,11 @@ def fresh_hydra() -> Iterator[None]:
 
 def command_of(group: str) -> str:
     """The command whose defaults list holds the group."""
+    outermost = group.split("/")[0]
     for command in COMMANDS:
-        if re.search(rf"^  - (optional )?{group}:", (FOLDER / f"{command}.yaml").read_text(), re.MULTILINE):
+        if re.search(
+            rf"^  - (optional )?{outermost}:", (FOLDER / f"{command}.yaml").read_text(), re.MULTILINE
+        ):
             return command
     raise AssertionError(f"no command uses the group {group!r}")
 

@@ -30,9 +30,10 @@ FLOORS = (
     "runs",
     "continuation",
     # 6
-    "figures.canvas figures.run_facts",
+    "figures.base figures.canvas figures.run_facts figures.published",
+    "figures.run_pictures figures.posterior_pictures figures.section5",
     "figures.*",
-    "train evaluate plot",
+    "train evaluate plot figure",
     # 7
     "command_help explanations",
     "task",
