@@ -13,11 +13,11 @@ from vae_lab.randomness import generator
 
 
 class ImageGrid(pl.Callback):
-    """Logs reconstructions, samples and, where z has two dimensions, the manifold, against samples evaluated.
+    """Logs samples, reconstructions (with an encoder) and the manifold (of a two-dimensional z).
 
-    Decoder means as they are, on the fixed scale [0, 1]: two steps differ only by what was learned between
-    them. Reconstructions are of the first validation images (test images where there is no validation part),
-    each below its original.
+    Decoder means against samples evaluated, as they are, on the fixed scale [0, 1]: two steps differ only by
+    what was learned between them. Reconstructions are of the first validation images (test images where there
+    is no validation part), each below its original.
 
     Args:
         columns: images in a row.
@@ -51,19 +51,14 @@ class ImageGrid(pl.Callback):
         def decode(z: Tensor) -> Tensor:
             return model.likelihood(z.to(device)).mean
 
+        grids = {}
         with evaluating(model, device, self.seed, "image_grid"):
-            x = self.inputs(lit_module).to(device)
-            columns = min(self.columns, len(x))
-            images = {
-                "reconstructions": paired_rows(x, decode(model.posterior(x).mean), columns=columns),
-                "samples": decode(latents),
-            }
-            grids = {
-                name: image_grid(
-                    image, columns=columns if name == "reconstructions" else self.columns, padding=1
-                )
-                for name, image in images.items()
-            }
+            if model.has_encoder:
+                x = self.inputs(lit_module).to(device)
+                columns = min(self.columns, len(x))
+                pairs = paired_rows(x, decode(model.posterior(x).mean), columns=columns)
+                grids["reconstructions"] = image_grid(pairs, columns=columns, padding=1)
+            grids["samples"] = image_grid(decode(latents), columns=self.columns, padding=1)
             if model.latent_dim == 2:
                 manifold = decode_manifold(decode, self.manifold_size)
                 grids["manifold"] = image_grid(manifold, columns=self.manifold_size)

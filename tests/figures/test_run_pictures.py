@@ -1,0 +1,208 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from drawn_run import make_drawn_run
+from matplotlib.figure import Figure
+
+from vae_lab.data.arrays import Part, Source
+from vae_lab.data.digits import Digits
+from vae_lab.figures.canvas import save
+from vae_lab.figures.grids import image_grid
+from vae_lab.figures.posterior_pictures import interpolations, latent_scatter, reconstructions, traversals
+from vae_lab.figures.run_facts import (
+    CannotDrawError,
+    bound_caption,
+    dark_on_white_by_default,
+    kl_per_dimension,
+)
+from vae_lab.figures.run_pictures import bound_curve, manifold, samples
+from vae_lab.runs import Run, load_run
+
+POSTERIOR = (reconstructions, latent_scatter, traversals, interpolations)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return load_run(make_drawn_run(tmp_path / "run").path)
+
+
+def draw(picture, run: Run, *, dark_on_white: bool = False, seed: int = 0) -> Figure:
+    return picture(run, dark_on_white=dark_on_white, seed=seed)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    return figure.axes[0].images[0].get_array()
+
+
+def replace_test_part(run: Run, images: torch.Tensor, labels: torch.Tensor | None) -> None:
+    run.data.parts["test"] = Part(images, labels, torch.arange(len(images)))
+
+
+@pytest.mark.parametrize("picture", [bound_curve, samples])
+def test_a_picture_is_saved_twice_and_the_same_each_time(picture, run, tmp_path):
+    first, second = (save(draw(picture, run), tmp_path / name) for name in ("first", "second"))
+    assert [path.suffix for path in first] == [".png", ".pdf"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert first[0].read_bytes().startswith(b"\x89PNG") and first[1].read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("picture", [samples, manifold, *POSTERIOR])
+def test_every_picture_carries_the_bound_in_nats(picture, run):
+    texts = [text.get_text() for text in draw(picture, run).axes[0].texts]
+    assert texts == ["bound on test: −20.0 nats per datapoint (last.ckpt, 40,000 samples evaluated)"]
+
+
+def test_bound_caption_says_when_the_checkpoint_was_not_measured(run):
+    run.metrics.clear()
+    assert bound_caption(run) == "last.ckpt, 40,000 samples evaluated; bound not measured"
+
+
+def test_bound_curve_shows_the_measured_columns_on_a_log_axis(run):
+    axes = draw(bound_curve, run).axes[0]
+    assert axes.get_xscale() == "log" and "nats" in axes.get_ylabel()
+    assert [line.get_label() for line in axes.lines] == ["train (running mean): −21.0", "test: −20.0"]
+    np.testing.assert_array_equal(axes.lines[1].get_xydata(), [[100, -90], [2000, -30], [40_000, -20]])
+
+
+def test_bound_curve_survives_a_single_evaluation(run, tmp_path):
+    vars(run)["curve"] = run.curve[:1]
+    save(draw(bound_curve, run), tmp_path / "single")
+
+
+def test_bound_curve_is_not_flattened_by_a_steep_start(run):
+    start = [{"samples_evaluated": 10.0, "test/bound": -9000.0}]
+    later = [{"samples_evaluated": 1000.0 * i, "test/bound": -150.0 + i} for i in range(1, 20)]
+    vars(run)["curve"] = start + later
+    bottom, top = draw(bound_curve, run).axes[0].get_ylim()
+    assert -250 < bottom < -149 and -131 < top < -100
+
+
+def test_samples_are_decoder_means_that_depend_on_the_seed_alone(run):
+    one, again, other = (pixels(draw(samples, run, seed=seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_pictures_keep_the_fixed_scale_and_invert_on_request(run):
+    image = draw(samples, run).axes[0].images[0]
+    assert image.get_clim() == (0, 1)
+    dark = pixels(draw(samples, run, dark_on_white=True))
+    light = pixels(draw(samples, run))
+    np.testing.assert_allclose(dark[:8, :8], 1 - light[:8, :8], rtol=1e-6)
+
+
+def test_manifold_ticks_stand_where_the_prior_has_them(run):
+    axes = draw(manifold, run).axes[0]
+    ticks = {
+        label.get_text(): place
+        for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
+    }
+    assert ticks["0.0"] == pytest.approx(80) and ticks["−1.0"] == pytest.approx(160 * 0.158655, rel=1e-4)
+
+
+def test_manifold_says_why_it_needs_two_dimensions(tmp_path):
+    run = load_run(make_drawn_run(tmp_path / "run", latent_dim=3).path)
+    with pytest.raises(CannotDrawError, match="latent_dim = 2, and this run has 3"):
+        draw(manifold, run)
+
+
+def test_reconstructions_stand_below_their_originals(run):
+    x = run.data.parts["test"].images[:10]
+    grid = image_grid(torch.cat([x, run.reconstruct(x)]), columns=10, padding=1)
+    np.testing.assert_array_equal(pixels(draw(reconstructions, run))[:17], grid[0])
+
+
+def test_interpolations_start_and_end_at_the_reconstructions_of_their_ends(run):
+    x = run.data.parts["test"].images[:2]
+    expected = image_grid(torch.cat([x, run.reconstruct(x)]), columns=1)[0].view(4, 8, 8)
+    row = pixels(draw(interpolations, run))[:8]
+    cells = [row[:, i * 9 : i * 9 + 8] for i in (0, 10, 1, 9)]
+    np.testing.assert_allclose(np.stack(cells), expected, atol=1e-6)
+
+
+def test_traversals_and_scatter_take_the_dimensions_with_the_most_kl(tmp_path):
+    run = load_run(make_drawn_run(tmp_path / "run", latent_dim=12).path)
+    with torch.no_grad():
+        run.model.encoder.head.mean.bias[7] = 3.0
+        run.model.encoder.head.mean.bias[4] = 2.0
+    assert kl_per_dimension(run, run.data.parts["test"].images).argsort(descending=True)[:2].tolist() == [
+        7,
+        4,
+    ]
+    labels = [label.get_text() for label in draw(traversals, run).axes[0].get_yticklabels()]
+    assert len(labels) == 10 and labels[0].startswith("$z_{7}$") and labels[1].startswith("$z_{4}$")
+    axes = draw(latent_scatter, run).axes[0]
+    assert axes.get_xlabel().startswith("$z_{7}$") and axes.get_ylabel().startswith("$z_{4}$")
+    assert "the two dimensions with the most KL" in axes.get_title()
+
+
+def test_scatter_shows_every_test_image_once_with_a_colour_per_label(run):
+    axes = draw(latent_scatter, run).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [str(i) for i in range(10)]
+    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 250
+
+
+def test_scatter_without_labels_says_so(run):
+    replace_test_part(run, run.data.parts["test"].images, None)
+    axes = draw(latent_scatter, run).axes[0]
+    assert axes.get_legend() is None and "(no labels)" in axes.get_title()
+
+
+def test_scatter_of_many_labels_has_a_colour_scale(run):
+    replace_test_part(run, run.data.parts["test"].images, torch.arange(250))
+    assert len(draw(latent_scatter, run).axes) == 2
+
+
+def test_scatter_of_one_dimension_is_refused(tmp_path):
+    run = load_run(make_drawn_run(tmp_path / "run", latent_dim=1).path)
+    with pytest.raises(CannotDrawError, match="latent_dim >= 2"):
+        draw(latent_scatter, run)
+    draw(traversals, run)
+
+
+@pytest.mark.parametrize("num", [1, 2, 13])
+def test_few_test_images_are_enough_or_refused(num, run):
+    replace_test_part(run, run.data.parts["test"].images[:num], None)
+    for picture in (reconstructions, latent_scatter, traversals):
+        draw(picture, run)
+    if num == 1:
+        with pytest.raises(CannotDrawError, match="two test images"):
+            draw(interpolations, run)
+    else:
+        draw(interpolations, run)
+
+
+@pytest.mark.parametrize("picture", [bound_curve, *POSTERIOR])
+def test_a_run_without_an_encoder_has_no_picture_of_it(picture, tmp_path):
+    run = load_run(make_drawn_run(tmp_path / "run", measured=False, has_encoder=False).path)
+    with pytest.raises(CannotDrawError, match="no encoder"):
+        draw(picture, run)
+    draw(samples, run)
+
+
+def test_colour_images_are_drawn_in_colour_and_as_stored(tmp_path):
+    path = tmp_path / "colour.npz"
+    np.savez(path, x=np.random.default_rng(0).random((60, 6, 5, 3)).astype(np.float32))
+    data = {"_target_": "vae_lab.data.npz.NPZ", "path": str(path), "batch_size": 10, "binarization": "none"}
+    data |= {"train_size": None, "split_seed": 0}
+    run = load_run(make_drawn_run(tmp_path / "run", data=data, image_shape=(3, 6, 5)).path)
+    assert not dark_on_white_by_default(run)
+    for picture in (samples, manifold, reconstructions, traversals, interpolations):
+        assert pixels(draw(picture, run)).shape[-1] == 3
+
+
+def test_digits_are_dark_on_white_by_default(run):
+    assert dark_on_white_by_default(run)
+
+
+def test_missing_data_are_named_by_the_pictures_that_need_them(run, monkeypatch):
+    def load(self) -> Source:
+        raise FileNotFoundError("data.root: nothing there")
+
+    monkeypatch.setattr(Digits, "load", load)
+    for picture in POSTERIOR:
+        with pytest.raises(CannotDrawError, match=r"the data set is not here: data\.root"):
+            draw(picture, run)
+    draw(samples, run, dark_on_white=dark_on_white_by_default(run))

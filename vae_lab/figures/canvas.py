@@ -1,0 +1,107 @@
+"""How pictures look: one style, axes that hold nothing but an image grid, PNG and PDF written atomically.
+
+Matplotlib is used without pyplot: no global figure, no window, no backend chosen for anybody else.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vae_lab.atomic import atomic_file
+
+Parameters = ParamSpec("Parameters")
+
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.6,
+    "image.interpolation": "nearest",
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.1,
+}
+GREY = "#555555"
+GRID_WIDTH = 5.5
+"""Inches."""
+
+
+def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
+    """Makes a drawing function use the lab's style, whatever the caller's settings are."""
+
+    @wraps(draw)
+    def drawn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """A figure and its axes, exactly this large (inches): labels stand outside, and `save` makes room."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_title(title, pad=8)
+    return figure, axes
+
+
+def figure_for_grid(grid: Float[Tensor, "channel grid_height grid_width"], title: str) -> tuple[Figure, Axes]:
+    """A figure that shows this grid."""
+    figure, axes = new_figure(GRID_WIDTH, GRID_WIDTH * grid.shape[1] / grid.shape[2], title)
+    show_grid(axes, grid)
+    return figure, axes
+
+
+def write_caption(axes: Axes, caption: str) -> None:
+    """Writes a line under the axes, below the tick labels and the axis label that they have by now."""
+    lines = bool(axes.get_xlabel()) + any(label.get_text() for label in axes.get_xticklabels())
+    below, look = (0, -8 - 15 * lines), {"size": STYLE["xtick.labelsize"], "color": GREY}
+    axes.annotate(caption, (0.5, 0), below, "axes fraction", "offset points", ha="center", va="top", **look)
+
+
+def show_grid(axes: Axes, grid: Float[Tensor, "channel grid_height grid_width"]) -> None:
+    """Fills the axes with a grid on the fixed scale [0, 1], grey or colour, without frame or ticks.
+
+    A pixel is one unit of the axes, whose origin is at the bottom left.
+
+    Raises:
+        ValueError: the images have neither 1 nor 3 channels.
+    """
+    if grid.shape[0] not in (1, 3):
+        raise ValueError(f"only images of 1 or 3 channels can be shown, got {grid.shape[0]}")
+    height, width = grid.shape[1:]
+    pixels = grid.permute(1, 2, 0).squeeze(-1).numpy()
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(0, width, 0, height), aspect="equal")
+    axes.set(xticks=[], yticks=[])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Writes `stem`.png and `stem`.pdf, the same bytes for the same figure; returns the two paths."""
+    logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # a line per font table at INFO
+    paths = []
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
+        path = stem.with_name(stem.name + suffix)
+        with matplotlib.rc_context(STYLE), atomic_file(path) as file:
+            figure.savefig(file, format=suffix[1:], metadata=metadata)
+        paths.append(path)
+    return paths
