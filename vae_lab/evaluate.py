@@ -104,7 +104,7 @@ def print_table(run: Run, entries: Mapping[str, Any]) -> None:
     """The measured values in nats per datapoint, with their Monte Carlo standard errors."""
     table = Table(title=f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint")
     for column in ("quantity", "mean", "s.e.", "s.d. over datapoints"):
-        table.add_column(column, justify="left" if column == "quantity" else "right")
+        table.add_column(column, justify="left" if column == "quantity" else "right", overflow="fold")
     for key, value in entries.items():
         if key.endswith(("/bound", "/reconstruction", "/kl")) or f"{key}_se" in entries:
             extra = [entries.get(f"{key}{suffix}") for suffix in ("_se", "_sd")]

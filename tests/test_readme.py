@@ -1,0 +1,40 @@
+"""The README's example of a user's own part works as it is printed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.slow
+def test_readme_example_of_an_own_network_trains_and_evaluates(tmp_path):
+    text = README.read_text(encoding="utf-8")
+    for name, content in re.findall(r"```(?:python|yaml)\n# (my_[\w/.]+)\n(.*?)```", text, flags=re.DOTALL):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    commands = re.findall(r"^vae-lab (.*(?:my_configs|my_networks).*)$", text, flags=re.MULTILINE)
+    assert len(commands) == 2
+    small = {
+        "train": ["smoke=on", "run_dir=RUN", "threads=1"],
+        "evaluate": ["estimator.num_samples=10", "threads=1"],
+    }
+    for command in commands:
+        arguments = command.split()
+        process = subprocess.run(
+            [sys.executable, "-m", "vae_lab", *arguments, *small[arguments[0]]],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert process.returncode == 0, process.stderr
+    refused = subprocess.run(
+        [sys.executable, "-m", "vae_lab", "evaluate", "run=RUN"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert refused.returncode == 2
+    assert "my_networks" in refused.stderr and "allow=" in refused.stderr
