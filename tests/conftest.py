@@ -1,12 +1,17 @@
 """Shapes are checked in every test (jaxtyping and beartype); fixtures that several tests share."""
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("vae_lab", "beartype.beartype")
+install_import_hook("vae_lab", "shape_checks.check")
 
 from linear_gaussian import LinearGaussian  # noqa: E402  (vae_lab must be imported after the hook)
+
+if TYPE_CHECKING:
+    from vae_lab.runs import RunDir
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +30,11 @@ def linear_gaussian() -> LinearGaussian:
 def make_linear_gaussian() -> type[LinearGaussian]:
     """Makes an oracle with keyword arguments of its own, such as `exact_posterior=False`."""
     return LinearGaussian
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> "RunDir":
+    """A finished tiny run of 4 epochs on the digits; to be read only, a copy may be changed."""
+    from training import train_tiny
+
+    return train_tiny(tmp_path_factory.mktemp("finished") / "run", "trainer.max_epochs=4")

@@ -172,10 +172,11 @@ def check_settings(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"seed must be an integer in [0, 2^32), got {config['seed']!r}")
     if not isinstance(config["parameter_prior"], bool):
         raise ConfigError(f"parameter_prior must be true or false, got {config['parameter_prior']!r}")
-    if str(config["trainer"].get("precision")).startswith("16"):
+    precision = config["trainer"]["precision"]
+    if precision not in ("32-true", "bf16-mixed"):
         raise ConfigError(
-            f"trainer.precision must be 32-true, bf16-mixed or 64-true, got {config['trainer']['precision']!r}: "
-            "sums of hundreds of nats overflow in float16; use bf16-mixed"
+            f"trainer.precision must be 32-true or bf16-mixed, got {precision!r}: densities are float32 sums of "
+            "hundreds of nats, which overflow in float16; the images are float32"
         )
 
 
@@ -370,12 +371,16 @@ def git_commit() -> str | None:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Everything that is logged goes to the run's log.txt as well."""
+    """Everything that is logged goes to the run's log.txt as well, whoever set up the logging."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
+    level = log.level
+    if not log.isEnabledFor(logging.INFO):
+        log.setLevel(logging.INFO)
     try:
         yield
     finally:
+        log.setLevel(level)
         log.removeHandler(handler)
         handler.close()

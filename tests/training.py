@@ -1,0 +1,120 @@
+"""Tiny trainings on the digits, in this process and in processes of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vae_lab.config_folders import package_configs
+from vae_lab.evaluate import evaluate
+from vae_lab.runs import RunDir
+from vae_lab.train import train
+
+TINY = (
+    "threads=1",
+    "callbacks=none",
+    "data.train_size=300",
+    "data.batch_size=50",
+    "model.encoder.hidden=[16]",
+    "model.latent_dim=3",
+    "evaluation.first=100",
+    "steps_per_execution=4",
+)
+"""Epochs of 300 samples in 6 steps, evaluated at 100, 200, 250, 400, 650, 1000, 1600, ... samples."""
+
+
+@contextmanager
+def composed(command: str, *overrides: str) -> Iterator[DictConfig]:
+    """A command's config, with Hydra's own part in place as when the command line calls."""
+    with initialize_config_dir(str(package_configs()), version_base="1.3"):
+        cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        try:
+            yield compose(command, overrides=list(overrides))
+        finally:
+            HydraConfig.instance().cfg = None
+
+
+def train_tiny(run_dir: Path, *overrides: str) -> RunDir:
+    """A new run; later overrides win."""
+    latest = {override.partition("=")[0].lstrip("+"): override for override in (*TINY, *overrides)}
+    return train_more(run_dir, *latest.values())
+
+
+def train_more(run_dir: Path, *overrides: str) -> RunDir:
+    """`vae-lab train run_dir=RUN_DIR OVERRIDES`, in this process."""
+    with composed("train", f"run_dir={run_dir}", *overrides) as cfg:
+        return RunDir(train(cfg))
+
+
+def evaluate_tiny(run: RunDir, *overrides: str) -> Path:
+    """`vae-lab evaluate run=RUN OVERRIDES`, in this process."""
+    fast = ("threads=1", "estimator.num_samples=5", "num_samples=2")
+    latest = {override.partition("=")[0]: override for override in (*fast, *overrides)}
+    with composed("evaluate", f"run={run.path}", *latest.values()) as cfg:
+        return evaluate(cfg)
+
+
+def vae_lab(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The real command, started in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vae_lab", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], returncode: int = 0) -> tuple[str, str]:
+    """Its stdout and stderr, once it has ended with this code."""
+    try:
+        out, err = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    assert process.returncode == returncode, out + err
+    return out, err
+
+
+def checkpoint(run: RunDir, name: str = "last") -> dict:
+    """The content of a checkpoint."""
+    return torch.load(run.checkpoints / f"{name}.ckpt", weights_only=True)
+
+
+def weights(run: RunDir, name: str = "last") -> dict[str, torch.Tensor]:
+    """Name -> tensor of a checkpoint."""
+    return checkpoint(run, name)["state_dict"]
+
+
+def scalars(run: RunDir) -> dict[str, list[tuple[int, float]]]:
+    """Tag -> (step, value) of all event files together, without wall times."""
+    events = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: sorted((event.step, event.value) for event in events.Scalars(tag))
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def assert_same_training(run: RunDir, other: RunDir) -> None:
+    """The same bits: weights of both checkpoints, optimiser, curve, events and ledger."""
+    for name in ("last", "best"):
+        ours, theirs = checkpoint(run, name), checkpoint(other, name)
+        assert ours["vae_lab"] == theirs["vae_lab"], name
+        assert_equal(ours["state_dict"], theirs["state_dict"])
+        assert_equal(ours["optimizer_states"], theirs["optimizer_states"])
+    assert run.curve.read_text() == other.curve.read_text()
+    assert run.ledger("best") == other.ledger("best")
+    assert scalars(run) == scalars(other)
+
+
+def assert_equal(ours: object, theirs: object) -> None:
+    """Equal bits through dictionaries and lists."""
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
