@@ -83,8 +83,8 @@ class StepSize:
     """A step size tuned to a target acceptance: log step += gain / t^decay * (acceptance - target).
 
     Linear in the acceptance, so what settles at the target is its *mean*. One step size for all chains
-    (`initial` a scalar), or one for each entry of `initial`, whose shape is that of the last chain dimensions:
-    `[batch]` shares a datapoint's step among its chains `[sample, batch]`.
+    (`initial` a scalar), or one for each entry of `initial`, shaped as the last chain dimensions: `[batch]`
+    shares a datapoint's step among its chains `[sample, batch]`.
 
     Args:
         initial: Where to begin, > 0.
@@ -107,6 +107,22 @@ class StepSize:
         mean = acceptance.mean(dim=tuple(range(shared))) if shared else acceptance
         rate = self._gain / self.num_updates**self._decay
         self.value = self.value * ((mean - self._target) * rate).exp().to(self.value.dtype)
+
+
+def check_settings(group: str, num_leapfrog: int, initial_step_size: float, target_acceptance: float) -> None:
+    """Refuses impossible settings, named by the config group that they stand in."""
+    if num_leapfrog < 1:
+        raise ValueError(
+            f"{group}.num_leapfrog must be >= 1, got {num_leapfrog}: without a step no chain moves"
+        )
+    if initial_step_size <= 0:
+        raise ValueError(
+            f"{group}.initial_step_size must be > 0, got {initial_step_size}: tuning multiplies it"
+        )
+    if not 0 < target_acceptance < 1:
+        raise ValueError(
+            f"{group}.target_acceptance must be > 0 and < 1, got {target_acceptance}: the paper tunes to 0.9"
+        )
 
 
 def _leapfrog(

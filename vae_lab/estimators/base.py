@@ -29,32 +29,33 @@ class Noise:
 
     Args:
         like: A tensor of the device and the number type wanted.
-        name: Seed, estimator and block: what the stream is named by.
+        name: Seed, estimator and block: what the streams are named by.
         first: The first datapoint's position in the block.
         count: Datapoints.
     """
 
     def __init__(self, like: Tensor, name: tuple[int | str, ...], first: int, count: int) -> None:
-        self._like, self._name = like, name
-        self._rows = slice(first, first + count)
+        self._like, self._name, self._rows = like, name, slice(first, first + count)
 
-    def normal(self, purpose: int | str, num_samples: int, dim: int) -> Float[Tensor, "sample batch dim"]:
-        """Standard normal numbers; the same purpose gives the same numbers."""
-        options = self._options(purpose)
-        return torch.randn((num_samples, NOISE_BLOCK, dim), **options)[:, self._rows]
+    def stream(self, *purpose: int | str) -> "Stream":
+        """A stream of its own; the same purpose begins the same stream again."""
+        return Stream(self._like, generator(self._like.device, *self._name, *purpose), self._rows)
 
-    def uniform(self, purpose: int | str, num_samples: int) -> Float[Tensor, "sample batch"]:
-        """Uniform numbers in [0, 1); the same purpose gives the same numbers."""
-        options = self._options(purpose)
-        return torch.rand((num_samples, NOISE_BLOCK), **options)[:, self._rows]
 
-    def _options(self, purpose: int | str) -> dict:
-        device = self._like.device
-        return {
-            "generator": generator(device, *self._name, purpose),
-            "device": device,
-            "dtype": self._like.dtype,
-        }
+class Stream:
+    """Noise drawn in turn from one generator."""
+
+    def __init__(self, like: Tensor, generator: torch.Generator, rows: slice) -> None:
+        self._options = {"generator": generator, "device": like.device, "dtype": like.dtype}
+        self._rows = rows
+
+    def normal(self, num_samples: int, dim: int) -> Float[Tensor, "sample batch dim"]:
+        """The next standard normal numbers."""
+        return torch.randn((num_samples, NOISE_BLOCK, dim), **self._options)[:, self._rows]
+
+    def uniform(self, num_samples: int) -> Float[Tensor, "sample batch"]:
+        """The next uniform numbers in [0, 1)."""
+        return torch.rand((num_samples, NOISE_BLOCK), **self._options)[:, self._rows]
 
 
 class Estimator(ABC):
@@ -68,11 +69,14 @@ class Estimator(ABC):
     def label(self) -> str:
         """Its name in the ledger, with the number of samples that it spends: `importance_sampling_500`."""
 
+    def check(self, model: VAE) -> None:  # noqa: B027 (most handle every model)
+        """Refuses a model that it cannot handle, by a ValueError; `estimate` asks first."""
+
     @abstractmethod
     def estimate_batch(
         self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-        """The log p(x) and its Monte Carlo variance of a block's datapoints or fewer, on the model's device."""
+        """The log p(x) of at most a block of datapoints, and its variance, on the model's device."""
 
     @torch.no_grad()
     def estimate(
@@ -88,6 +92,7 @@ class Estimator(ABC):
         Memory does not grow with the number of samples, and with the number of datapoints only by the result.
         The weights decide device and number type; `model.eval()` is the caller's choice.
         """
+        self.check(model)
         like = next(model.parameters())
         results = []
         begin, end = first_index, first_index + len(images)

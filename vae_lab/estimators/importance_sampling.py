@@ -57,7 +57,7 @@ class ImportanceSampling(Estimator):
         log_mean = LogMean()
         for chunk in range(math.ceil(self.num_samples / NOISE_CHUNK)):
             count = min(NOISE_CHUNK, self.num_samples - chunk * NOISE_CHUNK)
-            for normal in noise.normal(chunk, NOISE_CHUNK, model.latent_dim)[:count].split(at_once):
+            for normal in noise.stream(chunk).normal(NOISE_CHUNK, model.latent_dim)[:count].split(at_once):
                 z = torch.addcmul(mean, std, normal)
                 log_mean.add(model.log_joint(x, z) - posterior.log_prob(z))
         return log_mean.value, log_mean.variance
