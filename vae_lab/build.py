@@ -102,7 +102,8 @@ def of_type(value: Any, hint: Any, key: str) -> Any:
     if isinstance(value, float) and value.is_integer() and is_bearable(int(value), hint, conf=NUMBERS):
         return int(value)
     expected = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
-    raise ConfigError(f"{key} must be of type {expected.replace('None', 'null')}, got {value!r}")
+    expected = expected.replace("None", "null").replace("collections.abc.Sequence", "list")
+    raise ConfigError(f"{key} must be of type {expected}, got {value!r}")
 
 
 def locate(target: str, key: str) -> Any:
@@ -149,8 +150,10 @@ def _lies_in(path: str, packages: Collection[str]) -> bool:
 
 
 def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a nested config with its dotted key."""
-    if isinstance(node, Mapping):
+    """Every value of a nested config with its dotted key; what stands behind `_target_` is one, whatever it is."""
+    if key.rsplit(".", 1)[-1] == "_target_":
+        yield key, node
+    elif isinstance(node, Mapping):
         for name, value in node.items():
             yield from walk(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list | tuple):

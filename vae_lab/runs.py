@@ -31,7 +31,7 @@ from vae_lab.errors import ConfigError, RunError
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
 
-UNIDENTIFYING = ("threads",)
+UNIDENTIFYING = ("threads", "expected")
 """Keys without a say in what a run computes; paths of folders are left out as well (`identity`)."""
 
 
@@ -291,10 +291,10 @@ def load_weights(model: VAE, file: Path) -> int:
     """
     try:
         content = torch.load(file, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise RunError(
             f"{file} must hold tensors and plain values, and is corrupt or holds something else, which could run "
-            f"code: refused ({str(error).splitlines()[0]})"
+            f"code: refused ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         ) from error
     prefix = "model."
     names = {name: name.removeprefix(prefix) for name in content["state_dict"] if name.startswith(prefix)}
