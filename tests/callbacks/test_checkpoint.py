@@ -1,0 +1,121 @@
+import time
+from unittest.mock import Mock
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from vae_lab.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint, best_bound, remember_best, take_back_best
+from vae_lab.errors import NonFiniteDensity
+from vae_lab.lit_module import LitVAE
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A callback at the start of a training, the trainer and module it sees, and what it saved, in order."""
+    callback = Checkpoint(at=[100, 130], every_seconds=60, folder=tmp_path)
+    trainer, lit, names = Mock(spec=pl.Trainer), Mock(spec=LitVAE), []
+    trainer.strategy = Mock(reduce_boolean_decision=lambda decision, all: decision)
+    trainer.should_stop, trainer.loggers, trainer.is_global_zero = False, [], True
+    trainer.save_checkpoint = lambda path, weights_only: names.append(str(path.relative_to(tmp_path)))
+    lit.parameters = nn.Linear(1, 1).parameters
+    lit.samples, lit.block_start, lit.latest = 50, 0, {}
+    callback.on_train_start(trainer, lit)
+    return callback, trainer, lit, names
+
+
+def save(path, samples: int, bound: float) -> None:
+    torch.save({"vae_lab": {"samples": samples, "latest": {"val/bound": bound}}}, path)
+
+
+def test_nothing_is_saved_between_the_marks(saved):
+    callback, trainer, lit, names = saved
+    callback.on_train_batch_end(trainer, lit)
+    assert names == []
+
+
+def test_last_is_saved_when_the_last_save_is_long_ago(saved):
+    callback, trainer, lit, names = saved
+    callback.saved_at = time.monotonic() - 61
+    callback.on_train_batch_end(trainer, lit)
+    callback.on_train_batch_end(trainer, lit)
+    assert names == ["last.ckpt"]
+
+
+def test_last_is_saved_when_the_training_stops(saved):
+    callback, trainer, lit, names = saved
+    trainer.should_stop = True
+    callback.on_train_batch_end(trainer, lit)
+    assert names == ["last.ckpt"]
+
+
+def test_evaluation_saves_the_best_before_the_last(saved):
+    callback, trainer, lit, names = saved
+    for bound in (-90.0, -95.0, -90.0, -80.0):
+        lit.latest = {"val/bound": bound}
+        callback.on_evaluation(trainer, lit, 50)
+    assert names == ["best.ckpt", "last.ckpt", "last.ckpt", "last.ckpt", "best.ckpt", "last.ckpt"]
+
+
+def test_the_bound_to_beat_survives_a_restart(saved, tmp_path):
+    callback, trainer, lit, names = saved
+    assert best_bound(tmp_path) == float("-inf")
+    save(tmp_path / "best.ckpt", 100, -85.0)
+    callback.on_train_start(trainer, lit)
+    lit.latest = {"val/bound": -86.0}
+    callback.on_evaluation(trainer, lit, 150)
+    assert names == ["last.ckpt"]
+
+
+def test_a_snapshot_is_saved_once_for_the_counts_that_a_block_passed(saved):
+    callback, trainer, lit, names = saved
+    assert [callback.next_mark(at) for at in (0, 99, 100, 130)] == [100, 100, 130, None]
+    for start in range(0, 200, 50):
+        lit.block_start, lit.samples = start, start + 50
+        callback.save_snapshot(trainer, lit)
+        callback.save_snapshot(trainer, lit)
+    assert names == ["at/100.ckpt", "at/150.ckpt"]
+
+
+def test_non_finite_weights_are_not_saved(saved):
+    callback, trainer, lit, names = saved
+    lit.parameters = lambda: [torch.tensor([1.0, float("nan")])]
+    with pytest.raises(NonFiniteDensity, match="a weight became non-finite by 50 samples"):
+        callback.save_last(trainer, lit)
+    assert names == []
+
+
+def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(tmp_path):
+    best = tmp_path / "best.ckpt"
+    remember_best(tmp_path)  # there is none yet
+    save(best, 100, -90.0)
+    remember_best(tmp_path)
+    AtomicCheckpointIO().save_checkpoint({"vae_lab": {"samples": 120, "latest": {"val/bound": -85.0}}}, best)
+    take_back_best(tmp_path, lambda at: True)
+    assert best_bound(tmp_path) == -85
+    take_back_best(tmp_path, lambda at: at <= 100)
+    assert best_bound(tmp_path) == -90
+    take_back_best(tmp_path, lambda at: False)
+    assert not best.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"samples": 1}, path)
+    with pytest.raises(AttributeError, match="pickle"):
+        AtomicCheckpointIO().save_checkpoint({"samples": lambda: 2}, path)
+    assert torch.load(path, weights_only=True) == {"samples": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"at": [100, 0]}, r"checkpoint\.at must hold counts >= 1, got \[100, 0\]"),
+        ({"every_seconds": 0}, r"checkpoint\.every_seconds must be > 0, got 0"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Checkpoint(**{"at": [], "every_seconds": 60, "folder": tmp_path} | settings)

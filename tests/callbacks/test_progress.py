@@ -1,0 +1,64 @@
+import sys
+from unittest.mock import Mock
+
+import pytest
+import pytorch_lightning as pl
+
+from vae_lab.callbacks.progress import Progress, is_shown
+from vae_lab.lit_module import LitVAE
+
+
+@pytest.fixture
+def parts():
+    trainer, lit = Mock(spec=pl.Trainer), Mock(spec=LitVAE)
+    trainer.is_global_zero = True
+    lit.samples, lit.max_samples = 500, 10_000
+    lit.model = Mock(has_encoder=True)
+    lit.latest = {"train/bound_running": -91.234, "val/bound": -92.5, "val/kl": 7.0, "learning_rate": 1e-3}
+    return trainer, lit
+
+
+def test_a_line_per_evaluation_says_samples_bounds_speed_and_time_left(parts, caplog):
+    trainer, lit = parts
+    progress = Progress()
+    progress.on_train_start(trainer, lit)
+    progress.on_train_batch_end(trainer, lit)
+    with caplog.at_level("INFO", "vae_lab"):
+        progress.on_evaluation(trainer, lit, 1500)
+    progress.on_train_end(trainer, lit)
+    (line,) = caplog.messages
+    assert "1,500 samples  bound: train -91.23  val -92.50 nats" in line
+    assert "samples/s" in line and "s left" in line
+
+
+def test_only_the_first_process_reports(parts, caplog):
+    trainer, lit = parts
+    trainer.is_global_zero = False
+    progress = Progress()
+    progress.on_train_start(trainer, lit)
+    with caplog.at_level("INFO", "vae_lab"):
+        progress.on_evaluation(trainer, lit, 1500)
+    assert not caplog.messages
+
+
+def test_a_bar_is_shown_on_a_terminal_only(parts, monkeypatch):
+    trainer, lit = parts
+    assert not is_shown(trainer)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert is_shown(trainer)
+    progress = Progress()
+    progress.on_train_start(trainer, lit)
+    lit.samples = 1500
+    progress.on_train_batch_end(trainer, lit)
+    task = progress.bar.tasks[0]
+    assert (task.completed, task.total) == (1500, 10_000)
+    assert "bound -91.23" in task.description and "1,500 samples" in task.description
+    progress.on_exception(trainer, lit, RuntimeError())
+    assert not progress.bar.live.is_started
+    trainer.is_global_zero = False
+    assert not is_shown(trainer)
+
+
+def test_an_exception_before_the_start_is_no_trouble(parts):
+    Progress().on_exception(*parts, RuntimeError())

@@ -1,0 +1,66 @@
+import signal
+from unittest.mock import Mock
+
+import pytest
+import pytorch_lightning as pl
+
+from vae_lab.callbacks.stop_on_signal import StopOnSignal
+from vae_lab.lit_module import LitVAE
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture
+def parts():
+    handlers = {number: signal.getsignal(number) for number in NUMBERS}
+    trainer, lit = Mock(spec=pl.Trainer), Mock(spec=LitVAE)
+    trainer.should_stop, lit.samples, lit.max_samples, lit.interrupted = False, 100, 1000, False
+    trainer.strategy = Mock(reduce_boolean_decision=lambda decision, all: decision)
+    yield trainer, lit
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_stops_the_training_at_the_next_block(parts, number):
+    trainer, lit = parts
+    callback = StopOnSignal()
+    callback.on_train_start(trainer, lit)
+    callback.on_train_batch_end(trainer, lit)
+    assert not trainer.should_stop
+    signal.raise_signal(number)
+    assert not trainer.should_stop
+    callback.on_train_batch_end(trainer, lit)
+    assert trainer.should_stop and lit.interrupted
+
+
+def test_a_second_ctrl_c_is_the_systems_own(parts):
+    callback = StopOnSignal()
+    callback.on_train_start(*parts)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_in_the_last_block_interrupts_nothing(parts):
+    trainer, lit = parts
+    callback = StopOnSignal()
+    callback.on_train_start(trainer, lit)
+    lit.samples = lit.max_samples
+    signal.raise_signal(signal.SIGTERM)
+    callback.on_train_batch_end(trainer, lit)
+    assert not lit.interrupted
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_handlers_of_before_are_put_back(parts, ends_well):
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    callback = StopOnSignal()
+    callback.on_exception(*parts, RuntimeError())  # before the start
+    callback.on_train_start(*parts)
+    signal.raise_signal(signal.SIGTERM)
+    if ends_well:
+        callback.on_train_end(*parts)
+    else:
+        callback.on_exception(*parts, RuntimeError())
+    assert {number: signal.getsignal(number) for number in NUMBERS} == before
