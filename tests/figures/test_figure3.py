@@ -1,0 +1,175 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from vae_lab.estimators.importance_sampling import ImportanceSampling
+from vae_lab.estimators.posterior_density import PosteriorDensity
+from vae_lab.estimators.quadrature import Quadrature
+from vae_lab.figures.base import part, records
+from vae_lab.figures.canvas import save
+from vae_lab.figures.figure3 import COLUMNS, ESTIMATES, METHODS, Figure3, not_seen
+from vae_lab.figures.published import figure3_published
+from vae_lab.runs import RunDir
+
+SCALES = ("quick", "standard", "paper")
+
+
+def figure3(**changes):
+    hmc = {"num_leapfrog": 4, "initial_step_size": 0.1, "target_acceptance": 0.9}
+    settings = {
+        "train_sizes": [1000, 50000],
+        "overrides": ["experiment=mnist_paper"],
+        "methods": {"aevb": ["objective=aevb"], "wake_sleep": [], "mcem": ["optimizer.warmup_steps=10"]},
+        "learning_rates": {"aevb": [0.01, 0.02], "wake_sleep": [0.01], "mcem": []},
+        "max_samples": dict.fromkeys(SCALES, 200),
+        "snapshots": {scale: [100, 200] for scale in SCALES},
+        "num_datapoints": dict.fromkeys(SCALES, 20),
+        "paper_estimator": PosteriorDensity(num_samples=20, num_starts=20, burn_in=5, **hmc),
+        "check_with_encoder": ImportanceSampling(num_samples=50, samples_per_chunk=None),
+        "check_without_encoder": Quadrature(num_nodes=4),
+        "seed": 0,
+    }
+    return Figure3(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def canned():
+    """The published curves up to 5e6, raised by a nat, and their check; wake-sleep at 50,000 is not there."""
+    table = figure3_published().query("samples_evaluated <= 5e6")
+    table = table[(table["train_size"] == 1000) | (table["method"] == "aevb")]
+    table = table.assign(log_marginal_nats=table["log_marginal_nats"] + 1, standard_error=0.1, label="a")
+    paper = table.assign(role="paper", estimator="posterior_density_50")
+    return pd.concat([paper, table.assign(role="check", estimator="importance_sampling_500")])
+
+
+def test_curves_are_every_method_on_every_training_set():
+    curves = {curve.label: curve for curve in figure3().curves("quick")}
+    assert len(curves) == 6
+    mcem = curves["figure3_50000_mcem"]
+    assert mcem.overrides == ("experiment=mnist_paper", "data.train_size=50000", "optimizer.warmup_steps=10")
+    assert (mcem.learning_rates, mcem.snapshots) == ((), (100, 200))
+
+
+def test_collect_estimates_every_snapshot_twice_and_once_only(tmp_path, short_run, monkeypatch):
+    run = short_run(tmp_path / "figure3_1000_aevb")
+    table = figure3().collect({"figure3_1000_aevb": run}, "quick")
+    assert tuple(table) == COLUMNS
+    assert len(table) == 2 * 2 * 2
+    assert set(table["samples_evaluated"]) == {100, 200}
+    assert set(table["num_datapoints"]) == {20}
+    assert set(part(table, role="paper")["estimator"]) == {"posterior_density_20"}
+    assert set(part(table, role="check")["estimator"]) == {"importance_sampling_50"}
+    for samples in (100, 200):
+        for split in ("train", "test"):
+            paper, check = records(part(table, samples_evaluated=samples, split=split))
+            assert paper["log_marginal_nats"] == pytest.approx(check["log_marginal_nats"], abs=1.0)
+    test = part(table, split="test", role="check")["log_marginal_nats"].tolist()
+    assert test[1] > test[0], "it has learned between the snapshots"
+
+    def refuse(*_, **__):
+        raise AssertionError("estimated again")
+
+    monkeypatch.setattr(PosteriorDensity, "estimate", refuse)
+    monkeypatch.setattr(ImportanceSampling, "estimate", refuse)
+    again = figure3().collect({"figure3_1000_aevb": RunDir(run.path)}, "quick")
+    pd.testing.assert_frame_equal(again, table)
+    other = ImportanceSampling(num_samples=50, samples_per_chunk=10)
+    with pytest.raises(AssertionError, match="estimated again"):
+        figure3(check_with_encoder=other).collect({"figure3_1000_aevb": run}, "quick")
+
+
+def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeypatch):
+    run = short_run(tmp_path / "figure3_1000_aevb")
+
+    def fail(*_, **__):
+        raise FloatingPointError("lost")
+
+    monkeypatch.setattr(ImportanceSampling, "estimate", fail)
+    with pytest.raises(FloatingPointError):
+        figure3().collect({"figure3_1000_aevb": run}, "quick")
+    (key,) = json.loads((run.path / ESTIMATES).read_text())
+    assert key.startswith("100/train[:20]/posterior_density_20-")
+
+
+def test_last_weights_are_estimated_where_they_are_no_snapshot(tmp_path, short_run):
+    run = short_run(tmp_path / "figure3_1000_aevb")
+    (run.checkpoints / "at" / "200.ckpt").unlink()
+    table = figure3().collect({"figure3_1000_aevb": run}, "quick")
+    assert set(table["samples_evaluated"]) == {100, 200}
+
+
+def test_model_without_an_encoder_is_checked_by_quadrature(tmp_path, short_run):
+    run = short_run(tmp_path / "figure3_1000_mcem")
+    for file in run.checkpoints.rglob("*.ckpt"):
+        content = torch.load(file, weights_only=True)
+        weights = content["state_dict"].items()
+        content["state_dict"] = {name: value for name, value in weights if not name.startswith("model.encoder.")}
+        torch.save(content, file)
+    table = figure3().collect({"figure3_1000_mcem": run}, "quick")
+    assert set(part(table, role="check")["estimator"]) == {"quadrature_4"}
+    assert set(table["samples_evaluated"]) == {100, 200}
+
+
+def test_run_without_weights_is_left_out(tmp_path):
+    assert figure3().collect({"figure3_1000_aevb": RunDir(tmp_path)}, "quick").empty
+
+
+def test_figure_has_the_papers_axes_and_below_them_the_part_that_was_run(canned):
+    picture = figure3().draw(canned)
+    left, right, left_part, right_part = picture.axes
+    assert (left.get_xlim(), left.get_ylim()) == ((0, 60), (-160, -100))
+    assert (right.get_xlim(), right.get_ylim()) == ((0, 68), (-160, -125))
+    assert left_part.get_ylim() == left.get_ylim()
+    assert left_part.get_xlim()[1] == right_part.get_xlim()[1] < 6
+    assert left.get_title() == "$N_{\\mathrm{train}} = 1000$"
+    (note,) = [text.get_text() for text in right.texts]
+    assert note == "Wake-Sleep: no run yet; MCEM: no run yet"
+
+
+def test_whole_range_needs_no_second_row(canned):
+    assert len(figure3().draw(canned.assign(samples_evaluated=canned["samples_evaluated"] * 10)).axes) == 2
+
+
+def test_panel_has_published_curves_estimates_and_their_checks(canned):
+    axes = figure3().draw(canned).axes[0]
+    aevb = [line for line in axes.lines if line.get_color() == "tab:red"]
+    assert [(line.get_linestyle(), line.get_marker()) for line in aevb[:3]] == [
+        ("-", "None"),
+        ("-", "."),
+        ("None", "o"),
+    ]
+    assert aevb[0].get_xdata().max() > 50 > 6 > aevb[1].get_xdata().max()
+
+
+def test_curve_below_the_axis_is_stated():
+    rows = [
+        {"method": "mcem", "role": "paper", "split": split, "samples_evaluated": 4.5e6, "log_marginal_nats": value}
+        for split, value in (("train", -204.04), ("test", -205.06))
+    ]
+    assert not_seen("mcem", pd.DataFrame(rows), -160) == "MCEM: below the axis, −204.0 / −205.1 at 4.5 million"
+    assert not_seen("mcem", pd.DataFrame(rows), -210) == ""
+
+
+def test_figure_without_a_run_is_drawn(tmp_path):
+    png, pdf = save(figure3().draw(pd.DataFrame(columns=list(COLUMNS))), tmp_path / "figure3")
+    assert png.stat().st_size > 10_000
+    assert pdf.read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_sizes": [10]}, r"figure\.train_sizes must name some of 1000, 50000, got \[10\]"),
+        ({"methods": {"vae": []}}, rf"figure\.methods must name some of {', '.join(METHODS)}, got \['vae'\]"),
+        ({"max_samples": {"quick": 1}}, r"figure\.max_samples must have a value for each of quick"),
+        (
+            {"check_without_encoder": ImportanceSampling(num_samples=5, samples_per_chunk=None)},
+            "must do without an encoder.* got posterior_density_20 and importance_sampling_5",
+        ),
+    ],
+)
+def test_settings_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        figure3(**changes)

@@ -1,0 +1,167 @@
+"""Figures 4 and 5 and the gallery."""
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from vae_lab.figures.animation import LAST_MILLISECONDS, write_animation
+from vae_lab.figures.canvas import save
+from vae_lab.figures.figure4 import Figure4
+from vae_lab.figures.figure5 import Figure5
+from vae_lab.figures.gallery import Gallery
+from vae_lab.figures.section5 import Section5
+
+BUDGET = {"quick": 200, "standard": 200, "paper": 200}
+
+
+def training():
+    names = ("digits", "mnist", "frey_face")
+    return Section5(
+        data_sets={name: [f"data={name}"] for name in names},
+        methods={"aevb": ["objective=aevb"]},
+        evaluation=[],
+        learning_rates=[],
+        max_samples=dict.fromkeys(names, BUDGET),
+    )
+
+
+def gallery(**changes):
+    settings = {
+        "data_sets": {"digits": ["data=digits"]},
+        "networks": {"mlp": ["model=mlp"], "conv": ["model=conv"]},
+        "overrides": ["objective=aevb"],
+        "latent_dims": [2, 5],
+        "max_samples": BUDGET,
+        "snapshots": {scale: [100, 200] for scale in BUDGET},
+        "side": 4,
+        "seed": 0,
+    }
+    return Gallery(**(settings | changes))
+
+
+def collected(figure, folder):
+    return figure.collect(figure.find_runs(folder, "quick"), "quick")
+
+
+def shown(axes):
+    """The pixels of the axes, [height, width]."""
+    return torch.from_numpy(axes.images[0].get_array().data)
+
+
+def texts(picture):
+    return [text.get_text() for axes in picture.axes for text in axes.texts]
+
+
+def test_figure4_shows_the_manifold_without_gaps_and_dark_on_white(tmp_path, short_run):
+    short_run(tmp_path / "digits_2_aevb", "model.latent_dim=2")
+    figure = Figure4(training=training(), sizes={"frey_face": 10, "digits": 20})
+    assert [curve.label for curve in figure.curves("quick")] == ["frey_face_2_aevb", "digits_2_aevb"]
+    table = collected(figure, tmp_path)
+    assert table[["dataset", "latent_dim", "label"]].values.tolist() == [["digits", 2, "digits_2_aevb"]]
+    assert table["samples_evaluated"].tolist() == table["bound_samples"].tolist() == [200]
+    picture = figure.draw(table)
+    frey_face, digits = picture.axes
+    assert shown(digits).shape == (20 * 8, 20 * 8)
+    assert shown(digits).mean() > 0.5, "ink is dark"
+    assert not frey_face.images
+    assert digits.get_xlabel() == "(b) Learned digits manifold"
+    bound = f"{table['test_bound_nats'][0]:.1f}".replace("-", "−")
+    assert texts(picture) == ["no run yet", f"test bound {bound} nats at 200 samples"]
+
+
+def test_figure5_shows_samples_of_every_latent_size_that_is_there(tmp_path, short_run):
+    short_run(tmp_path / "digits_2_aevb", "model.latent_dim=2")
+    short_run(tmp_path / "digits_5_aevb", "model.latent_dim=5")
+    figure = Figure5(training=training(), data_set="digits", latent_dims=[2, 5, 10], side=10, seed=0)
+    table = collected(figure, tmp_path)
+    picture = figure.draw(table)
+    assert [axes.get_xlabel() for axes in picture.axes] == [
+        "(a) 2-D latent space",
+        "(b) 5-D latent space",
+        "(c) 10-D latent space",
+    ]
+    assert [len(axes.images) for axes in picture.axes] == [1, 1, 0]
+    assert shown(picture.axes[0]).shape == (80, 80)
+    assert torch.equal(shown(figure.draw(table).axes[0]), shown(picture.axes[0]))
+    assert save(picture, tmp_path / "figure5")[0].stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def gallery_folder(tmp_path_factory, short_run):
+    folder = tmp_path_factory.mktemp("gallery")
+    short_run(folder / "gallery_digits_2_mlp", "model.latent_dim=2")
+    conv = ("model=conv", "model.encoder.channels=[4]", "model.encoder.hidden=16")
+    short_run(folder / "gallery_digits_2_conv", "model.latent_dim=2", *conv)
+    short_run(folder / "gallery_digits_5_mlp", "model.latent_dim=5")
+    return folder
+
+
+def test_gallery_has_three_pictures_of_each_network_with_bounds(gallery_folder):
+    figure = gallery()
+    table = collected(figure, gallery_folder)
+    assert table["label"].tolist() == [
+        "gallery_digits_2_mlp",
+        "gallery_digits_2_conv",
+        "gallery_digits_5_mlp",
+    ]
+    picture = figure.draw(table)
+    assert len(picture.axes) == 12
+    samples, reconstructions, scatter, *_ = picture.axes
+    assert shown(samples).shape == shown(reconstructions).shape == (32, 32)
+    assert len(scatter.collections[0].get_offsets()) == 250
+    captions = [axes.get_title() for axes in picture.axes if axes.get_title()]
+    assert captions[0].startswith("MLP: test bound ")
+    assert captions[1].startswith("convolutional: test bound ")
+    assert captions[3] == "convolutional: no run yet"
+    assert len(picture.legends[0].get_texts()) == 10
+
+
+def test_gallery_writes_an_animation_of_each_row(tmp_path, gallery_folder):
+    figure = gallery()
+    first, second = figure.extras(collected(figure, gallery_folder), tmp_path)
+    assert first == tmp_path / "gallery" / "digits_2.gif"
+    with Image.open(first) as both, Image.open(second) as one:
+        assert both.n_frames == one.n_frames == 2
+        assert both.width > 1.9 * one.width
+        both.seek(0)
+        early = both.convert("RGB").tobytes()
+        both.seek(1)
+        assert both.convert("RGB").tobytes() != early
+        assert both.info["duration"] == LAST_MILLISECONDS
+
+
+def test_animation_of_networks_without_a_common_count_is_refused(tmp_path):
+    grid = torch.zeros(1, 8, 8)
+    with pytest.raises(ValueError, match="MLP, conv have no snapshot at the same count"):
+        write_animation({"MLP": {100: grid}, "conv": {200: grid}}, tmp_path / "a.gif")
+
+
+def test_colour_images_are_animated(tmp_path):
+    write_animation({"MLP": {1: torch.rand(3, 8, 8), 2: torch.rand(3, 8, 8)}}, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 2
+
+
+def test_pictures_without_a_run_say_so():
+    for figure in (Figure4(training=training(), sizes={"mnist": 20}), gallery()):
+        table = figure.collect({}, "quick")
+        assert isinstance(table, pd.DataFrame)
+        assert set(texts(figure.draw(table))) == {"no run yet"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Figure4(training=training(), sizes={}), r"figure\.sizes must give"),
+        (
+            lambda: Figure5(training=training(), data_set="mnist", latent_dims=[], side=10, seed=0),
+            r"figure\.latent_dims",
+        ),
+        (lambda: gallery(side=3), r"figure\.side must be even"),
+        (lambda: gallery(latent_dims=[1]), r"figure\.latent_dims must hold sizes >= 2"),
+    ],
+)
+def test_settings_are_refused_by_name(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,258 @@
+"""Figure 3: log p(x) against training samples evaluated, for AEVB, wake-sleep and Monte Carlo EM.
+
+By the paper's estimator (appendix D) at snapshots of the weights, and for the same datapoints by another one,
+which checks it. Estimates are kept beside the weights that they belong to, so they are made once.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from vae_lab.atomic import write_json
+from vae_lab.estimators.base import Estimator
+from vae_lab.figures.base import (
+    Curve,
+    PaperFigure,
+    check_by_scale,
+    check_scale,
+    has_weights,
+    part,
+    records,
+    table_of,
+)
+from vae_lab.figures.canvas import GREY, styled
+from vae_lab.figures.published import FIGURE3, figure3_published
+from vae_lab.figures.run_facts import nats
+from vae_lab.runs import Run, RunDir, load_run, load_weights
+
+log = logging.getLogger("vae_lab")
+
+COLUMNS = (*FIGURE3, "role", "estimator", "standard_error", "num_datapoints", "learning_rate", "label")
+METHODS = {
+    "wake_sleep": ("Wake-Sleep", "tab:green"),
+    "mcem": ("MCEM", "tab:blue"),
+    "aevb": ("AEVB", "tab:red"),
+}
+SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
+LOOKS = {1000: ((0, 60), (-160, -100)), 50000: ((0, 68), (-160, -125))}
+"""The paper's axes: x in millions, y in nats."""
+ESTIMATES = "estimates.json"
+"""In a run directory: what was estimated from its snapshots."""
+
+
+class Figure3(PaperFigure):
+    """A panel for each training set size.
+
+    Args:
+        train_sizes: training sets, the first so many images of the train part.
+        overrides: of every training.
+        methods: further overrides of each method.
+        learning_rates: for each method, the step sizes to choose from; none: as configured.
+        max_samples: the budget at each scale.
+        snapshots: at each scale, the counts of training samples at which log p(x) is estimated.
+        num_datapoints: at each scale, the first so many of train and test that it is estimated for.
+        paper_estimator: the paper's.
+        check_with_encoder: what checks it, for a model with an encoder.
+        check_without_encoder: for one without.
+        seed: of the estimates.
+    """
+
+    name = "figure3"
+
+    def __init__(
+        self,
+        *,
+        train_sizes: list[int],
+        overrides: list[str],
+        methods: dict[str, list[str]],
+        learning_rates: dict[str, list[float]],
+        max_samples: dict[str, int],
+        snapshots: dict[str, list[int]],
+        num_datapoints: dict[str, int],
+        paper_estimator: Estimator,
+        check_with_encoder: Estimator,
+        check_without_encoder: Estimator,
+        seed: int,
+    ) -> None:
+        for key, names, known in (
+            ("train_sizes", train_sizes, LOOKS),
+            ("methods", methods, METHODS),
+            ("learning_rates", learning_rates, methods),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                raise ValueError(f"figure.{key} must name some of {', '.join(map(str, known))}, got {unknown}")
+        for key, values in (
+            ("max_samples", max_samples),
+            ("snapshots", snapshots),
+            ("num_datapoints", num_datapoints),
+        ):
+            check_by_scale(f"figure.{key}", values)
+        if check_without_encoder.needs_encoder or paper_estimator.needs_encoder:
+            raise ValueError(
+                "figure.paper_estimator and figure.check_without_encoder must do without an encoder, which "
+                f"Monte Carlo EM does not have, got {paper_estimator.label} and {check_without_encoder.label}"
+            )
+        self.train_sizes, self.overrides = train_sizes, overrides
+        self.methods, self.learning_rates = methods, learning_rates
+        self.max_samples, self.snapshots, self.num_datapoints = max_samples, snapshots, num_datapoints
+        self.paper_estimator, self.seed = paper_estimator, seed
+        self.checks = {True: check_with_encoder, False: check_without_encoder}
+
+    def curves(self, scale: str) -> list[Curve]:
+        """Every method with every training set."""
+        return [self.curve(size, method, scale) for size in self.train_sizes for method in self.methods]
+
+    def curve(self, train_size: int, method: str, scale: str) -> Curve:
+        """The training of `method` on the first `train_size` images."""
+        check_scale(scale)
+        return Curve(
+            label=f"figure3_{train_size}_{method}",
+            overrides=(*self.overrides, f"data.train_size={train_size}", *self.methods[method]),
+            learning_rates=tuple(self.learning_rates[method]),
+            max_samples=self.max_samples[scale],
+            snapshots=tuple(self.snapshots[scale]),
+        )
+
+    def collect(self, runs: Mapping[str, RunDir], scale: str) -> pd.DataFrame:
+        """A row for every snapshot, split and estimator; what is not yet estimated is estimated now."""
+        rows = []
+        for size in self.train_sizes:
+            for method in self.methods:
+                label = self.curve(size, method, scale).label
+                if has_weights(runs.get(label)):
+                    points = self.estimate_run(runs[label], self.num_datapoints[scale])
+                    rows += [{"train_size": size, "method": method, "label": label} | point for point in points]
+        return table_of(rows, COLUMNS)
+
+    def estimate_run(self, directory: RunDir, num_datapoints: int) -> list[dict[str, Any]]:
+        """The estimates of every snapshot of a run, and of its last weights."""
+        run = load_run(directory.path, checkpoint="last")
+        files = {int(file.stem): file for file in (directory.checkpoints / "at").glob("*.ckpt")}
+        files.setdefault(run.samples, directory.checkpoint_path("last"))
+        estimators = {"paper": self.paper_estimator, "check": self.checks[run.model.has_encoder]}
+        rate = directory.config["optimizer"].get("lr")
+        cache = Estimates(directory.path / ESTIMATES)
+        return [
+            {"samples_evaluated": samples, "split": split, "role": role, "learning_rate": rate}
+            | cache.get(run, files[samples], samples, split, num_datapoints, estimator, self.seed)
+            for samples in sorted(files)
+            for split in SPLITS
+            for role, estimator in estimators.items()
+        ]
+
+    @styled
+    def draw(self, table: pd.DataFrame) -> Figure:
+        """The paper's axes; below them, where the table covers a part of these only, that part."""
+        published = figure3_published()
+        reach = max(table["samples_evaluated"].tolist(), default=math.inf) / 1e6
+        is_short = reach < 0.5 * max(LOOKS[size][0][1] for size in self.train_sizes)
+        rows = 1 + is_short
+        figure = Figure(figsize=(4.9 * len(self.train_sizes), 3.4 * rows + 0.5), layout="constrained")
+        grid = figure.subplots(rows, len(self.train_sizes), squeeze=False)
+        for column, size in enumerate(self.train_sizes):
+            x, y = LOOKS[size]
+            ours, theirs = (part(source, train_size=size) for source in (table, published))
+            for row, limit in enumerate((x, (0, 1.04 * reach))[:rows]):
+                draw_panel(grid[row, column], ours, theirs)
+                grid[row, column].set(xlim=limit, ylim=y, xlabel="# Training samples evaluated (millions)")
+            grid[0, column].set_title(f"$N_{{\\mathrm{{train}}}} = {size}$", pad=18)
+            note = "; ".join(text for method in self.methods if (text := not_seen(method, ours, y[0])))
+            grid[0, column].text(0.5, 1.02, note, transform=grid[0, column].transAxes, ha="center", size=8, color=GREY)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("Marginal log-likelihood (nats)")
+        if is_short:
+            grid[1, 0].set_title("the part that was run", size=9, color=GREY, loc="left")
+        draw_legend(figure, table)
+        return figure
+
+
+class Estimates:
+    """The estimates made from one run's snapshots: a JSON file, written after every one of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def get(
+        self,
+        run: Run,
+        file: Path,
+        samples: int,
+        split: str,
+        num_datapoints: int,
+        estimator: Estimator,
+        seed: int,
+    ) -> dict[str, Any]:
+        """The estimate for the first datapoints of a split with the weights of `file`; made if not known."""
+        settings = json.dumps(vars(estimator), sort_keys=True, default=str)
+        name = f"{estimator.label}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
+        key = f"{samples}/{split}[:{num_datapoints}]/{name}/seed-{seed}"
+        if key not in self.known:
+            log.info("%s: log p(x) at %s samples, %s, %s", run.path.name, f"{samples:,}", split, estimator.label)
+            load_weights(run.model, file)
+            images = run.data.measured(split).images[:num_datapoints]
+            model = run.model.to("cuda" if torch.cuda.is_available() else "cpu")
+            estimate = estimator.estimate(model, images, seed=seed)
+            self.known[key] = {
+                "log_marginal_nats": float(estimate.log_likelihood.mean()),
+                "estimator": estimator.label,
+                "standard_error": math.sqrt(float(estimate.variance.sum())) / len(images),
+                "num_datapoints": len(images),
+            }
+            write_json(self.path, self.known)
+        return self.known[key]
+
+
+def draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None:
+    """Published curves in pale, the paper's estimator as lines, its check as circles."""
+    for method, (_, colour) in METHODS.items():
+        for split, dashes in SPLITS.items():
+            ours = part(table, method=method, split=split)
+            for line, look in (
+                (
+                    part(published, method=method, split=split),
+                    {"ls": dashes, "linewidth": 2.6, "alpha": 0.25},
+                ),
+                (part(ours, role="paper"), {"ls": dashes, "marker": ".", "markersize": 4}),
+                (part(ours, role="check"), {"ls": "", "marker": "o", "ms": 5, "markerfacecolor": "none"}),
+            ):
+                axes.plot(line["samples_evaluated"] / 1e6, line["log_marginal_nats"], color=colour, **look)
+    axes.grid(color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def not_seen(method: str, table: pd.DataFrame, bottom: float) -> str:
+    """Why a method's curve is not in its panel; empty if it is."""
+    title = METHODS[method][0]
+    rows = records(part(table, method=method, role="paper").sort_values("samples_evaluated"))
+    if not rows:
+        return f"{title}: no run yet"
+    if any(row["log_marginal_nats"] >= bottom for row in rows):
+        return ""
+    last = {row["split"]: nats(row["log_marginal_nats"]) for row in rows}
+    values = " / ".join(last[split] for split in SPLITS)
+    return f"{title}: below the axis, {values} at {rows[-1]['samples_evaluated'] / 1e6:.2g} million"
+
+
+def draw_legend(figure: Figure, table: pd.DataFrame) -> None:
+    """Methods and splits, and what circles and pale lines are."""
+    lines = {
+        f"{title} ({split})": Line2D([], [], color=colour, ls=dashes)
+        for title, colour in METHODS.values()
+        for split, dashes in SPLITS.items()
+    }
+    checks = sorted({row["estimator"].replace("_", " ") for row in records(part(table, role="check"))})
+    lines["published"] = Line2D([], [], color="0.5", linewidth=2.6, alpha=0.4)
+    label = f"by {' or '.join(checks) or 'another estimator'}"
+    lines[label] = Line2D([], [], color="0.3", ls="", marker="o", markerfacecolor="none")
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=4)
