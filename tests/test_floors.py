@@ -29,11 +29,16 @@ FLOORS = (
     "build",
     "runs",
     "continuation",
+    "compose jobs",
     # 6
     "figures.base figures.canvas figures.run_facts figures.published",
     "figures.run_pictures figures.posterior_pictures figures.section5",
     "figures.*",
     "train evaluate plot figure",
+    "claims job_report pages.page speed step_sizes",
+    "reproduction_plan verify",
+    "reproduction_page",
+    "reproduce",
     # 7
     "command_help explanations",
     "task",

@@ -30,6 +30,10 @@ class NonFiniteDensity(ArithmeticError):  # noqa: N818
     """A density became NaN or infinite, and the training stopped: exit code 1."""
 
 
+class Failed(Exception):  # noqa: N818
+    """The work was done, and a part or a result of it is a failure: exit code 1."""
+
+
 class Interrupted(Exception):  # noqa: N818
     """A signal ended the work in good order, and it can be continued: exit code 130."""
 

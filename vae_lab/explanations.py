@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vae_lab.config_folders import choices, groups
-from vae_lab.errors import ConfigError, NonFiniteDensity, nearest
+from vae_lab.errors import ConfigError, Failed, NonFiniteDensity, nearest
 
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
 """Refusals of the operating system that say all by themselves."""
@@ -38,7 +38,7 @@ class CommandLine(NamedTuple):
 
 def needs_no_traceback(error: BaseException) -> bool:
     """Whether the message of `error` is all that helps: it is a mistake of the user, or a known end."""
-    return is_mistake(error) or isinstance(error, NonFiniteDensity)
+    return is_mistake(error) or isinstance(error, NonFiniteDensity | Failed)
 
 
 def is_mistake(error: BaseException) -> bool:

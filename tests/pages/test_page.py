@@ -1,0 +1,85 @@
+"""Self-contained pages: nothing outside the file, text escaped, numbers to the right."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from vae_lab.pages.page import Picture, Section, Table, is_number, write_page
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and whether all were closed in order."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> str:
+    (tmp_path / "a.png").write_bytes(PNG)
+    tones = {"FAIL": "bad", "PASS": "good"}
+    table = Table(("run", "bound", "verdict"), [("a<b", "-103.20", "FAIL"), ("c", "", "PASS")], "A caption.", tones)
+    sections = [
+        Section("One & two", text=["<script>alert(1)</script>"], pictures=[Picture(tmp_path / "a.png", "it", True)]),
+        Section("Three", tables=[table], code=["vae-lab verify scale=quick"]),
+        Section("Four"),
+    ]
+    path = write_page(tmp_path / "index.html", "A page", sections, summary="In short.")
+    return path.read_text(encoding="utf-8")
+
+
+def test_page_is_well_formed_and_needs_nothing_from_outside(page: str) -> None:
+    elements = Elements()
+    elements.feed(page)
+    assert elements.open == []
+    addresses = [
+        value
+        for _, attributes in elements.found
+        for name, value in attributes.items()
+        if name in ("src", "href") and value is not None
+    ]
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
+    assert "script" not in {tag for tag, _ in elements.found} and "http" not in page
+    (image,) = (attributes for tag, attributes in elements.found if tag == "img")
+    assert image["alt"] == "it" and image["class"] == "wide"
+
+
+def test_text_is_escaped_and_links_reach_their_sections(page: str) -> None:
+    assert "&lt;script&gt;" in page and "a&lt;b" in page
+    assert (
+        set(re.findall(r'href="#([^"]+)"', page))
+        == set(re.findall(r'id="([^"]+)"', page))
+        == {
+            "one-two",
+            "three",
+            "four",
+        }
+    )
+
+
+def test_cells_stand_out_and_numbers_stand_right(page: str) -> None:
+    assert '<td class="bad">FAIL</td>' in page and '<td class="good">PASS</td>' in page
+    assert '<td class="number">-103.20</td>' in page and '<th class="number">bound</th>' in page
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("-1.5", True), ("1,000", True), ("1e6", True), ("", False), ("a1", False)]
+)
+def test_numbers_are_recognised(text: str, expected: bool) -> None:
+    assert is_number(text) is expected

@@ -1,0 +1,84 @@
+"""What a reader sees of many jobs: a line when one ends, with its result and the time left, and a table at the end."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from vae_lab.jobs import Job, Outcome
+from vae_lab.runs import RunDir
+
+log = logging.getLogger("vae_lab")
+
+FILE_WIDTH = 120
+
+
+class JobReport:
+    """Logs a line for every job that ends; the time left is scaled by how the jobs so far did."""
+
+    def __init__(self, jobs: Sequence[Job], num_parallel: int) -> None:
+        self.total, self.num_parallel = len(jobs), num_parallel
+        self.ended = 0
+        self.pending = sum(job.seconds for job in jobs)
+        self.expected = self.spent = 0.0
+        self.started = time.monotonic()
+
+    def __call__(self, outcome: Outcome) -> None:
+        """One line about an ended job."""
+        self.ended += 1
+        if outcome.status == "skipped":
+            self.pending -= outcome.job.seconds
+        else:
+            self.expected += outcome.job.seconds
+            self.spent += outcome.seconds
+        took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
+        what = "was finished" if outcome.status == "skipped" else outcome.status
+        told = result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
+        left = f"; about {duration(self.seconds_left())} left" if self.ended < self.total else ""
+        width = len(str(self.total))
+        line = f"[{self.ended:{width}}/{self.total}] {outcome.job.name} {what}{took}: {told}{left}"
+        log.log(logging.INFO if outcome.is_good else logging.WARNING, line)
+
+    def seconds_left(self) -> float:
+        """Until all have ended."""
+        scale = self.spent / self.expected if self.expected else 1.0
+        return max(0.0, scale * self.pending / self.num_parallel - (time.monotonic() - self.started))
+
+
+def print_table(table: Table) -> None:
+    """On stdout; as wide as the terminal, or wide enough to be read in a file."""
+    console = Console()
+    (console if console.is_terminal else Console(width=FILE_WIDTH)).print(table)
+
+
+def result_of(run: RunDir) -> str:
+    """The main value of a run's ledger, in nats."""
+    ledger = run.ledger(run.default_checkpoint)
+    if "test/bound" in ledger:
+        return f"test bound {ledger['test/bound']:.2f} nats"
+    others = [name for name in ledger if "/log_likelihood/" in name and f"{name}_se" in ledger]
+    return f"{others[0]} {ledger[others[0]]:.2f} nats" if others else "done"
+
+
+def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
+    """How every job ended; of a failed one the reason and where its output is."""
+    table = Table(title=title)
+    for column in ("run", "status", "time", "result"):
+        table.add_column(column)
+    for outcome in outcomes:
+        told = result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
+        took = duration(outcome.seconds) if outcome.status != "skipped" else ""
+        table.add_row(outcome.job.name, outcome.status, took, told)
+    return table
+
+
+def duration(seconds: float) -> str:
+    """For a reader: 42 s, 3:05 min, 2:10 h."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60}:{seconds % 60:02} min"
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02} h"

@@ -1,0 +1,294 @@
+"""The engine for many runs: plans run directories, then starts each as a child process `vae-lab train run_dir=DIR`.
+
+What is on disk decides: a finished run is skipped, an interrupted one resumed, one that another process is writing is
+waited for. Repeating the same call after a kill of anything finishes the work.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+from vae_lab import build
+from vae_lab.continuation import BUDGET, CHANGEABLE, is_larger, set_value_at, value_at
+from vae_lab.errors import NonFiniteDensity, RunError
+from vae_lab.runs import RunDir, config_hash, plan_run
+
+log = logging.getLogger("vae_lab")
+
+ATTEMPTS = 2
+POLL_SECONDS = 0.5
+MISTAKE, INTERRUPTED = 2, 130
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A planned run, and what its command says besides `run_dir`."""
+
+    run: RunDir
+    budget: tuple[str, ...] = ()
+    """Overrides with a larger budget than the frozen one; empty: as planned."""
+    seconds: float = 1.0
+    """How long it takes, as far as known: the weights of the time left."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.run.path.name
+
+    @property
+    def output(self) -> Path:
+        """What its process prints."""
+        return self.run.path / "output.txt"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.budget and self.run.status == "finished"
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it failed in a way that repeats itself."""
+        return self.run.status == "failed" and str(self.run.record["error"]).startswith(NonFiniteDensity.__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: skipped, finished, resumed (and finished), failed or interrupted."""
+
+    job: Job
+    status: str
+    seconds: float = 0.0
+    reason: str = ""
+    """Of a failure or an interruption, in one line."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the run is whole now."""
+        return self.status in ("skipped", "finished", "resumed")
+
+
+def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
+    """The run at `path`, planned if it does not exist; an existing one must be the same, or smaller in budget.
+
+    Args:
+        path: the run directory.
+        config: resolved; frozen when the run is planned.
+        record: entries for run.json, such as `choices` and `overrides`.
+
+    Raises:
+        RunError: another run is there; the differing keys are named.
+    """
+    run = RunDir(path)
+    if not run.exists():
+        return Job(plan_run(path, config, **record))
+    frozen = run.config
+    same_budget = {key: value for key, value in frozen.items()}
+    same_budget["trainer"] = dict(frozen["trainer"])
+    budget = []
+    for key in BUDGET:
+        asked, kept = value_at(config, key), value_at(frozen, key)
+        if asked != kept and is_larger(asked, kept):
+            set_value_at(same_budget, key, asked)
+            budget.append(f"{key}={'null' if asked is None else asked}")
+    if config_hash(same_budget) != config_hash(config):
+        raise RunError(
+            f"{path} holds another run; it differs in {', '.join(differing_keys(frozen, config))}: move it away, "
+            "or choose another folder"
+        )
+    return Job(run, tuple(budget))
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The dotted keys that two configs disagree in, among those with a say in what is computed."""
+    values, others = dict(build.walk(one)), dict(build.walk(other))
+    irrelevant = (*CHANGEABLE, "trainer", "callbacks", "logger")
+    return [
+        key
+        for key in dict.fromkeys([*values, *others])
+        if values.get(key) != others.get(key)
+        and not any(key == prefix or key.startswith(f"{prefix}.") for prefix in irrelevant)
+    ] or ["trainer.precision"]
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    num_parallel: int,
+    fail_fast: bool = False,
+    report: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Runs the jobs, `num_parallel` at once, in their order; returns how each ended, in the same order.
+
+    A failed job does not stop the others, unless `fail_fast`. SIGINT, SIGTERM and SIGHUP are passed on to the running
+    jobs, which end after a checkpoint; what remains is then reported as interrupted, and nothing raises.
+    """
+    children = Children()
+    threads = max(1, available_cores() // num_parallel)
+    slots: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+    for slot in range(num_parallel):
+        slots.put(thread_environment(threads) | device_environment(slot))
+
+    def work(job: Job) -> Outcome:
+        environment = slots.get()
+        try:
+            return run_job(job, children, threads=threads, environment=environment)
+        except Exception as error:  # the boundary of a job: recorded and reported
+            return Outcome(job, "failed", reason=f"{type(error).__name__}: {error}")
+        finally:
+            slots.put(environment)
+
+    outcomes = {}
+    with children.stopped_by_signals(), ThreadPoolExecutor(num_parallel) as pool:
+        futures = {pool.submit(work, job): i for i, job in enumerate(jobs)}
+        for future in as_completed(futures):
+            outcome = outcomes[futures[future]] = future.result()
+            if report is not None:
+                report(outcome)
+            if fail_fast and outcome.status == "failed":
+                children.stop()
+    return [outcomes[i] for i in range(len(jobs))]
+
+
+def run_job(job: Job, children: "Children", *, threads: int, environment: Mapping[str, str]) -> Outcome:
+    """One job in a child process, begun, resumed or skipped as the disk says; tried again once after a failure."""
+    started = time.monotonic()
+
+    def outcome(status: str, reason: str = "") -> Outcome:
+        return Outcome(job, status, time.monotonic() - started, reason)
+
+    if job.run.is_locked():
+        log.info("%s is being written by another process: waiting for it", job.run.path)
+    while job.run.is_locked():
+        if children.stopping.wait(POLL_SECONDS):
+            return outcome("interrupted", "another process goes on with it")
+    if job.is_done:
+        return outcome("skipped")
+    if job.is_hopeless:
+        return outcome("failed", f"as before, and it would fail again: {job.run.record['error']}")
+    begun = (job.run.checkpoints / "last.ckpt").is_file()
+    for _ in range(ATTEMPTS):
+        code = children.run(command(job, threads), job.output, environment)
+        if code == 0:
+            return outcome("resumed" if begun else "finished")
+        if children.stopping.is_set() or code == INTERRUPTED:
+            return outcome("interrupted", last_line(job.output))
+        if code == MISTAKE or job.is_hopeless:
+            break
+        begun = (job.run.checkpoints / "last.ckpt").is_file()
+    return outcome("failed", reason_of_failure(job, code))
+
+
+def command(job: Job, threads: int) -> list[str]:
+    """The command line of a job's process."""
+    path = str(job.run.path).replace("\\", "\\\\").replace("'", "\\'")
+    return [sys.executable, "-m", "vae_lab", "train", f"run_dir='{path}'", f"threads={threads}", *job.budget]
+
+
+def reason_of_failure(job: Job, code: int) -> str:
+    """Why a job's process ended with this code, in one line."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    error = job.run.record.get("error") if code != MISTAKE else None
+    return " ".join((error or last_line(job.output) or f"exit code {code}").split())
+
+
+def last_line(file: Path) -> str:
+    """The last line of a text file that is not empty."""
+    lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Limits the libraries that start threads before PyTorch is asked."""
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+def device_environment(slot: int) -> dict[str, str]:
+    """With several GPUs: one for each of the jobs that run at once."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    devices = visible if len(visible) == count else [str(i) for i in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": devices[slot % count]}
+
+
+class Children:
+    """The child processes that run now, and the wish to stop them.
+
+    Each has a session of its own, so that a Ctrl-C of the terminal reaches it once, through `stop`.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.lock = threading.RLock()  # a signal may interrupt the thread that holds it
+
+    def run(self, arguments: Sequence[str], output: Path, environment: Mapping[str, str]) -> int:
+        """Runs a process to its end, its output appended to a file; returns its exit code, -N if signal N killed it."""
+        with open(output, "ab") as file:
+            with self.lock:
+                if self.stopping.is_set():
+                    return INTERRUPTED
+                process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment},
+                    start_new_session=True,
+                )
+                self.running.add(process)
+            try:
+                return process.wait()
+            finally:
+                with self.lock:
+                    self.running.discard(process)
+
+    def stop(self) -> None:
+        """Asks every process to end after a checkpoint, and lets no other begin; a second time: to end at once."""
+        self.stopping.set()
+        with self.lock:
+            for process in self.running:
+                process.send_signal(signal.SIGINT)
+
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """While the block runs, a signal to stop means `stop`; only the main thread can listen."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in STOPPING}
+        for number, handler in before.items():
+            if not (number == signal.SIGHUP and handler is signal.SIG_IGN):  # nohup
+                signal.signal(number, self.receive)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def receive(self, number: int, frame: Any) -> None:
+        """Handles a signal."""
+        if not self.stopping.is_set():
+            log.info("stopping: the running jobs save a checkpoint first (once more: they end at once)")
+        self.stop()

@@ -1,0 +1,94 @@
+"""Self-contained HTML pages: one template, pictures inside the file, readable on a phone and without a network."""
+
+import base64
+import mimetypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vae_lab.atomic import write_text
+
+TEMPLATES = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file, and what it shows."""
+
+    path: Path
+    caption: str = ""
+    wide: bool = False
+    """Whether a narrow screen shows it larger than itself, to be moved by hand."""
+
+    @property
+    def data_uri(self) -> str:
+        """The file itself, as an address."""
+        kind = mimetypes.guess_type(self.path.name)[0] or "application/octet-stream"
+        return f"data:{kind};base64,{base64.b64encode(self.path.read_bytes()).decode()}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings; columns of numbers stand to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    tones: Mapping[str, str] | None = None
+    """Texts of cells that stand out -> good, bad, warn or dim."""
+
+    def tone(self, text: str) -> str:
+        """The class of a cell."""
+        return (self.tones or {}).get(text, "number" if is_number(text) else "")
+
+    def is_numeric(self, column: int) -> bool:
+        """Whether all texts of a column are numbers or absent."""
+        texts = [row[column] for row in self.rows if row[column]]
+        return bool(texts) and all(map(is_number, texts))
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what stands below it, in this order."""
+
+    title: str
+    text: Sequence[str] = ()
+    """Paragraphs."""
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    code: Sequence[str] = ()
+    """Command lines."""
+
+    @property
+    def anchor(self) -> str:
+        """Its name within the page."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell's text is one number, with signs and separators."""
+    try:
+        float(text.replace(",", "").replace("−", "-"))
+    except ValueError:
+        return False
+    return True
+
+
+def render_page(title: str, sections: Sequence[Section], *, summary: str = "") -> str:
+    """The page as HTML: no script, no address outside the file; text is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(title=title, sections=sections, summary=summary)
+
+
+def write_page(path: Path, title: str, sections: Sequence[Section], *, summary: str = "") -> Path:
+    """Replaces the file by the page; returns its path."""
+    write_text(path, render_page(title, sections, summary=summary))
+    return path

@@ -1,0 +1,214 @@
+"""`vae-lab reproduce`: plans and makes every run that the paper's figures need, draws, verifies, writes one page."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vae_lab.errors import ConfigError, Failed, Interrupted, RunError
+from vae_lab.figure import Drawn, make_figure
+from vae_lab.figures.base import PaperFigure, check_scale
+from vae_lab.job_report import JobReport, as_table, duration, print_table
+from vae_lab.jobs import Job, Outcome, available_cores, plan_job, run_jobs
+from vae_lab.reproduction_page import write_index
+from vae_lab.reproduction_plan import (
+    Training,
+    compose_training,
+    make_figure_of,
+    needed_curves,
+    plan_table,
+    remaining_seconds,
+    timed,
+)
+from vae_lab.runs import RunDir
+from vae_lab.speed import Speeds
+from vae_lab.step_sizes import Choice, choose, plan_probes, with_step_size, write_probes
+from vae_lab.verify import as_table as verdict_table
+from vae_lab.verify import counted, reproduction_rows, write_rows
+
+log = logging.getLogger("vae_lab")
+
+
+@dataclass
+class Work:
+    """What has been done, and what has failed in words."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+def reproduce(cfg: DictConfig) -> Path:
+    """Does what is missing under `cfg.root`; returns its index.html (with `dry_run` the folder).
+
+    Raises:
+        ConfigError: a setting is refused.
+        Interrupted: a signal stopped it; the same command goes on.
+        Failed: a run or a figure failed, or a verdict is FAIL; the page is written all the same.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
+    check_settings(settings)
+    started = time.monotonic()
+    root, scale = Path(settings["root"]).expanduser(), settings["scale"]
+    figures = [make_figure_of(name, scale, root) for name in settings["figures"]]
+    curves = needed_curves(figures, scale, settings["only"])
+    trainings = [compose_training(curve, settings) for curve in curves]
+    with RunDir(root).locked():
+        num_parallel = settings["jobs"] or min(available_cores(), max(1, len(trainings)))
+        if settings["speed_seconds"]:
+            trainings = estimated(trainings, root, num_parallel, settings["speed_seconds"])
+        print_plan(trainings, figures, root, num_parallel, scale)
+        if settings["dry_run"]:
+            return root
+        work = Work()
+        choices = choose_step_sizes(trainings, root, num_parallel, scale)
+        train_all(trainings, choices, root, num_parallel, scale, work)
+        draw_all(figures, root, scale, work)
+        rows = reproduction_rows(root)
+        write_rows(root / "verification.csv", rows)
+        print_table(verdict_table(rows, "verification"))
+        page = write_index(root, settings, work.drawn, rows, work.failures, seconds=time.monotonic() - started)
+        log.info("scale %s done in %s; verdicts: %s", scale, duration(time.monotonic() - started), counted(rows))
+    failed = sum(row.verdict == "FAIL" for row in rows)
+    if work.failures or failed:
+        said = [*work.failures, *([f"{failed} of {len(rows)} verdicts are FAIL"] if failed else [])]
+        raise Failed(f"{'; '.join(said)}; page: {page}")
+    return page
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Checks the keys that belong to no figure."""
+    check_scale(settings["scale"])
+    for key, lowest in {"jobs": 1, "probe_samples": 1, "speed_seconds": 0}.items():
+        value = settings[key]
+        kinds = int | float if key == "speed_seconds" else int
+        if not (value is None and key == "jobs") and (
+            not isinstance(value, kinds) or isinstance(value, bool) or value < lowest
+        ):
+            raise ConfigError(f"{key} must be a number >= {lowest}{' or null' if key == 'jobs' else ''}, got {value!r}")
+    for key in ("figures", "only", "train"):
+        value = settings[key]
+        if not (value is None and key == "only") and not isinstance(value, list):
+            raise ConfigError(f"{key} must be a list such as [a,b], got {value!r}")
+    if not settings["figures"]:
+        raise ConfigError("figures must name at least one, got []: figures=[figure2] for example")
+
+
+def estimated(trainings: Sequence[Training], root: Path, num_parallel: int, seconds: float) -> list[Training]:
+    """The trainings with their times, measured for a moment each unless known from before."""
+    log.info("measuring the speed of %d trainings on this machine", len(trainings))
+    threads = max(1, available_cores() // num_parallel)
+    speeds = Speeds(root / "speeds.json", threads=threads, measure_for=seconds)
+    return [timed(training, speeds) for training in trainings]
+
+
+def print_plan(
+    trainings: Sequence[Training], figures: Sequence[PaperFigure], root: Path, num_parallel: int, scale: str
+) -> None:
+    """What will be done, before anything is."""
+    runs, probes = root / "runs", root / "probes"
+    print_table(plan_table(trainings, runs, probes))
+    seconds = sum(remaining_seconds(training, runs, probes) for training in trainings) / num_parallel
+    estimates = sum(len(training.curve.snapshots) for training in trainings)
+    log.info(
+        "scale %s: %d runs for %s, %s samples besides the probes, %d at once; estimated time %s%s",
+        scale,
+        len(trainings),
+        ", ".join(figure.name for figure in figures),
+        f"{sum(training.config['max_samples'] for training in trainings):,}",
+        num_parallel,
+        duration(seconds) if any(training.seconds for training in trainings) else "unknown",
+        f", and then the estimates of log p(x) at {estimates} snapshots" if estimates else "",
+    )
+
+
+def choose_step_sizes(trainings: Sequence[Training], root: Path, num_parallel: int, scale: str) -> dict[str, Choice]:
+    """Makes the probes; every curve's step size by label, also written to probes.csv."""
+    probes = {
+        training.curve.label: [
+            replace(probe, job=replace(probe.job, seconds=training.probe_seconds or 1.0))
+            for probe in plan_probes(training.curve, training.probe_config, root / "probes", **training.record)
+        ]
+        for training in trainings
+        if training.curve.learning_rates
+    }
+    jobs = [probe.job for group in probes.values() for probe in group]
+    if not jobs:
+        return {}
+    log.info("step sizes: %d probes", len(jobs))
+    outcomes = dict(zip([job.run.path for job in jobs], run_all(jobs, num_parallel, scale), strict=True))
+    choices, rows = {}, []
+    for label, group in probes.items():
+        choices[label], own = choose(group, [outcomes[probe.job.run.path] for probe in group])
+        rows += own
+    write_probes(root / "probes.csv", rows)
+    return choices
+
+
+def train_all(
+    trainings: Sequence[Training],
+    choices: dict[str, Choice],
+    root: Path,
+    num_parallel: int,
+    scale: str,
+    work: Work,
+) -> None:
+    """Makes the runs, the longest first; what cannot be planned or fails is a failure in words."""
+    jobs: list[Job] = []
+    for training in sorted(trainings, key=lambda training: -training.seconds):
+        label, config = training.curve.label, training.config
+        if label in choices:
+            choice = choices[label]
+            if choice.learning_rate is None:
+                work.failures.append(f"{label} has no step size: {choice.reason}")
+                continue
+            config = with_step_size(config, choice.learning_rate)
+        try:
+            job = plan_job(root / "runs" / label, config, **training.record)
+        except RunError as error:
+            work.failures.append(f"{label}: {error}")
+            continue
+        jobs.append(replace(job, seconds=training.seconds or 1.0))
+    log.info("training: %d runs", len(jobs))
+    work.outcomes = run_all(jobs, num_parallel, scale)
+    print_table(as_table(work.outcomes, "runs"))
+    work.failures += [
+        f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.output})"
+        for outcome in work.outcomes
+        if not outcome.is_good
+    ]
+
+
+def run_all(jobs: Sequence[Job], num_parallel: int, scale: str) -> list[Outcome]:
+    """Runs the jobs with a line for each.
+
+    Raises:
+        Interrupted: a signal stopped them.
+    """
+    outcomes = run_jobs(jobs, num_parallel=num_parallel, report=JobReport(jobs, num_parallel))
+    if any(outcome.status == "interrupted" for outcome in outcomes):
+        good = sum(outcome.is_good for outcome in outcomes)
+        raise Interrupted(
+            f"stopped with {good} of {len(outcomes)} runs done; the same command goes on: "
+            f"vae-lab reproduce scale={scale}"
+        )
+    return outcomes
+
+
+def draw_all(figures: Sequence[PaperFigure], root: Path, scale: str, work: Work) -> None:
+    """Draws every figure from what is there; one that fails does not stop the others."""
+    for figure in figures:
+        log.info("drawing %s", figure.name)
+        try:
+            drawn = work.drawn[figure.name] = make_figure(figure, root, scale)
+        except Exception as error:  # the boundary of a job: recorded and reported
+            log.warning("%s could not be drawn", figure.name, exc_info=not isinstance(error, RunError))
+            work.failures.append(f"{figure.name} could not be drawn: {error}")
+            continue
+        if drawn.missing:
+            names = ", ".join(f"{missing.label} ({missing.reason})" for missing in drawn.missing)
+            log.warning("%s is drawn without %d of its runs: %s", figure.name, len(drawn.missing), names)
