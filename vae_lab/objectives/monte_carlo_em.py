@@ -1,0 +1,141 @@
+"""Monte Carlo EM: HMC samples of p(z|x) in place of an encoder, then updates of the decoder (appendix E)."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from vae_lab import hmc
+from vae_lab.errors import NonFiniteDensity
+from vae_lab.model import VAE
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+
+COUNTS = ("leapfrog_and_updates", "datapoints")
+
+
+class MonteCarloEM(Objective):
+    """One HMC trajectory of every datapoint's chain, then updates of log p(x|z) at the positions reached.
+
+    Every training datapoint has one persistent chain, which starts from the prior and is kept in checkpoints.
+    All chains share one step size; each accepts or rejects for itself.
+
+    Args:
+        num_leapfrog: leapfrog steps of a trajectory.
+        num_updates: updates of the decoder with the positions reached.
+        initial_step_size: the leapfrog step of the first iteration.
+        target_acceptance: what the mean acceptance of the chains is tuned to.
+        max_step_factor: an iteration multiplies or divides the step size by at most this factor: by more, the
+            farther the acceptance is from its target.
+        minibatches: false: an iteration takes the whole training part; true: `data.batch_size` datapoints.
+        datapoints_at_once: so many go through the decoder together; moves memory and time only.
+        count: samples evaluated, per datapoint of an iteration: `leapfrog_and_updates` (15 with the paper's
+            numbers, as its figure 3 counts) or `datapoints` (1).
+    """
+
+    has_encoder: ClassVar[bool] = False
+    single_process_because: ClassVar[str] = "all chains share one step size and lie in one process's memory"
+
+    chain: Float[Tensor, "num latent"]
+    step_size: Float[Tensor, ""]
+
+    def __init__(
+        self,
+        *,
+        num_leapfrog: int,
+        num_updates: int,
+        initial_step_size: float,
+        target_acceptance: float,
+        max_step_factor: float,
+        minibatches: bool,
+        datapoints_at_once: int,
+        count: str,
+    ) -> None:
+        super().__init__()
+        hmc.check_settings("objective", num_leapfrog, initial_step_size, target_acceptance)
+        if num_updates < 1:
+            raise ValueError(f"objective.num_updates must be >= 1, got {num_updates}: the decoder must move")
+        if max_step_factor < 1:
+            raise ValueError(
+                f"objective.max_step_factor must be >= 1, got {max_step_factor}: 1 tunes nothing"
+            )
+        if datapoints_at_once < 1:
+            raise ValueError(f"objective.datapoints_at_once must be >= 1, got {datapoints_at_once}")
+        if count not in COUNTS:
+            raise ValueError(f"objective.count must be one of {', '.join(COUNTS)}, got {count!r}")
+        self.num_leapfrog, self.num_updates = num_leapfrog, num_updates
+        self.target_acceptance, self.max_step_factor = target_acceptance, max_step_factor
+        self.datapoints_at_once = datapoints_at_once
+        self.whole_training_part = not minibatches
+        self.count = count
+        self.samples_per_datapoint = num_leapfrog + num_updates if count == "leapfrog_and_updates" else 1
+        self.register_buffer("step_size", torch.tensor(float(initial_step_size)))
+
+    def prepare(self, model: VAE, num_train: int) -> None:
+        """Starts the chains from the prior."""
+        self.register_buffer("chain", model.prior().sample((num_train,)))
+
+    def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
+        """The E-step, then `num_updates` updates of the decoder."""
+        try:
+            z, acceptance = self.move_chains(model, batch)
+        except FloatingPointError as error:
+            raise NonFiniteDensity(f"{error}; the checkpoint from before is kept") from error
+        parts = {"acceptance": acceptance, "step_size": self.step_size.expand(len(z))}
+        self.tune_step_size(acceptance)
+        for update in range(self.num_updates):
+            reconstruction = self.reconstruction(model, batch.x, z)
+            if update == 0:
+                parts["log_joint"] = reconstruction + model.prior().log_prob(z)
+            yield Terms(-reconstruction, moves=model.decoder, parts=parts if update == 0 else {})
+
+    def move_chains(
+        self, model: VAE, batch: Minibatch
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
+        """One transition of the minibatch's chains: where they are now, and how probable acceptance was."""
+        z = self.chain[batch.index]
+        momentum, uniform = torch.randn_like(z), torch.rand_like(z[:, 0])
+        positions, acceptances = [], []
+        # densities that differ by rounding in bfloat16 would reject what is exact
+        with torch.autocast(z.device.type, enabled=False):
+            pieces = (each.split(self.datapoints_at_once) for each in (batch.x, z, momentum, uniform))
+            for x, start, kick, draw in zip(*pieces, strict=True):
+
+                def log_density(position: Tensor, x: Tensor = x) -> Tensor:
+                    return model.log_joint(x, position)
+
+                begin = hmc.start(log_density, start)
+                end, acceptance = hmc.transition(
+                    log_density, begin, self.step_size, self.num_leapfrog, kick, draw
+                )
+                positions.append(end.position)
+                acceptances.append(acceptance)
+        self.chain[batch.index] = torch.cat(positions)
+        return torch.cat(positions), torch.cat(acceptances)
+
+    def tune_step_size(self, acceptance: Float[Tensor, " batch"]) -> None:
+        """Longer steps where more is accepted than the target, the full factor where all is."""
+        excess = (acceptance.mean() - self.target_acceptance) / (1 - self.target_acceptance)
+        self.step_size *= self.max_step_factor ** excess.clamp(-1, 1).to(self.step_size)
+
+    def reconstruction(
+        self, model: VAE, x: Float[Tensor, "batch channel height width"], z: Float[Tensor, "batch latent"]
+    ) -> Float[Tensor, " batch"]:
+        """Nats of log p(x|z); if large in pieces, which the backward pass computes anew to save memory."""
+
+        def log_likelihood(x: Tensor, z: Tensor) -> Tensor:
+            return model.likelihood(z).log_prob(x)
+
+        if len(x) <= self.datapoints_at_once:
+            return log_likelihood(x, z)
+        pieces = zip(x.split(self.datapoints_at_once), z.split(self.datapoints_at_once), strict=True)
+        return torch.cat([checkpoint(log_likelihood, *piece, use_reentrant=False) for piece in pieces])
+
+    def describe(self) -> str:
+        """The rule by which samples are counted."""
+        rule = f"{self.num_leapfrog} leapfrog steps + {self.num_updates} updates"
+        if self.count == "datapoints":
+            rule = f"whatever the {rule}"
+        return f"samples evaluated ({self.count}): {self.samples_per_datapoint} per datapoint and iteration, {rule}"
