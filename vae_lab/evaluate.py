@@ -1,7 +1,6 @@
 """`vae-lab evaluate`: a run directory's bound and log p(x), measured and written to its ledger."""
 
 import logging
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_lab import build
-from vae_lab.errors import ConfigError, RunError, nearest
+from vae_lab.errors import ConfigError, NoEncoder, RunError, nearest
 from vae_lab.estimators.base import Estimator
-from vae_lab.measurement import evaluating, measure_bound, summarise
+from vae_lab.marginal_likelihood import measure_log_likelihood, subset_name
+from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs import Run, RunDir, ledger_facts, load_run
 
 log = logging.getLogger("vae_lab")
@@ -41,9 +41,16 @@ def evaluate(cfg: DictConfig) -> Path:
         checkpoint=settings["checkpoint"],
         data_root=settings["data_root"],
     )
+    if estimator.needs_encoder and not run.model.has_encoder:
+        raise NoEncoder(
+            f"estimator must be one that needs no encoder for {run.path}, got {estimator.label}: the objective "
+            "trained none; use estimator=annealed_importance_sampling, posterior_density (latent_dim < 5) or "
+            "quadrature (latent_dim <= 3)"
+        )
     for split in settings["splits"]:
         if split not in run.data.parts:
-            raise ConfigError(f"splits must name parts of {run.data.name}, got {split!r}: {nearest(split, run.data.parts)}")
+            parts = run.data.parts
+            raise ConfigError(f"splits must name parts of {run.data.name}, got {split!r}: {nearest(split, parts)}")
     run.model.to(choose_device(settings["device"]))
     entries: dict[str, Any] = ledger_facts(run.data, run.config)
     for split in settings["splits"]:
@@ -79,25 +86,17 @@ def choose_device(name: str) -> torch.device:
 def measure_split(run: Run, split: str, estimator: Estimator, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The ledger's entries of a split; those of its first n datapoints are named `split[:n]`."""
     images = run.data.measured(split).images[: settings["num_datapoints"]]
-    name = split if len(images) == len(run.data.parts[split]) else f"{split}[:{len(images)}]"
-    device = next(run.model.parameters()).device
+    name = subset_name(split, len(images), len(run.data.parts[split]))
     num_samples, seed = settings["num_samples"], settings["seed"]
-    log.info("%s: %d datapoints, bound with L = %d, %s", name, len(images), num_samples, estimator.label)
-    bound = summarise(
-        measure_bound(run.model, images.to(device), num_samples=num_samples, seed=seed), num_samples=num_samples
-    )
-    entries = {f"{name}/{key}": value for key, value in bound.items()} | {f"{name}/bound_num_samples": num_samples}
-    with evaluating(run.model, device, seed, "evaluate"):
-        estimate = estimator.estimate(run.model, images, seed=seed)
-    key = f"{name}/log_likelihood/{estimator.label}"
-    values = estimate.log_likelihood
-    return entries | {
-        key: float(values.mean()),
-        f"{key}_se": math.sqrt(float(estimate.variance.sum())) / len(values),
-        f"{key}_sd": float(values.std(correction=0)),
-        f"{key}_num_datapoints": len(values),
-        f"{key}_seed": seed,
-    }
+    log.info("%s: %d datapoints, %s", name, len(images), estimator.label)
+    entries: dict[str, Any] = {}
+    if run.model.has_encoder:
+        log.info("%s: bound with L = %d", name, num_samples)
+        images = images.to(next(run.model.parameters()).device)
+        sums = measure_bound(run.model, images, num_samples=num_samples, seed=seed)
+        entries = {f"{name}/{key}": value for key, value in summarise(sums, num_samples=num_samples).items()}
+        entries[f"{name}/bound_num_samples"] = num_samples
+    return entries | measure_log_likelihood(run.model, images, name, estimator, seed=seed)
 
 
 def print_table(run: Run, entries: Mapping[str, Any]) -> None:

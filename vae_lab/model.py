@@ -69,8 +69,9 @@ class VAE(nn.Module):
         """
         if not self.has_encoder:
             raise NoEncoder(
-                "the model has no encoder, for its objective trains none: there is no q(z|x), no bound, no KL and no "
-                "reconstruction; log p(x) is measured by estimator=annealed_importance_sampling or posterior_density"
+                "the model has no encoder, for its objective trains none: there is no q(z|x), no bound, no KL and "
+                "no reconstruction; log p(x) is measured by estimator=annealed_importance_sampling, "
+                "posterior_density or quadrature"
             )
         return self.encoder(x)
 

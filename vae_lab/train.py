@@ -144,6 +144,11 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
             f"data.batch_size must be divisible by the {trainer.world_size} processes of the trainer, "
             f"got {data.batch_size}: it is the total over all of them"
         )
+    if early.patience is not None and not objective.has_encoder:
+        raise ConfigError(
+            f"early_stopping.patience must be null for {type(objective).__name__}, got {early.patience}: "
+            "without an encoder there is no validation bound"
+        )
     if trainer.world_size > 1 and objective.single_process_because:
         raise ConfigError(
             f"trainer.devices must be 1 for {type(objective).__name__}, got {trainer.world_size} processes: "
@@ -301,8 +306,12 @@ def measure(run: RunDir, parts: Parts) -> dict[str, Any]:
     model = parts.lit.model
     samples = load_weights(model, run.checkpoint_path(checkpoint))
     model.to(device)
-    entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples, **ledger_facts(parts.data, parts.config)}
+    entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples}
+    entries |= ledger_facts(parts.data, parts.config)
     for split in parts.data.parts:
+        if not model.has_encoder:
+            entries |= parts.curve.log_likelihood(model, parts.data, split)
+            continue
         images = parts.data.measured(split).images.to(device)
         sums = measure_bound(model, images, num_samples=1, seed=parts.lit.seed)
         entries |= {f"{split}/{name}": value for name, value in summarise(sums, num_samples=1).items()}
@@ -319,7 +328,7 @@ def log_hyperparameters(parts: Parts, ledger: Mapping[str, Any]) -> None:
     config, model = parts.config, parts.lit.model
     choices = {
         "data": parts.data.name,
-        "network": type(model.encoder.trunk).__name__.removesuffix("Encoder"),
+        "network": type(model.decoder.trunk).__name__.removesuffix("Decoder"),
         "latent_dim": model.latent_dim,
         "objective": type(parts.lit.objective).__name__,
         "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
@@ -328,7 +337,9 @@ def log_hyperparameters(parts: Parts, ledger: Mapping[str, Any]) -> None:
         "binarization": parts.data.binarization,
         "seed": config["seed"],
     }
-    metrics = {f"hp/{name}": ledger[name] for name in ledger if name.endswith(("/bound", "/kl", "/reconstruction"))}
+    bounds = ("/bound", "/kl", "/reconstruction")
+    names = [name for name in ledger if name.endswith(bounds) or f"{name}_se" in ledger]
+    metrics = {f"hp/{name}": ledger[name] for name in names}
     for logger in parts.trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             logger.log_hyperparams(choices, metrics, step=parts.lit.samples)
@@ -337,12 +348,15 @@ def log_hyperparameters(parts: Parts, ledger: Mapping[str, Any]) -> None:
 
 def report(run: RunDir, parts: Parts, ledger: Mapping[str, Any]) -> None:
     """The result in nats, a note on unused latent dimensions, and where everything is."""
-    bounds = ", ".join(f"{split} {ledger[f'{split}/bound']:.2f}" for split in parts.data.parts)
-    log.info("bound in nats per datapoint (%s.ckpt): %s", ledger["checkpoint"], bounds)
-    unused = sum(kl < 0.01 for kl in ledger["test/kl_per_dimension"])
+    has_encoder = parts.lit.model.has_encoder
+    what = "bound" if has_encoder else f"log p(x) by {parts.curve.estimator.label}"
+    names = [name for name in ledger if name.endswith("/bound") or (f"{name}_se" in ledger and not has_encoder)]
+    values = ", ".join(f"{name.split('/')[0]} {ledger[name]:.2f}" for name in names)
+    log.info("%s in nats per datapoint (%s.ckpt): %s", what, ledger["checkpoint"], values)
+    unused = sum(kl < 0.01 for kl in ledger["test/kl_per_dimension"]) if has_encoder else 0
     if unused:
-        dimensions = parts.lit.model.latent_dim
-        log.info("note: %d of %d latent dimensions carry less than 0.01 nats: collapsed to the prior", unused, dimensions)
+        size = parts.lit.model.latent_dim
+        log.info("note: %d of %d latent dimensions carry less than 0.01 nats: collapsed to the prior", unused, size)
     log.info("monitor:  tensorboard --logdir %s", run.path.parent)
     log.info("evaluate: vae-lab evaluate run=%s", run.path)
 

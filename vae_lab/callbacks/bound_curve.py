@@ -8,10 +8,14 @@ import pytorch_lightning as pl
 import torch
 
 from vae_lab.curve import append_row
+from vae_lab.data.arrays import ImageData
 from vae_lab.errors import NonFiniteDensity
+from vae_lab.estimators.base import Estimator
 from vae_lab.lit_module import LitVAE, RunningMeans
+from vae_lab.marginal_likelihood import measure_log_likelihood, subset_name
 from vae_lab.marks import is_passed, next_log_mark, next_multiple
 from vae_lab.measurement import measure_bound, summarise
+from vae_lab.model import VAE
 
 SPLITS = ("train", "val", "test")
 
@@ -19,12 +23,16 @@ SPLITS = ("train", "val", "test")
 class BoundCurve(pl.Callback):
     """Measures the bound at logarithmically spaced counts, writes metrics.csv and TensorBoard, tells the others.
 
+    A model without an encoder has no bound: log p(x) of the first datapoints of each split takes its place.
+
     Args:
         first: training samples at the first evaluation.
         per_decade: evaluations per factor of ten from there on.
         every: besides, an evaluation at every multiple of this many samples; null: none.
         splits: the parts that are measured, those of them that the data set has.
         num_samples: draws of z per datapoint of an evaluation.
+        num_datapoints: without an encoder, log p(x) is measured on the first so many of each split.
+        estimator: what then measures it.
         seed: names the evaluation's noise, which depends on (seed, datapoint) only.
         curve: the CSV file.
     """
@@ -37,18 +45,27 @@ class BoundCurve(pl.Callback):
         every: int | None,
         splits: list[str],
         num_samples: int,
+        num_datapoints: int,
+        estimator: Estimator,
         seed: int,
         curve: Path,
     ) -> None:
-        for key, value in {"first": first, "per_decade": per_decade, "num_samples": num_samples}.items():
+        counts = {"first": first, "per_decade": per_decade, "num_samples": num_samples}
+        for key, value in (counts | {"num_datapoints": num_datapoints}).items():
             if value < 1:
                 raise ValueError(f"evaluation.{key} must be >= 1, got {value}")
+        if estimator.needs_encoder:
+            raise ValueError(
+                f"evaluation.estimator must need no encoder, got {type(estimator).__name__}: "
+                "choose annealed importance sampling, or another that works where there is no encoder"
+            )
         if every is not None and every < 1:
             raise ValueError(f"evaluation.every must be >= 1 or null, got {every}: null switches it off")
         if unknown := set(splits).difference(SPLITS):
             raise ValueError(f"evaluation.splits must name some of {', '.join(SPLITS)}, got {sorted(unknown)}")
         self.first, self.per_decade, self.every = first, per_decade, every
         self.splits, self.num_samples, self.seed, self.curve = splits, num_samples, seed, curve
+        self.num_datapoints, self.estimator = num_datapoints, estimator
         self.seconds = 0.0
 
     def next_mark(self, samples: int) -> int:
@@ -84,6 +101,11 @@ class BoundCurve(pl.Callback):
             row[f"train/{name}_running"] = total / count
         per_dimension = {}
         for split in [split for split in self.splits if split in lit.data.parts]:
+            if not lit.model.has_encoder:
+                measured = self.log_likelihood(lit.model, lit.data, split)
+                settings = ("_sd", "_num_datapoints", "_seed")  # of the ledger; no curves
+                row |= {name: value for name, value in measured.items() if not name.endswith(settings)}
+                continue
             sums = measure_bound(
                 lit.model,
                 lit.images(split),
@@ -108,6 +130,13 @@ class BoundCurve(pl.Callback):
                     {name: value for name, value in row.items() if name != "samples_evaluated"} | per_dimension,
                     step=lit.samples,
                 )
+
+    def log_likelihood(self, model: VAE, data: ImageData, split: str) -> dict[str, float]:
+        """The log p(x) that stands for the bound where there is no encoder, by its names in the ledger."""
+        part = data.measured(split)
+        images = part.images[: self.num_datapoints]
+        name = subset_name(split, len(images), len(part))
+        return measure_log_likelihood(model, images, name, self.estimator, seed=self.seed)
 
 
 def refuse_non_finite(row: dict[str, float | int]) -> None:

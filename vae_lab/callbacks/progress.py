@@ -6,7 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from vae_lab.lit_module import LitVAE
 
@@ -41,12 +42,15 @@ class Progress(pl.Callback):
         elapsed = time.monotonic() - self.started
         speed = (samples - self.samples) / elapsed
         left = (lit.max_samples - samples) / speed if speed else float("nan")
-        bounds = "  ".join(
+        what = "bound" if lit.model.has_encoder else "log p(x)"
+        values = "  ".join(
             f"{name.split('/')[0]} {value:.2f}"
             for name, value in lit.latest.items()
             if name.endswith(("/bound", "/bound_running"))
+            or (f"{name}_se" in lit.latest and not lit.model.has_encoder)
         )
-        log.info("%11s samples  bound: %s nats  %6.0f samples/s  %4.0f s left", f"{samples:,}", bounds, speed, left)
+        values = f"{what}: {values} nats"
+        log.info("%11s samples  %s  %6.0f samples/s  %4.0f s left", f"{samples:,}", values, speed, left)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the bar away."""
