@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "vae_lab"
 
 FLOORS = (
     # 0: what anybody may use, then the parts that know nothing of a VAE
-    "errors randomness atomic marks config_folders",
+    "errors randomness atomic marks config_folders provenance",
     "distributions hmc optimizers networks.choices data.arrays data.files curve events figures.grids",
     "networks.initialization networks.mlp networks.conv",
     "data.digits data.frey_face data.image_folder data.mnist data.npz",
@@ -29,7 +29,7 @@ FLOORS = (
     # 5
     "build",
     "runs",
-    "continuation",
+    "continuation assembly",
     "compose jobs",
     # 6
     "figures.base figures.canvas figures.run_facts figures.published",

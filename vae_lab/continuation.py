@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from vae_lab.errors import ConfigError
 from vae_lab.runs import RunDir
@@ -30,12 +30,14 @@ class Request:
         """The request that Hydra is serving; an empty one where it is not Hydra that called."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
+        from omegaconf import OmegaConf
 
         if not HydraConfig.initialized():
             return cls()
         hydra = HydraConfig.get()
         choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra")}
-        return cls(list(hydra.overrides.task), choices, hydra.mode == RunMode.MULTIRUN)
+        overrides = OmegaConf.to_container(hydra.overrides.task)  # as typed: one may hold a ${reference}
+        return cls(cast(list[str], overrides), choices, hydra.mode == RunMode.MULTIRUN)
 
     @property
     def experiment(self) -> str | None:

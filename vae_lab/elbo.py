@@ -5,7 +5,6 @@ Everything is per datapoint and in nats; nothing here is averaged over a batch, 
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

@@ -1,7 +1,7 @@
 """Algorithm 1 of the paper as a LightningModule: one loop for every objective, counted in samples."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -73,7 +73,7 @@ class LitVAE(pl.LightningModule):
         first, count = block
         self.block_start = self.samples
         minibatches = self.minibatches.block(first, count)
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        optimizer, schedule = self.optimizers(), cast(LRScheduler, self.lr_schedulers())
         losses = []
         for i in range(count):
             seed_global_noise(self.device, self.seed, "training", first + i, self.global_rank)
@@ -105,9 +105,9 @@ class LitVAE(pl.LightningModule):
 
     def add_parameter_prior(self) -> None:
         """Adds the gradient of -log N(w; 0, I) / N, which is w / N, to the moved weights (not to biases)."""
-        weights = [weight for weight in self.model.weights() if weight.grad is not None]
-        gradients = [weight.grad for weight in weights]
-        torch._foreach_add_(gradients, weights, alpha=1.0 / self.minibatches.num_datapoints)
+        for weight in self.model.weights():
+            if weight.grad is not None:
+                weight.grad.add_(weight.detach(), alpha=1.0 / self.minibatches.num_datapoints)
 
     def refuse_non_finite(self, losses: Tensor, first: int, count: int) -> None:
         """Stops the training where a loss of the block was NaN or infinite."""
@@ -155,8 +155,8 @@ class LitVAE(pl.LightningModule):
 
     def next_mark(self, samples: int) -> int:
         """The next count at which a callback acts, or the end."""
-        callbacks = [callback for callback in self.trainer.callbacks if hasattr(callback, "next_mark")]
-        marks = [callback.next_mark(samples) for callback in callbacks]
+        callbacks: list[Any] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        marks = [callback.next_mark(samples) for callback in callbacks if hasattr(callback, "next_mark")]
         return min([mark for mark in marks if mark is not None], default=self.max_samples)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -47,7 +49,7 @@ def measure_bound(
     return sums
 
 
-def summarise(sums: Float[Tensor, " sums"], *, num_samples: int) -> dict[str, float | int | list[float]]:
+def summarise(sums: Float[Tensor, " sums"], *, num_samples: int) -> dict[str, Any]:
     """The ledger's entries of one split, in nats per datapoint, from the sums of `measure_bound`.
 
     `bound_sd` is the spread over datapoints, `bound_se` the Monte Carlo error with the data held fixed (absent for
@@ -55,7 +57,7 @@ def summarise(sums: Float[Tensor, " sums"], *, num_samples: int) -> dict[str, fl
     """
     bound, squared, reconstruction, spread, num = sums[:5].tolist()
     kl, mean, mean_squared = sums[5:].view(3, -1) / num
-    entries: dict[str, float | int | list[float]] = {
+    entries: dict[str, Any] = {
         "bound": bound / num,
         "bound_sd": math.sqrt(max(0.0, squared / num - (bound / num) ** 2)),
         "reconstruction": reconstruction / num,

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from vae_lab.assembly import Parts, assemble
 from vae_lab.atomic import write_json
 from vae_lab.errors import Interrupted, NonFiniteDensity
 from vae_lab.lit_module import LitVAE
 from vae_lab.marks import next_log_mark, next_multiple
 from vae_lab.runs import RunDir, config_hash
-from vae_lab.train import Parts, assemble
 
 NEVER = 2**62
 """A count of samples that no training reaches."""

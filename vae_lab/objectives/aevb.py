@@ -6,7 +6,6 @@ from vae_lab.elbo import sgvb_a, sgvb_b
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
 
-
 ESTIMATORS = {"closed_form": sgvb_b, "sampled": sgvb_a}
 
 
