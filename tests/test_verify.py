@@ -203,7 +203,10 @@ EXPECTED = {"test/bound": {"value": -104.1, "tolerance": 1.0}}
 
 def preset_run(path: Path, bound: float, **record: Any) -> Path:
     config = {"seed": 0, "data": {}, "trainer": {}, "expected": EXPECTED}
-    facts = {"choices": {"experiment": "mnist"}, "overrides": ["experiment=mnist", "seed=3", "threads=2"]}
+    facts = {
+        "choices": {"experiment": "mnist"},
+        "overrides": ["experiment=mnist", "seed=3", "threads=2", "trainer.devices=1"],
+    }
     run = plan_run(path, config, **(facts | record))
     run.update_record(status="finished")
     run.update_ledger("last", {"test/bound": bound, "samples_evaluated": 1_000_000})
@@ -227,6 +230,7 @@ def test_run_is_judged_by_its_preset(bound: float, verdict: str, tmp_path: Path)
     [
         ({"overrides": ["experiment=mnist", "model.latent_dim=3"]}, "model.latent_dim=3"),
         ({"overrides": ["experiment=mnist", "max_samples=3"]}, "does not apply"),
+        ({"overrides": ["experiment=mnist", "trainer.max_epochs=3"]}, "trainer.max_epochs=3"),
     ],
 )
 def test_changed_preset_is_not_judged(record: dict[str, Any], message: str, tmp_path: Path) -> None:

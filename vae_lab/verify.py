@@ -25,7 +25,10 @@ from vae_lab.runs import RunDir, load_run, load_weights
 
 log = logging.getLogger("vae_lab")
 
-HARMLESS = (*FREE, "experiment", "seed", "data.root", "trainer", "callbacks", "logger")
+HARMLESS = (
+    *(*FREE, "experiment", "seed", "data.root", "trainer", "callbacks", "logger"),
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
+)
 """Overrides that leave a preset what it is."""
 MOMENTS = "moments.json"
 """In a run directory: train bounds that were measured from its snapshots."""
@@ -157,9 +160,9 @@ def preset_rows(run: RunDir) -> list[Row]:
 
 
 def key_of(override: str) -> str:
-    """The key of an override, without the signs of Hydra's grammar; of a trainer's key the group."""
+    """The key of an override, without the signs of Hydra's grammar; of a callback's or logger's key the group."""
     key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return key.split(".")[0] if key.startswith(("trainer.", "callbacks.", "logger.")) else key
+    return key.split(".")[0] if key.startswith(("callbacks.", "logger.")) else key
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:
