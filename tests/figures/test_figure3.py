@@ -125,7 +125,7 @@ def test_figure_has_the_papers_axes_and_below_them_the_part_that_was_run(canned)
     assert left_part.get_xlim()[1] == right_part.get_xlim()[1] < 6
     assert left.get_title() == "$N_{\\mathrm{train}} = 1000$"
     (note,) = [text.get_text() for text in right.texts]
-    assert note == "Wake-Sleep: no run yet; MCEM: no run yet"
+    assert note == "Wake-Sleep: no run yet\nMCEM: no run yet"
 
 
 def test_whole_range_needs_no_second_row(canned):

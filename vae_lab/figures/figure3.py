@@ -33,6 +33,7 @@ from vae_lab.figures.base import (
 from vae_lab.figures.canvas import GREY, styled
 from vae_lab.figures.published import FIGURE3, figure3_published
 from vae_lab.figures.run_facts import nats
+from vae_lab.marginal_likelihood import measure_log_likelihood
 from vae_lab.runs import Run, RunDir, load_run, load_weights
 
 log = logging.getLogger("vae_lab")
@@ -165,9 +166,10 @@ class Figure3(PaperFigure):
             for row, limit in enumerate((x, (0, 1.04 * reach))[:rows]):
                 draw_panel(grid[row, column], ours, theirs)
                 grid[row, column].set(xlim=limit, ylim=y, xlabel="# Training samples evaluated (millions)")
-            grid[0, column].set_title(f"$N_{{\\mathrm{{train}}}} = {size}$", pad=18)
-            note = "; ".join(text for method in self.methods if (text := not_seen(method, ours, y[0])))
-            grid[0, column].text(0.5, 1.02, note, transform=grid[0, column].transAxes, ha="center", size=8, color=GREY)
+            notes = [text for method in self.methods if (text := not_seen(method, ours, y[0]))]
+            top = grid[0, column]
+            top.set_title(f"$N_{{\\mathrm{{train}}}} = {size}$", pad=6 + 11 * len(notes))
+            top.text(0.5, 1.02, "\n".join(notes), transform=top.transAxes, ha="center", size=8, color=GREY)
         for axes in grid[:, 0]:
             axes.set_ylabel("Marginal log-likelihood (nats)")
         if is_short:
@@ -202,11 +204,12 @@ class Estimates:
             load_weights(run.model, file)
             images = run.data.measured(split).images[:num_datapoints]
             model = run.model.to("cuda" if torch.cuda.is_available() else "cpu")
-            estimate = estimator.estimate(model, images, seed=seed)
+            entries = measure_log_likelihood(model, images, split, estimator, seed=seed)
+            value = f"{split}/log_likelihood/{estimator.label}"
             self.known[key] = {
-                "log_marginal_nats": float(estimate.log_likelihood.mean()),
+                "log_marginal_nats": entries[value],
                 "estimator": estimator.label,
-                "standard_error": math.sqrt(float(estimate.variance.sum())) / len(images),
+                "standard_error": entries[f"{value}_se"],
                 "num_datapoints": len(images),
             }
             write_json(self.path, self.known)
