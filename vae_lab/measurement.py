@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from typing import Any
 
 import torch
 from jaxtyping import Float

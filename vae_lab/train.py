@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from vae_lab import build
 from vae_lab.assembly import Parts, assemble
