@@ -7,7 +7,7 @@ densities `[*chain]`, known up to a constant. Noise is passed in: a transition i
     for _ in range(num_transitions):
         momentum, uniform = torch.randn_like(state.position), torch.rand_like(state.log_density)
         state, acceptance = transition(log_density, state, step_size.value, 10, momentum, uniform)
-        step_size.update(acceptance)  # in burn-in only: frozen where an estimate is made
+        step_size.update(acceptance)  # in burn-in; where an estimate is made, `step_size.settled` stays as it is
 """
 
 import math
@@ -90,13 +90,16 @@ class StepSize:
         initial: Where to begin, > 0.
         target_acceptance: In (0, 1).
         gain: Size of the first update.
-        decay: 0 keeps following a density that moves; 0.5 to 1 settles, so that the value may be frozen.
+        decay: 0 keeps following a density that moves; up to 1, the later updates are the smaller ones.
+
+    Attributes:
+        value: The step size to tune with.
+        settled: The step size to freeze: the geometric mean of all values, the k-th with weight k. One that stopped
+            on an unlucky value may leave a chain hardly moving.
     """
 
-    def __init__(
-        self, initial: Float[Tensor, "..."], *, target_acceptance: float, gain: float, decay: float
-    ) -> None:
-        self.value = initial
+    def __init__(self, initial: Float[Tensor, "..."], *, target_acceptance: float, gain: float, decay: float) -> None:
+        self.value = self.settled = initial
         self.num_updates = 0
         self._target, self._gain, self._decay = target_acceptance, gain, decay
 
@@ -107,18 +110,16 @@ class StepSize:
         mean = acceptance.mean(dim=tuple(range(shared))) if shared else acceptance
         rate = self._gain / self.num_updates**self._decay
         self.value = self.value * ((mean - self._target) * rate).exp().to(self.value.dtype)
+        recent = 2 / (self.num_updates + 1)
+        self.settled = self.settled ** (1 - recent) * self.value**recent
 
 
 def check_settings(group: str, num_leapfrog: int, initial_step_size: float, target_acceptance: float) -> None:
     """Refuses impossible settings, named by the config group that they stand in."""
     if num_leapfrog < 1:
-        raise ValueError(
-            f"{group}.num_leapfrog must be >= 1, got {num_leapfrog}: without a step no chain moves"
-        )
+        raise ValueError(f"{group}.num_leapfrog must be >= 1, got {num_leapfrog}: without a step no chain moves")
     if initial_step_size <= 0:
-        raise ValueError(
-            f"{group}.initial_step_size must be > 0, got {initial_step_size}: tuning multiplies it"
-        )
+        raise ValueError(f"{group}.initial_step_size must be > 0, got {initial_step_size}: tuning multiplies it")
     if not 0 < target_acceptance < 1:
         raise ValueError(
             f"{group}.target_acceptance must be > 0 and < 1, got {target_acceptance}: the paper tunes to 0.9"

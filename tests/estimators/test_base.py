@@ -14,7 +14,7 @@ class MeanOfNoise(Estimator):
         return "mean_of_noise"
 
     def estimate_batch(self, model, x, noise):
-        return noise.normal("z", 2, 1).squeeze(-1)[0], noise.uniform("u", 3)[2]
+        return noise.stream("z").normal(2, 1).squeeze(-1)[1], noise.stream("u", 3).uniform(3)[2]
 
 
 def estimate(oracle, x, **where):
@@ -57,9 +57,7 @@ def test_log_mean_equals_the_two_pass_formula_at_any_scale(offset):
         log_mean.add(chunk)
     weights = log_weights.exp()
     torch.testing.assert_close(log_mean.value, weights.mean(0).log() + offset, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        log_mean.variance, weights.var(0) / 1001 / weights.mean(0) ** 2, rtol=1e-6, atol=0
-    )
+    torch.testing.assert_close(log_mean.variance, weights.var(0) / 1001 / weights.mean(0) ** 2, rtol=1e-6, atol=0)
 
 
 def test_log_mean_keeps_the_variance_of_nearly_equal_weights():

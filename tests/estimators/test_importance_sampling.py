@@ -32,9 +32,7 @@ def test_bias_of_the_log_is_negative_and_falls_as_one_over_num_samples(inexact):
         bias.append(error.mean())
         tolerance.append(six_standard_errors(error))
     assert bias[0] < -tolerance[0]
-    assert (bias[0] - 4 * bias[1]).abs() < (tolerance[0] ** 2 + 16 * tolerance[1] ** 2).sqrt() + 0.1 * bias[
-        0
-    ].abs()
+    assert (bias[0] - 4 * bias[1]).abs() < (tolerance[0] ** 2 + 16 * tolerance[1] ** 2).sqrt() + 0.1 * bias[0].abs()
 
 
 def test_stated_variance_is_that_of_the_log_over_seeds(inexact):
@@ -49,9 +47,7 @@ def test_stated_variance_is_that_of_the_log_over_seeds(inexact):
 
 def test_exact_posterior_gives_exact_answer_without_variance(linear_gaussian):
     x = linear_gaussian.sample(30)
-    estimate = ImportanceSampling(num_samples=2, samples_per_chunk=None).estimate(
-        linear_gaussian.model, x, seed=0
-    )
+    estimate = ImportanceSampling(num_samples=2, samples_per_chunk=None).estimate(linear_gaussian.model, x, seed=0)
     torch.testing.assert_close(estimate.log_likelihood, linear_gaussian.log_marginal(x))
     assert estimate.variance.max() < 1e-20
 
@@ -71,9 +67,7 @@ def test_no_remainder_is_dropped(inexact, num_samples, monkeypatch):
     decoded = []
     likelihood = inexact.model.likelihood
     monkeypatch.setattr(inexact.model, "likelihood", lambda z: decoded.append(len(z)) or likelihood(z))
-    ImportanceSampling(num_samples=num_samples, samples_per_chunk=8).estimate(
-        inexact.model, inexact.sample(20), seed=0
-    )
+    ImportanceSampling(num_samples=num_samples, samples_per_chunk=8).estimate(inexact.model, inexact.sample(20), seed=0)
     assert sum(decoded) == num_samples
 
 

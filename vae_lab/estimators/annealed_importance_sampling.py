@@ -47,9 +47,7 @@ class AnnealedImportanceSampling(Estimator):
         target_acceptance: float,
     ) -> None:
         if num_chains < 2:
-            raise ValueError(
-                f"estimator.num_chains must be >= 2, got {num_chains}: one chain has no standard error"
-            )
+            raise ValueError(f"estimator.num_chains must be >= 2, got {num_chains}: one chain has no standard error")
         if num_temperatures < 1:
             raise ValueError(
                 f"estimator.num_temperatures must be >= 1, got {num_temperatures}: the path needs an end; "

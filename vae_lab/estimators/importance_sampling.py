@@ -36,8 +36,7 @@ class ImportanceSampling(Estimator):
             )
         if samples_per_chunk is not None and samples_per_chunk < 1:
             raise ValueError(
-                f"estimator.samples_per_chunk must be >= 1 or null, got {samples_per_chunk}: "
-                "set null to have it chosen"
+                f"estimator.samples_per_chunk must be >= 1 or null, got {samples_per_chunk}: set null to have it chosen"
             )
         self.num_samples = num_samples
         self.samples_per_chunk = samples_per_chunk

@@ -40,9 +40,7 @@ class Quadrature(Estimator):
                 "half as many nodes per dimension"
             )
         if num_nodes > 100:
-            raise ValueError(
-                f"estimator.num_nodes must be <= 100, got {num_nodes}: the weights leave float64"
-            )
+            raise ValueError(f"estimator.num_nodes must be <= 100, got {num_nodes}: the weights leave float64")
         self.num_nodes = num_nodes
 
     @property
@@ -64,9 +62,7 @@ class Quadrature(Estimator):
         """The log of the integral, and the squared change from half as many nodes."""
         center, factor = posterior_moments(model, x)
         fine = _log_integral(model, x, _gauss_hermite(self.num_nodes, model.latent_dim), center, factor)
-        coarse = _log_integral(
-            model, x, _gauss_hermite(self.num_nodes // 2, model.latent_dim), center, factor
-        )
+        coarse = _log_integral(model, x, _gauss_hermite(self.num_nodes // 2, model.latent_dim), center, factor)
         return fine, (fine - coarse).square()
 
 
