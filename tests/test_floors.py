@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "vae_lab"
 FLOORS = (
     # 0: what anybody may use, then the parts that know nothing of a VAE
     "errors randomness atomic marks config_folders provenance",
-    "distributions hmc optimizers networks.choices data.arrays data.files curve events figures.grids",
+    "distributions hmc optimizers schedules networks.choices data.arrays data.files curve events figures.grids",
     "networks.initialization networks.mlp networks.conv",
     "data.digits data.frey_face data.image_folder data.mnist data.npz",
     # 1

@@ -54,6 +54,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
     checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
     others = [build.instantiate(part, f"callbacks.{name}") for name, part in config["callbacks"].items()]
     max_samples = check_budget(config, data, objective)
+    model.adapt(data.parts["train"].images)
     early.check(data.parts, curve.splits)
     lit = LitVAE(
         model,
@@ -64,6 +65,10 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
         max_samples=max_samples,
         **{key: config[key] for key in ("steps_per_execution", "parameter_prior", "gradient_clip_norm", "seed")},
     )
+    try:
+        lit.configure_optimizers()  # made again for the training: here, so that what they refuse is refused in time
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     trainer = build.instantiate(
         {**config["trainer"], "max_epochs": 1, "strategy": strategy_for(config["trainer"], objective)},
         "trainer",

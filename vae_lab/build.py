@@ -25,6 +25,7 @@ TRUSTED = (
     "vae_lab.networks",
     "vae_lab.objectives",
     "vae_lab.optimizers",
+    "vae_lab.schedules",
     "torch.nn",
     "torch.optim",
     "pytorch_lightning.callbacks",

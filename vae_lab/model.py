@@ -11,6 +11,7 @@ from vae_lab.distributions import DiagonalGaussian, Distribution
 from vae_lab.errors import NoEncoder
 from vae_lab.networks.choices import check_width, is_width
 from vae_lab.networks.heads import GaussianPosterior
+from vae_lab.networks.initialization import DataDependent
 
 
 class VAE(nn.Module):
@@ -45,6 +46,12 @@ class VAE(nn.Module):
         trunk = decoder(latent_dim, self.image_shape)
         self.decoder = Decoder(trunk, likelihood(trunk))
         initialization(self)
+        self._initialization = initialization
+
+    def adapt(self, images: Float[Tensor, "num channel height width"]) -> None:
+        """Shows the training images to an initialisation that wants to see them; once, before any training."""
+        if isinstance(self._initialization, DataDependent):
+            self._initialization.adapt(self, images)
 
     @property
     def has_encoder(self) -> bool:

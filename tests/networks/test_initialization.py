@@ -7,7 +7,7 @@ import torch
 from vae_lab.model import VAE
 from vae_lab.networks.conv import ConvDecoder, ConvEncoder
 from vae_lab.networks.heads import GaussianLikelihood
-from vae_lab.networks.initialization import Normal, PyTorchDefault
+from vae_lab.networks.initialization import Glorot, Normal, PyTorchDefault
 from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
 
 MLP = {"hidden": [300, 200], "activation": "tanh"}
@@ -19,9 +19,7 @@ def model(request) -> VAE:
     makers = {"mlp": (MLPEncoder, MLPDecoder, MLP), "conv": (ConvEncoder, ConvDecoder, CONV)}
     encoder, decoder, choices = makers[request.param]
     likelihood = partial(GaussianLikelihood, min_log_variance=None)
-    return VAE(
-        (1, 12, 9), 4, partial(encoder, **choices), partial(decoder, **choices), likelihood, PyTorchDefault()
-    )
+    return VAE((1, 12, 9), 4, partial(encoder, **choices), partial(decoder, **choices), likelihood, PyTorchDefault())
 
 
 ZEROS = {
@@ -83,3 +81,39 @@ def test_pytorch_default_changes_nothing(model):
 def test_bad_std_is_refused(std):
     with pytest.raises(ValueError, match=r"initialization\.std must be >= 0 and finite"):
         Normal(std=std, everything=False)
+
+
+def test_glorot_draws_weights_by_their_fans_and_zeroes_biases(model):
+    Glorot(output_bias="zero")(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            assert (parameter == 0).all(), name
+    weight = model.encoder.head.mean.weight
+    limit = (6 / sum(weight.shape)) ** 0.5
+    assert 0.9 * limit < weight.abs().max() <= limit
+
+
+def test_output_starts_as_the_clipped_mean_training_image(model):
+    model._initialization = Glorot(output_bias="train_mean")
+    model._initialization(model)
+    images = torch.rand(50, *model.image_shape) * torch.linspace(0, 1, 9)
+    model.adapt(images)
+    with torch.no_grad():
+        for name, weight in model.decoder.named_parameters():
+            if name.endswith("weight"):
+                weight.zero_()
+    mean = model.likelihood(torch.zeros(1, 4)).mean[0]
+    is_convolution = "decoder.head.mean.bias" in model.state_dict()
+    expected = images.mean().expand_as(mean) if is_convolution else images.mean(0).clamp(0.001, 0.999)
+    torch.testing.assert_close(mean, expected)
+
+
+def test_initialization_without_interest_in_data_stays_as_it_is(model):
+    before = copy.deepcopy(model.state_dict())
+    model.adapt(torch.rand(5, *model.image_shape))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_glorot_refuses_an_unknown_output_bias():
+    with pytest.raises(ValueError, match=r"initialization\.output_bias must be one of zero, train_mean"):
+        Glorot(output_bias="mean")

@@ -1,9 +1,22 @@
-"""How the parameters start: PyTorch's default, or the paper's N(0, 0.01) (section 5)."""
+"""How the parameters start: PyTorch's default, the paper's N(0, 0.01) (section 5), or Glorot's."""
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+
+OUTPUT_BIASES = ("zero", "train_mean")
+
+
+@runtime_checkable
+class DataDependent(Protocol):
+    """An initialisation with a second part, for which it wants to see the training images."""
+
+    def adapt(self, model: nn.Module, images: Float[Tensor, "num channel height width"]) -> None:
+        """Called once where a training is set up; never where a trained model is loaded."""
+        ...
 
 
 class PyTorchDefault:
@@ -38,6 +51,46 @@ class Normal:
                 nn.init.normal_(parameter, std=self.std)
             else:
                 nn.init.zeros_(parameter)
+
+
+class Glorot:
+    """Weights uniform in +-sqrt(6 / (inputs + outputs)) (Glorot & Bengio, 2010), biases zero.
+
+    Args:
+        output_bias: `zero`, or `train_mean`: the decoder's output starts as the mean training image, clipped to
+            [0.001, 0.999], by its logit (Burda et al., 2016).
+    """
+
+    def __init__(self, *, output_bias: str) -> None:
+        if output_bias not in OUTPUT_BIASES:
+            raise ValueError(
+                f"initialization.output_bias must be one of {', '.join(OUTPUT_BIASES)}, got {output_bias!r}"
+            )
+        self.output_bias = output_bias
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module) -> None:
+        """Draws every weight of a VAE anew, in the order of `named_parameters`."""
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+            else:
+                nn.init.zeros_(parameter)
+
+    @torch.no_grad()
+    def adapt(self, model: nn.Module, images: Float[Tensor, "num channel height width"]) -> None:
+        """Sets the output bias; where the output is a convolution, every channel has one for all its pixels."""
+        if self.output_bias == "zero":
+            return
+        mean = images.mean(0)
+        for name, bias in model.named_parameters():
+            if name.startswith(_MEANS) and name.endswith(".bias"):
+                means = mean.flatten() if bias.numel() == mean.numel() else mean.mean((1, 2))
+                bias.copy_(means.clamp(0.001, 0.999).logit())
+
+
+_MEANS = ("decoder.head.logits.", "decoder.head.mean.")
+"""Layers whose sigmoid is the likelihood's mean."""
 
 
 def _starts_at_zero(name: str) -> bool:
