@@ -23,9 +23,7 @@ def update_gradients(
     return gradients
 
 
-def gradient_draws(
-    objective: Objective, model: VAE, x: Tensor, num_draws: int, update: int = 0
-) -> dict[str, Tensor]:
+def gradient_draws(objective: Objective, model: VAE, x: Tensor, num_draws: int, update: int = 0) -> dict[str, Tensor]:
     """`[draw, ...]` gradients of one of the updates, for every parameter that it moves."""
     draws = [update_gradients(objective, model, x)[update] for _ in range(num_draws)]
     moved = [name for name, gradient in draws[0].items() if gradient is not None]

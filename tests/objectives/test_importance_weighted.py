@@ -54,9 +54,7 @@ def test_one_sample_has_the_expected_gradient_of_the_closed_form_elbo(wide):
     ours = gradient_draws(iwae(1), wide.model, x, 300)
     elbo = gradient_draws(closed_form, wide.model, x, 100)
     for name in ours:
-        tolerance = (
-            six_standard_errors(ours[name]).square() + six_standard_errors(elbo[name]).square()
-        ).sqrt()
+        tolerance = (six_standard_errors(ours[name]).square() + six_standard_errors(elbo[name]).square()).sqrt()
         assert ((ours[name].mean(0) - elbo[name].mean(0)).abs() <= tolerance).all(), name
 
 
@@ -93,9 +91,7 @@ def test_doubly_reparameterised_gradient_is_unbiased_with_less_variance(wide):
     plain = gradient_draws(iwae(8), wide.model, x, 1000)
     doubly = gradient_draws(iwae(8, "doubly_reparameterised"), wide.model, x, 1000)
     for name in plain:
-        tolerance = (
-            six_standard_errors(plain[name]).square() + six_standard_errors(doubly[name]).square()
-        ).sqrt()
+        tolerance = (six_standard_errors(plain[name]).square() + six_standard_errors(doubly[name]).square()).sqrt()
         assert ((plain[name].mean(0) - doubly[name].mean(0)).abs() <= tolerance).all(), name
     for name in (name for name in plain if name.startswith("encoder")):
         assert doubly[name].var(0).sum() < 0.5 * plain[name].var(0).sum(), name
@@ -111,16 +107,12 @@ def test_doubly_reparameterised_gradient_of_the_decoder_is_the_plain_one(wide):
 
 
 def test_doubly_reparameterised_gradient_of_the_encoder_is_zero_where_posterior_is_exact(linear_gaussian):
-    (gradients,) = update_gradients(
-        iwae(8, "doubly_reparameterised"), linear_gaussian.model, linear_gaussian.sample(5)
-    )
+    (gradients,) = update_gradients(iwae(8, "doubly_reparameterised"), linear_gaussian.model, linear_gaussian.sample(5))
     for name in (name for name in gradients if name.startswith("encoder")):
         torch.testing.assert_close(gradients[name], torch.zeros_like(gradients[name]))
 
 
-@pytest.mark.parametrize(
-    ("settings", "key"), [((0, "reparameterised"), "num_samples"), ((5, "dreg"), "gradient")]
-)
+@pytest.mark.parametrize(("settings", "key"), [((0, "reparameterised"), "num_samples"), ((5, "dreg"), "gradient")])
 def test_importance_weighted_refuses_by_key(settings, key):
     with pytest.raises(ValueError, match=rf"objective\.{key} must be"):
         iwae(*settings)

@@ -58,9 +58,7 @@ class MonteCarloEM(Objective):
         if num_updates < 1:
             raise ValueError(f"objective.num_updates must be >= 1, got {num_updates}: the decoder must move")
         if max_step_factor < 1:
-            raise ValueError(
-                f"objective.max_step_factor must be >= 1, got {max_step_factor}: 1 tunes nothing"
-            )
+            raise ValueError(f"objective.max_step_factor must be >= 1, got {max_step_factor}: 1 tunes nothing")
         if datapoints_at_once < 1:
             raise ValueError(f"objective.datapoints_at_once must be >= 1, got {datapoints_at_once}")
         if count not in COUNTS:
@@ -107,9 +105,7 @@ class MonteCarloEM(Objective):
                     return model.log_joint(x, position)
 
                 begin = hmc.start(log_density, start)
-                end, acceptance = hmc.transition(
-                    log_density, begin, self.step_size, self.num_leapfrog, kick, draw
-                )
+                end, acceptance = hmc.transition(log_density, begin, self.step_size, self.num_leapfrog, kick, draw)
                 positions.append(end.position)
                 acceptances.append(acceptance)
         self.chain[batch.index] = torch.cat(positions)
