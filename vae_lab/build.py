@@ -57,8 +57,10 @@ def instantiate(config: Mapping[str, Any], key: str, **given: Any) -> Any:
         cause = error.__cause__
         if cause is None or isinstance(cause, ImportError):
             raise ConfigError(f"{key}: {error}") from error
-        if isinstance(cause, ValueError) or type(cause).__name__ == "MisconfigurationException":
+        if isinstance(cause, ValueError):
             raise ConfigError(str(cause)) from cause
+        if type(cause).__name__ == "MisconfigurationException":  # Lightning's, which does not know our keys
+            raise ConfigError(f"{key}: {cause}") from cause
         raise cause from error
 
 

@@ -16,16 +16,12 @@ from vae_lab.config_folders import package_configs
 from vae_lab.errors import ConfigError, nearest
 
 COMMANDS = {
-    "train": Command(
-        "train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"
-    ),
+    "train": Command("train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"),
     "evaluate": Command("measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR"),
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=RUN_DIR"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick"),
     "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
-    "verify": Command(
-        "hold a reproduction against the published values, or a run against its preset", "scale=quick"
-    ),
+    "verify": Command("hold a reproduction against the published values, or a run against its preset", "scale=quick"),
 }
 """A command is the function of that name in the module of that name: from a config to the path it wrote."""
 

@@ -16,11 +16,7 @@ def package_configs() -> Path:
 
 def groups(folders: Sequence[Path]) -> list[str]:
     """Every config group, that is every folder with YAML files, as "data" or "experiment/paper"."""
-    names = {
-        file.parent.relative_to(folder).as_posix()
-        for folder in folders
-        for file in folder.glob("*/**/*.yaml")
-    }
+    names = {file.parent.relative_to(folder).as_posix() for folder in folders for file in folder.glob("*/**/*.yaml")}
     return sorted(name for name in names if name.split("/")[0] != "hydra")
 
 

@@ -71,9 +71,7 @@ class Bernoulli(Distribution):
 class DiagonalGaussian(Distribution):
     """N(mean, diag(exp(log_variance))), constants included (appendix C.2)."""
 
-    def __init__(
-        self, mean: Float[Tensor, "*shape"], log_variance: Float[Tensor, "*shape"], event_dims: int
-    ) -> None:
+    def __init__(self, mean: Float[Tensor, "*shape"], log_variance: Float[Tensor, "*shape"], event_dims: int) -> None:
         self._mean = _at_least_float32(mean)
         self.log_variance = _at_least_float32(log_variance)
         self.event_dims = event_dims
@@ -108,9 +106,7 @@ class DiagonalGaussian(Distribution):
         """-1/2 sum (log 2 pi + log_variance + (x - mean)^2 / variance), in nats."""
         squares = (x - self._mean).square() * (-self.log_variance).exp()
         size = math.prod(self._mean.shape[self._mean.dim() - self.event_dims :])
-        return -0.5 * (
-            _sum_event(squares + self.log_variance, self.event_dims) + size * math.log(2 * math.pi)
-        )
+        return -0.5 * (_sum_event(squares + self.log_variance, self.event_dims) + size * math.log(2 * math.pi))
 
     def unflatten(self, batch_shape: Sequence[int]) -> "DiagonalGaussian":
         """The same density with its first dimension split into `batch_shape`."""

@@ -121,9 +121,7 @@ def _composition(error: ConfigCompositionException, line: CommandLine) -> str:
         return unknown_key(found[1], line)
     if found := re.match(r"Ambiguous value for argument '([^']+)'", text):
         key, _, value = found[1].partition("=")
-        return (
-            f"{found[1]} names several values: add -m for one run each, or write {key}=[{value}] for a list"
-        )
+        return f"{found[1]} names several values: add -m for one run each, or write {key}=[{value}] for a list"
     if found := re.match(r"Could not append to config. An item is already at '([^']+)'", text):
         return f"{found[1]} is in the config already: write {found[1]}=VALUE without the +"
     if found := re.match(r"Multiple values for ([^.]+)\.", text):

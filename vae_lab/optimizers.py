@@ -25,13 +25,10 @@ class Adagrad(torch.optim.Adagrad):
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
-            raise ValueError(
-                f"optimizer.lr must be >= 0 and finite, got {lr}: the paper tries 0.01, 0.02, 0.1"
-            )
+            raise ValueError(f"optimizer.lr must be >= 0 and finite, got {lr}: the paper tries 0.01, 0.02, 0.1")
         if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 0:
             raise ValueError(
-                f"optimizer.warmup_steps must be a whole number >= 0, got {warmup_steps!r}: "
-                "0 turns the warm-up off"
+                f"optimizer.warmup_steps must be a whole number >= 0, got {warmup_steps!r}: 0 turns the warm-up off"
             )
         if not (eps > 0 and math.isfinite(eps)):
             raise ValueError(

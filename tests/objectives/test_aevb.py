@@ -76,9 +76,7 @@ def test_kl_warmup_is_named_and_zero_switches_it_off():
 
 def test_a_warmup_that_does_not_end_is_refused():
     make(kl_warmup_samples=1000).check(1000)
-    with pytest.raises(
-        ValueError, match=r"objective\.kl_warmup_samples must be <= the budget of 999 .* got 1000"
-    ):
+    with pytest.raises(ValueError, match=r"objective\.kl_warmup_samples must be <= the budget of 999 .* got 1000"):
         make(kl_warmup_samples=1000).check(999)
 
 

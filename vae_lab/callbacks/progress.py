@@ -46,8 +46,7 @@ class Progress(pl.Callback):
         values = "  ".join(
             f"{name.split('/')[0]} {value:.2f}"
             for name, value in lit.latest.items()
-            if name.endswith(("/bound", "/bound_running"))
-            or (f"{name}_se" in lit.latest and not lit.model.has_encoder)
+            if name.endswith(("/bound", "/bound_running")) or (f"{name}_se" in lit.latest and not lit.model.has_encoder)
         )
         values = f"{what}: {values} nats"
         log.info("%11s samples  %s  %6.0f samples/s  %4.0f s left", f"{samples:,}", values, speed, left)
