@@ -73,7 +73,9 @@ class LitVAE(pl.LightningModule):
         first, count = block
         self.block_start = self.samples
         minibatches = self.minibatches.block(first, count)
-        optimizer, schedule = self.optimizers(), cast(LRScheduler, self.lr_schedulers())
+        # bare, since Lightning's wrapper pays for hooks that nobody here listens to
+        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+        schedule = cast(LRScheduler, self.lr_schedulers())
         losses = []
         for i in range(count):
             seed_global_noise(self.device, self.seed, "training", first + i, self.global_rank)
@@ -85,20 +87,18 @@ class LitVAE(pl.LightningModule):
             self.samples += self.samples_per_step
         self.refuse_non_finite(torch.stack(losses), first, count)
 
-    def update(self, optimizer: Any, terms: Terms) -> Tensor:
+    def update(self, optimizer: Optimizer, terms: Terms) -> Tensor:
         """One step of the optimiser on the parameters that `terms` moves, and on no others."""
         optimizer.zero_grad(set_to_none=True)
         loss = terms.loss.mean()  # the only mean over a batch in the whole training
         self.manual_backward(loss)
-        moved = list(terms.moves.parameters())
         if terms.moves is not self.model:
-            still = set(self.parameters()).difference(moved)
-            for parameter in still:
+            for parameter in set(self.parameters()).difference(terms.moves.parameters()):
                 parameter.grad = None
         if self.parameter_prior:
             self.add_parameter_prior()
         if self.gradient_clip_norm is not None:
-            nn.utils.clip_grad_norm_(moved, self.gradient_clip_norm)
+            nn.utils.clip_grad_norm_(terms.moves.parameters(), self.gradient_clip_norm)
         optimizer.step()
         self.running.add(terms.parts)
         return loss.detach()

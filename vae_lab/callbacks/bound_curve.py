@@ -66,7 +66,7 @@ class BoundCurve(pl.Callback):
         self.first, self.per_decade, self.every = first, per_decade, every
         self.splits, self.num_samples, self.seed, self.curve = splits, num_samples, seed, curve
         self.num_datapoints, self.estimator = num_datapoints, estimator
-        self.seconds = 0.0
+        self.seconds = 0.0  # spent on measuring
 
     def next_mark(self, samples: int) -> int:
         """The smallest count above `samples` at which the bound is measured."""
@@ -85,14 +85,12 @@ class BoundCurve(pl.Callback):
         lit = pl_module
         is_mark = self.is_mark(lit.samples, lit.samples_per_step)
         if is_mark or lit.samples >= lit.max_samples:
-            started = time.monotonic()
             self.evaluate(trainer, lit)
             if is_mark:
                 lit.running = RunningMeans()
             for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
                 if hasattr(callback, "on_evaluation"):
                     callback.on_evaluation(trainer, lit, lit.samples)
-            self.seconds += time.monotonic() - started
 
     def evaluate(self, trainer: pl.Trainer, lit: LitVAE) -> None:
         """One row of the curve, measured over all ranks and written by the first."""
@@ -100,6 +98,7 @@ class BoundCurve(pl.Callback):
         for name, (total, count) in lit.running.sums(trainer.strategy).items():
             row[f"train/{name}_running"] = total / count
         per_dimension = {}
+        started = time.monotonic()
         for split in [split for split in self.splits if split in lit.data.parts]:
             if not lit.model.has_encoder:
                 measured = self.log_likelihood(lit.model, lit.data, split)
@@ -120,6 +119,7 @@ class BoundCurve(pl.Callback):
             per_dimension |= {
                 f"kl_per_dimension/{split}/{i:03d}": kl for i, kl in enumerate(entries["kl_per_dimension"])
             }
+        self.seconds += time.monotonic() - started
         row["learning_rate"] = lit.learning_rate()
         refuse_non_finite(row)
         lit.latest = row
