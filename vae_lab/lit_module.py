@@ -67,6 +67,7 @@ class LitVAE(pl.LightningModule):
             model.drop_encoder()
         seed_global_noise(torch.device("cpu"), seed, "objective")
         objective.prepare(model, num_train)
+        self.trained = list(self.parameters())
 
     def training_step(self, block: tuple[int, int], _: int) -> None:
         """Presents `count` minibatches, from number `first` of the training on: algorithm 1's loop."""
@@ -89,11 +90,15 @@ class LitVAE(pl.LightningModule):
 
     def update(self, optimizer: Optimizer, terms: Terms) -> Tensor:
         """One step of the optimiser on the parameters that `terms` moves, and on no others."""
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in self.trained:
+            parameter.grad = None
         loss = terms.loss.mean()  # the only mean over a batch in the whole training
-        self.manual_backward(loss)
+        if self.trainer.world_size == 1:
+            loss.backward()
+        else:
+            self.manual_backward(loss)  # which tells DDP to expect one more backward pass of this block
         if terms.moves is not self.model:
-            for parameter in set(self.parameters()).difference(terms.moves.parameters()):
+            for parameter in set(self.trained).difference(terms.moves.parameters()):
                 parameter.grad = None
         if self.parameter_prior:
             self.add_parameter_prior()
@@ -125,7 +130,7 @@ class LitVAE(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimiser over model and objective; what an update does not move has no gradient and stays."""
-        optimizer = self.make_optimizer(list(self.parameters()))
+        optimizer = self.make_optimizer(self.trained)
         return [optimizer], [self.make_schedule(optimizer)]
 
     def setup(self, stage: str) -> None:

@@ -6,7 +6,14 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from vae_lab.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint, best_bound, remember_best, take_back_best
+from vae_lab.callbacks.checkpoint import (
+    BEST_BEFORE,
+    AtomicCheckpointIO,
+    Checkpoint,
+    best_bound,
+    replace_by_link,
+    take_back_best,
+)
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.lit_module import LitVAE
 
@@ -18,7 +25,13 @@ def saved(tmp_path):
     trainer, lit, names = Mock(spec=pl.Trainer), Mock(spec=LitVAE), []
     trainer.strategy = Mock(reduce_boolean_decision=lambda decision, all: decision)
     trainer.should_stop, trainer.loggers, trainer.is_global_zero = False, [], True
-    trainer.save_checkpoint = lambda path, weights_only: names.append(str(path.relative_to(tmp_path)))
+
+    def save_checkpoint(path, weights_only):
+        names.append(str(path.relative_to(tmp_path)))
+        path.parent.mkdir(exist_ok=True)
+        AtomicCheckpointIO().save_checkpoint({"vae_lab": {"samples": lit.samples, "latest": lit.latest}}, path)
+
+    trainer.save_checkpoint = save_checkpoint
     lit.parameters = nn.Linear(1, 1).parameters
     lit.samples, lit.block_start, lit.latest = 50, 0, {}
     callback.on_train_start(trainer, lit)
@@ -50,12 +63,17 @@ def test_last_is_saved_when_the_training_stops(saved):
     assert names == ["last.ckpt"]
 
 
-def test_evaluation_saves_the_best_before_the_last(saved):
+def test_evaluation_writes_the_best_once_for_both_names(saved, tmp_path):
     callback, trainer, lit, names = saved
     for bound in (-90.0, -95.0, -90.0, -80.0):
         lit.latest = {"val/bound": bound}
         callback.on_evaluation(trainer, lit, 50)
-    assert names == ["best.ckpt", "last.ckpt", "last.ckpt", "last.ckpt", "best.ckpt", "last.ckpt"]
+    assert names == ["best.ckpt", "last.ckpt", "last.ckpt", "best.ckpt"]
+    assert (tmp_path / "last.ckpt").samefile(tmp_path / "best.ckpt")
+    lit.latest = {"val/bound": -81.0}
+    callback.on_evaluation(trainer, lit, 50)
+    assert best_bound(tmp_path) == -80
+    assert torch.load(tmp_path / "last.ckpt")["vae_lab"]["latest"]["val/bound"] == -81
 
 
 def test_the_bound_to_beat_survives_a_restart(saved, tmp_path):
@@ -82,15 +100,15 @@ def test_non_finite_weights_are_not_saved(saved):
     callback, trainer, lit, names = saved
     lit.parameters = lambda: [torch.tensor([1.0, float("nan")])]
     with pytest.raises(NonFiniteDensity, match="a weight became non-finite by 50 samples"):
-        callback.save_last(trainer, lit)
+        callback.save(trainer, lit, "last.ckpt")
     assert names == []
 
 
 def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(tmp_path):
     best = tmp_path / "best.ckpt"
-    remember_best(tmp_path)  # there is none yet
+    replace_by_link(tmp_path / "best.ckpt", tmp_path / BEST_BEFORE)  # there is none yet
     save(best, 100, -90.0)
-    remember_best(tmp_path)
+    replace_by_link(tmp_path / "best.ckpt", tmp_path / BEST_BEFORE)
     AtomicCheckpointIO().save_checkpoint({"vae_lab": {"samples": 120, "latest": {"val/bound": -85.0}}}, best)
     take_back_best(tmp_path, lambda at: True)
     assert best_bound(tmp_path) == -85

@@ -46,15 +46,21 @@ class Checkpoint(pl.Callback):
         self.snapshot_at = 0
 
     def on_evaluation(self, trainer: pl.Trainer, lit: LitVAE, samples: int) -> None:
-        """Saves; `best` first, so that a kill in between repeats this evaluation instead of forgetting it."""
+        """Saves; the best so far is written once, for both names.
+
+        `best` comes first, so that a kill in between repeats this evaluation instead of forgetting it.
+        """
         self.save_snapshot(trainer, lit)
         bound = lit.latest.get("val/bound")
-        if bound is not None and bound > self.best_bound:
-            self.best_bound = bound
-            if trainer.is_global_zero:
-                remember_best(self.folder)
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
-        self.save_last(trainer, lit)
+        if bound is None or bound <= self.best_bound:
+            self.save(trainer, lit, "last.ckpt")
+            return
+        self.best_bound = bound
+        if trainer.is_global_zero:
+            replace_by_link(self.folder / "best.ckpt", self.folder / BEST_BEFORE)
+        self.save(trainer, lit, "best.ckpt")
+        if trainer.is_global_zero:
+            replace_by_link(self.folder / "best.ckpt", self.folder / "last.ckpt")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Saves a snapshot that is due, and last.ckpt where the last save was long ago or the training stops."""
@@ -62,7 +68,7 @@ class Checkpoint(pl.Callback):
         self.save_snapshot(trainer, lit)
         overdue = time.monotonic() - self.saved_at > self.every_seconds
         if trainer.strategy.reduce_boolean_decision(overdue or trainer.should_stop, all=False):
-            self.save_last(trainer, lit)
+            self.save(trainer, lit, "last.ckpt")
 
     def save_snapshot(self, trainer: pl.Trainer, lit: LitVAE) -> None:
         """The weights alone, where the block just run reached a count of `at`."""
@@ -71,7 +77,7 @@ class Checkpoint(pl.Callback):
             self.snapshot_at = lit.samples
             trainer.save_checkpoint(self.folder / "at" / f"{lit.samples}.ckpt", weights_only=True)
 
-    def save_last(self, trainer: pl.Trainer, lit: LitVAE) -> None:
+    def save(self, trainer: pl.Trainer, lit: LitVAE, name: str) -> None:
         """Everything that continues the run; events are on disk before it."""
         if not all(parameter.isfinite().all() for parameter in lit.parameters()):
             raise NonFiniteDensity(
@@ -80,7 +86,7 @@ class Checkpoint(pl.Callback):
             )
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
         self.saved_at = time.monotonic()
 
 
@@ -92,14 +98,13 @@ def best_bound(folder: Path) -> float:
     return torch.load(path, weights_only=True, mmap=True)["vae_lab"]["latest"]["val/bound"]
 
 
-def remember_best(folder: Path) -> None:
-    """Keeps best.ckpt, about to be replaced, under the name that `take_back_best` takes it back from."""
-    best, before = folder / "best.ckpt", folder / BEST_BEFORE
-    if best.is_file():
-        link = before.with_suffix(".tmp")
+def replace_by_link(file: Path, name: Path) -> None:
+    """Gives `file`, if there is one, a further name, which stays with its content when `file` is replaced."""
+    if file.is_file():
+        link = name.with_name(f".{name.name}.link")
         link.unlink(missing_ok=True)
-        os.link(best, link)
-        os.replace(link, before)
+        os.link(file, link)
+        os.replace(link, name)
 
 
 def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:
