@@ -123,6 +123,9 @@ MISTAKES = {
     "a misspelt value": ("data.binarization=dynamc", ["data.binarization", "dynamic"]),
     "a setting of no part": ("+model.depth=3", ["model.depth", "VAE"]),
     "a class that is not there": ("model._target_=nowhere.Net", ["model._target_", "nowhere"]),
+    "an empty run_dir": ("run_dir=", ["run_dir", "leave it out"]),
+    "a run_dir with other things": ("run_dir=/usr", ["run_dir=/usr", "new or empty folder", "bin"]),
+    "no run folder at all": ("output_root=null", ["output_root", "null"]),
     "a file that is not there": ("data=npz data.path=nope.npz", ["data.path", "nope.npz"]),
 }
 
@@ -213,9 +216,7 @@ def test_value_error_is_a_mistake_only_where_vae_lab_raised_it() -> None:
     assert not is_mistake(accident.value)
 
 
-def test_diverged_training_is_one_message_and_exit_code_1(
-    replace_train, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_diverged_training_is_one_message_and_exit_code_1(replace_train, capfd: pytest.CaptureFixture[str]) -> None:
     def command(cfg: DictConfig) -> Path:
         raise NonFiniteDensity("the loss is NaN at step 7: lower optimizer.lr")
 

@@ -44,16 +44,12 @@ def command_of(group: str) -> str:
     """The command whose defaults list holds the group."""
     outermost = group.split("/")[0]
     for command in COMMANDS:
-        if re.search(
-            rf"^  - (optional )?{outermost}:", (FOLDER / f"{command}.yaml").read_text(), re.MULTILINE
-        ):
+        if re.search(rf"^  - (optional )?{outermost}:", (FOLDER / f"{command}.yaml").read_text(), re.MULTILINE):
             return command
     raise AssertionError(f"no command uses the group {group!r}")
 
 
-@pytest.mark.parametrize(
-    "file", sorted(FOLDER.rglob("*.yaml")), ids=lambda f: f.relative_to(FOLDER).as_posix()
-)
+@pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.yaml")), ids=lambda f: f.relative_to(FOLDER).as_posix())
 def test_yaml_opens_with_what_it_is_and_its_command(file: Path) -> None:
     lines = list(opening_comment(file))
     assert headline(file).endswith((".", ":")), "the first lines say, in a sentence, what this is"

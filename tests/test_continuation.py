@@ -66,9 +66,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(copied_run, caplog):
     assert contents(copied_run) == before
 
 
-@pytest.mark.parametrize(
-    "setting", ["threads=2", "allow=[my_package]", "name=other", "output_root=elsewhere"]
-)
+@pytest.mark.parametrize("setting", ["threads=2", "allow=[my_package]", "name=other", "output_root=elsewhere"])
 def test_where_and_how_a_run_is_made_may_change(copied_run, setting):
     assert train_more(copied_run.path, setting).status == "finished"
 

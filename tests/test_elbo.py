@@ -110,9 +110,7 @@ def test_measuring_leaves_mode_and_random_state_alone(linear_gaussian):
 def test_standard_error_and_spread_of_the_measured_bound_are_right(make_linear_gaussian):
     oracle = make_linear_gaussian(exact_posterior=False)
     x = oracle.sample(300)
-    summaries = [
-        summarise(measure_bound(oracle.model, x, num_samples=8, seed=s), num_samples=8) for s in range(200)
-    ]
+    summaries = [summarise(measure_bound(oracle.model, x, num_samples=8, seed=s), num_samples=8) for s in range(200)]
     means = torch.tensor([summary["bound"] for summary in summaries], dtype=torch.float64)
     claimed = math.sqrt(sum(summary["bound_se"] ** 2 for summary in summaries) / len(summaries))
     # the variance of a sample variance of n normal draws is 2 / (n - 1)

@@ -11,9 +11,7 @@ from omegaconf import DictConfig
 from vae_lab.config_folders import package_configs
 from vae_lab.errors import ConfigError
 
-with (
-    warnings.catch_warnings()
-):  # beartype on the aliases of `typing` that OmegaConf's own classes are made of
+with warnings.catch_warnings():  # beartype on the aliases of `typing` that OmegaConf's own classes are made of
     warnings.simplefilter("ignore", BeartypeDecorHintPep585DeprecationWarning)
     from vae_lab.plot import PICTURES, plot
 

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-import yaml
 
 import vae_lab
 from vae_lab.errors import ConfigError, RunError, UntrustedTarget
@@ -58,6 +57,28 @@ def test_a_path_that_is_no_run_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(RunError, match=f"{path} is no run directory"):
             load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", "{", r"run\.json is no JSON"),
+        ("config.yaml", "x: [", r"config\.yaml is no YAML"),
+        ("config.yaml", "{}", r"config\.yaml is no frozen config"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(copied_run, name, content, message):
+    (copied_run.path / name).write_text(content)
+    with pytest.raises(RunError, match=message):
+        load_run(copied_run.path)
+
+
+def test_a_home_folder_is_expanded_and_no_name_is_refused(monkeypatch, copied_run):
+    monkeypatch.setenv("HOME", str(copied_run.path.parent))
+    assert RunDir.existing(f"~/{copied_run.path.name}").path == copied_run.path
+    for nothing in (None, ""):
+        with pytest.raises(RunError, match="run must name a run directory"):
+            RunDir.existing(nothing)
 
 
 def test_a_planned_run_has_no_checkpoint_yet(finished_run, tmp_path):
@@ -174,7 +195,7 @@ def test_a_config_that_names_code_is_refused_and_nothing_runs(copied_run, tmp_pa
         copied_run.path / "config.yaml"
     ).read_text() + f"x: !!python/object/apply:os.system ['touch {tmp_path}/ran']\n"
     (copied_run.path / "config.yaml").write_text(text)
-    with pytest.raises(yaml.YAMLError):
+    with pytest.raises(RunError, match="is no YAML"):
         load_run(copied_run.path)
     assert not (tmp_path / "ran").exists()
 

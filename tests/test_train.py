@@ -81,9 +81,7 @@ def test_ledger_is_the_bound_of_the_best_checkpoint_and_says_on_what(finished_ru
     ledger = finished_run.ledger("best")
     assert ledger["checkpoint"] == "best" and ledger["samples_evaluated"] == 1200
     assert (ledger["data"], ledger["scale"], ledger["binarization"]) == ("digits", "x/16", "none")
-    assert ledger["likelihood"] == "BernoulliLikelihood" and re.fullmatch(
-        "[0-9a-f]{12}", ledger["split_hash"]
-    )
+    assert ledger["likelihood"] == "BernoulliLikelihood" and re.fullmatch("[0-9a-f]{12}", ledger["split_hash"])
     run = load_run(finished_run.path)
     for split, count in {"train": 300, "val": 250, "test": 250}.items():
         sums = measure_bound(run.model, run.data.measured(split).images, num_samples=1, seed=0)
@@ -124,11 +122,18 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
         (["max_samples=49"], "max_samples must be >= .*50.*got 49"),
         (["trainer.max_epochs=null"], "max_samples and trainer.max_epochs are both null"),
         (["trainer.max_epochs=0"], r"trainer\.max_epochs must be an integer >= 1 or null, got 0"),
-        (["steps_per_execution=null"], "steps_per_execution must be a number > 0, got None"),
-        (["threads=0"], "threads must be a number > 0 or null, got 0"),
+        (["steps_per_execution=null"], "steps_per_execution must be a whole number > 0, got None"),
+        (["threads=0"], "threads must be a whole number > 0 or null, got 0"),
+        (["max_samples=nan"], "max_samples must be a number > 0 or null, got nan"),
+        (["max_samples=inf"], "max_samples must be a number > 0 or null, got inf"),
+        (["trainer.max_epochs=true"], r"trainer\.max_epochs must be an integer >= 1 or null, got True"),
+        (["optimizer.lr=fast"], r"optimizer\.lr must be a number >= 0, got 'fast'"),
+        (["optimizer.lr=-1"], r"optimizer\.lr must be a number >= 0, got -1"),
+        (["optimizer.lr=inf"], r"optimizer\.lr must be a number >= 0, got inf"),
         (["gradient_clip_norm=0"], "gradient_clip_norm must be a number > 0 or null, got 0"),
         (["seed=null"], "seed must be an integer"),
         (["seed=-1"], "seed must be an integer"),
+        (["seed=true"], "seed must be an integer"),
         (["parameter_prior=1"], "parameter_prior must be true or false, got 1"),
         (["trainer.precision=16-mixed"], "trainer.precision must be .* got '16-mixed'"),
         (["trainer.precision=64-true"], "trainer.precision must be .* got '64-true'"),
@@ -164,9 +169,7 @@ def test_zero_is_a_seed_and_null_switches_off(finished_run):
 
 def test_non_finite_density_fails_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
     explode = ("schedule=stages", "schedule.milestones=[5]", "schedule.gamma=1e30")
-    with pytest.raises(
-        NonFiniteDensity, match=r"at step 6 \(300 samples; not finite: .*optimizer\.lr"
-    ) as caught:
+    with pytest.raises(NonFiniteDensity, match=r"at step 6 \(300 samples; not finite: .*optimizer\.lr") as caught:
         train_tiny(tmp_path / "run", *explode, "trainer.max_epochs=4")
     from vae_lab.runs import RunDir
 

@@ -97,10 +97,7 @@ def weights(run: RunDir, name: str = "last") -> dict[str, torch.Tensor]:
 def scalars(run: RunDir) -> dict[str, list[tuple[int, float]]]:
     """Tag -> (step, value) of all event files together, without wall times."""
     events = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0}).Reload()
-    return {
-        tag: sorted((event.step, event.value) for event in events.Scalars(tag))
-        for tag in events.Tags()["scalars"]
-    }
+    return {tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in events.Tags()["scalars"]}
 
 
 def assert_same_training(run: RunDir, other: RunDir) -> None:

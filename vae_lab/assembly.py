@@ -1,6 +1,7 @@
 """From a config to the objects of a training, everything checked before anything is written."""
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -112,12 +113,18 @@ def check_settings(config: Mapping[str, Any]) -> None:
     """Checks the keys that belong to no part."""
     for key in ("steps_per_execution", "threads", "max_samples", "gradient_clip_norm"):
         value = config[key]
-        optional = key != "steps_per_execution"
-        number = isinstance(value, int if key in ("steps_per_execution", "threads") else int | float)
-        if not (value is None and optional) and (not number or isinstance(value, bool) or value <= 0):
-            raise ConfigError(f"{key} must be a number > 0{' or null' if optional else ''}, got {value!r}")
-    if not isinstance(config["seed"], int) or not 0 <= config["seed"] < 2**32:
-        raise ConfigError(f"seed must be an integer in [0, 2^32), got {config['seed']!r}")
+        whole, optional = key in ("steps_per_execution", "threads"), key != "steps_per_execution"
+        rule = f"a{' whole' if whole else ''} number > 0{' or null' if optional else ''}"
+        if value is None and optional:
+            continue
+        if not isinstance(value, int if whole else int | float) or value is True or not 0 < value < math.inf:
+            raise ConfigError(f"{key} must be {rule}, got {value!r}")
+    seed = config["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be an integer in [0, 2^32), got {seed!r}")
+    rate = config["optimizer"].get("lr", 0.0)
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate < math.inf:
+        raise ConfigError(f"optimizer.lr must be a number >= 0, got {rate!r}")
     if not isinstance(config["parameter_prior"], bool):
         raise ConfigError(f"parameter_prior must be true or false, got {config['parameter_prior']!r}")
     precision = config["trainer"]["precision"]
@@ -138,7 +145,8 @@ def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objectiv
             "a minibatch holds no datapoint twice"
         )
     epochs = config["trainer"]["max_epochs"]
-    if epochs is not None and (not isinstance(epochs, int) or epochs < 1):
+    is_count = isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 1
+    if epochs is not None and not is_count:
         raise ConfigError(f"trainer.max_epochs must be an integer >= 1 or null, got {epochs!r}")
     limits = [config["max_samples"], epochs * per_epoch if epochs is not None else None]
     budget = min((int(limit) for limit in limits if limit is not None), default=None)

@@ -42,7 +42,7 @@ def plot(cfg: DictConfig) -> Path:
         raise ConfigError(f"seed must be an integer >= 0, got {cfg.seed!r}")
     if not isinstance(cfg.dark_on_white, bool | None):
         raise ConfigError(f"dark_on_white must be true, false or null, got {cfg.dark_on_white!r}")
-    path = Path(cfg.run).expanduser()
+    path = RunDir.existing(cfg.run).path
     run = load_run(path, allow=list(cfg.allow), checkpoint=cfg.checkpoint, data_root=cfg.data_root)
     dark_on_white = dark_on_white_by_default(run) if cfg.dark_on_white is None else cfg.dark_on_white
     folder = RunDir(path).images

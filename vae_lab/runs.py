@@ -39,7 +39,7 @@ class RunDir:
     """One run directory: reading and writing its parts. Creating the object touches nothing."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.images = self.path / "images"
@@ -47,13 +47,15 @@ class RunDir:
         self.log = self.path / "log.txt"
 
     @classmethod
-    def existing(cls, path: str | Path) -> "RunDir":
+    def existing(cls, path: str | Path | None) -> "RunDir":
         """The run directory at `path`.
 
         Raises:
             RunError: there is none.
         """
-        run = cls(path)
+        if not path:
+            raise RunError(f"run must name a run directory, got {'null' if path is None else 'an empty text'}")
+        run = cls(str(path))
         if not run.exists():
             raise RunError(f"{path} is no run directory: it has no config.yaml and run.json")
         return run
@@ -62,10 +64,31 @@ class RunDir:
         """Whether a run was planned here."""
         return (self.path / "config.yaml").is_file() and (self.path / "run.json").is_file()
 
+    def require_free(self) -> None:
+        """Refuses a folder that holds other things, such as the folder of several runs; for a run not yet planned.
+
+        Raises:
+            RunError: something lies there that a kill during the planning does not leave behind.
+        """
+        names = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
+        foreign = [name for name in names if name != "config.yaml" and not name.startswith(".")]
+        if foreign:
+            raise RunError(
+                f"run_dir={self.path} must be a run directory, or a new or empty folder: it is none, and holds "
+                f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}"
+            )
+
     @property
     def config(self) -> dict[str, Any]:
         """The frozen config: plain values, nothing to resolve."""
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        path = self.path / "config.yaml"
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError) as error:
+            raise RunError(f"{path} is no YAML: {error}") from error
+        if not isinstance(config, dict) or not {"data", "model", "trainer"} <= config.keys():
+            raise RunError(f"{path} is no frozen config of a run: it lacks data, model or trainer")
+        return config
 
     @config.setter
     def config(self, config: Mapping[str, Any]) -> None:
@@ -74,7 +97,11 @@ class RunDir:
     @property
     def record(self) -> dict[str, Any]:
         """run.json: status, command, versions, counts, the error if it failed."""
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        path = self.path / "run.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{path} is no JSON: {error}") from error
 
     def update_record(self, **changes: Any) -> None:
         """Changes entries of run.json."""
@@ -289,16 +316,25 @@ def load_weights(model: VAE, file: Path) -> int:
     Raises:
         RunError: the file is corrupt, or holds more than tensors and plain values.
     """
-    try:
-        content = torch.load(file, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise RunError(
-            f"{file} must hold tensors and plain values, and is corrupt or holds something else, which could run "
-            f"code: refused ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-        ) from error
+    content = read_checkpoint(file)
     prefix = "model."
     names = {name: name.removeprefix(prefix) for name in content["state_dict"] if name.startswith(prefix)}
     if model.has_encoder and not any(name.startswith("encoder.") for name in names.values()):
         model.drop_encoder()
     model.load_state_dict({name: content["state_dict"][key] for key, name in names.items()})
     return content["vae_lab"]["samples"]
+
+
+def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint; with `mmap` tensors are read when they are used.
+
+    Raises:
+        RunError: the file is corrupt, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu", mmap=mmap)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise RunError(
+            f"{file} must hold tensors and plain values, and is corrupt or holds something else, which could run "
+            f"code: refused ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        ) from error

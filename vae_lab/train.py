@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -29,6 +28,7 @@ from vae_lab.runs import (
     load_weights,
     new_run_path,
     plan_run,
+    read_checkpoint,
     sweep_run_path,
 )
 
@@ -53,6 +53,7 @@ def train(cfg: DictConfig) -> Path:
     request = Request.of_this_command(requested)
     run = RunDir(run_path(request, requested, config))
     if not run.exists():
+        run.require_free()
         parts = assemble(config, run)
         plan_run(run.path, config, choices=request.choices, overrides=request.overrides)
         return execute(run, parts)
@@ -68,13 +69,19 @@ def train(cfg: DictConfig) -> Path:
 
 def run_path(request: Request, requested: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
     """Where the run goes: `run_dir`, else a new folder, or in a sweep the folder of this very point."""
-    root = Path(requested["output_root"])
+    if not isinstance(requested["output_root"], str):
+        raise ConfigError(f"output_root must name a folder, got {requested['output_root'] or 'null'}")
+    root = Path(requested["output_root"]).expanduser()
     name = requested["name"] or request.experiment or request.choices.get("data", "run")
     if request.is_sweep:
         if requested["run_dir"] is not None:
             raise ConfigError("run_dir must be null in a sweep, or all its jobs would share one folder: leave it out")
         return sweep_run_path(root, name, request.varied, config)
-    return Path(requested["run_dir"]) if requested["run_dir"] is not None else new_run_path(root, name)
+    if requested["run_dir"] is None:
+        return new_run_path(root, name)
+    if not requested["run_dir"]:
+        raise ConfigError("run_dir must name a folder, got an empty text: leave it out for a new one")
+    return Path(str(requested["run_dir"]))  # a name of digits arrives as a number
 
 
 def execute(run: RunDir, parts: Parts, config: Mapping[str, Any] | None = None) -> Path:
@@ -124,7 +131,7 @@ def fit(run: RunDir, parts: Parts) -> None:
     last = run.checkpoints / "last.ckpt"
     samples = 0
     if last.is_file():
-        samples = torch.load(last, weights_only=True, mmap=True)["vae_lab"]["samples"]
+        samples = read_checkpoint(last, mmap=True)["vae_lab"]["samples"]
 
     at_the_end = samples >= parts.lit.max_samples
 

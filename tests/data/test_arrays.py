@@ -198,9 +198,7 @@ def test_a_whole_part_can_be_one_minibatch(grey_part):
 
 def test_dynamic_binarisation_is_independent_of_ranks_and_anew_every_time(grey_part):
     alone = minibatches(grey_part, binarization="dynamic").block(0, 20)
-    shares = [
-        minibatches(grey_part, binarization="dynamic", rank=rank, num_ranks=2).block(0, 20) for rank in (0, 1)
-    ]
+    shares = [minibatches(grey_part, binarization="dynamic", rank=rank, num_ranks=2).block(0, 20) for rank in (0, 1)]
     assert torch.equal(torch.cat([share.x for share in shares], dim=1), alone.x)
     assert set(alone.x.unique().tolist()) == {0.0, 1.0}
     presented = torch.full((2, 103, 1, 2, 3), -1.0)

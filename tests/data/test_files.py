@@ -26,9 +26,7 @@ def test_a_download_is_verified_and_complete(tmp_path, url):
 
 def test_other_bytes_are_not_stored(tmp_path, url):
     path = tmp_path / "root" / "Set" / "file"
-    with pytest.raises(
-        FileNotFoundError, match=f"delivered other bytes, md5 {hashlib.md5(CONTENT).hexdigest()}"
-    ):
+    with pytest.raises(FileNotFoundError, match=f"delivered other bytes, md5 {hashlib.md5(CONTENT).hexdigest()}"):
         download(path, urls=[url], algorithm="md5", checksum="0" * 32)
     assert not path.parent.exists()
 

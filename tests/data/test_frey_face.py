@@ -117,9 +117,7 @@ def test_another_file_is_named_with_what_is_wrong(common, tmp_path, variables, m
 
 
 def test_impossible_keys_are_refused_before_loading(common):
-    with pytest.raises(
-        ValueError, match=r"data\.split must be one of random, blocked, got 'block'.*blocked\?"
-    ):
+    with pytest.raises(ValueError, match=r"data\.split must be one of random, blocked, got 'block'.*blocked\?"):
         frey_face("nowhere", common, split="block")
     with pytest.raises(ValueError, match=r"data\.validation_size must be an integer in 0 \.\.\. 1599"):
         frey_face("nowhere", common, validation_size=1600)

@@ -111,9 +111,7 @@ def test_an_idx_array_is_read_as_written(tmp_path):
 
 @pytest.mark.parametrize("size", [-1, 60_000])
 def test_impossible_validation_sizes_are_refused(common, size):
-    with pytest.raises(
-        ValueError, match=rf"data\.validation_size must be an integer in 0 \.\.\. 59999, got {size}"
-    ):
+    with pytest.raises(ValueError, match=rf"data\.validation_size must be an integer in 0 \.\.\. 59999, got {size}"):
         MNIST(root="nowhere", validation_size=size, **common)
 
 

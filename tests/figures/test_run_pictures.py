@@ -95,10 +95,7 @@ def test_pictures_keep_the_fixed_scale_and_invert_on_request(run):
 
 def test_manifold_ticks_stand_where_the_prior_has_them(run):
     axes = draw(manifold, run).axes[0]
-    ticks = {
-        label.get_text(): place
-        for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
-    }
+    ticks = {label.get_text(): place for label, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)}
     assert ticks["0.0"] == pytest.approx(80) and ticks["−1.0"] == pytest.approx(160 * 0.158655, rel=1e-4)
 
 

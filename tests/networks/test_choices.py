@@ -25,7 +25,5 @@ def test_width_below_one_is_refused(value):
 
 
 def test_list_with_a_width_below_one_is_refused():
-    with pytest.raises(
-        ValueError, match=r"model\.x must be a list of whole numbers >= 1, got \[5, 0\]: advice"
-    ):
+    with pytest.raises(ValueError, match=r"model\.x must be a list of whole numbers >= 1, got \[5, 0\]: advice"):
         check_widths("model.x", [5, 0], "advice")

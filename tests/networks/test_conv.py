@@ -39,9 +39,7 @@ def test_every_pixel_depends_on_the_latent_and_reaches_the_features():
 
 
 def test_too_many_halvings_are_refused():
-    message = (
-        r"model\.encoder\.channels must list between 1 and 3 convolutions for 28x8 images, got \[1, 1, 1, 1\]"
-    )
+    message = r"model\.encoder\.channels must list between 1 and 3 convolutions for 28x8 images, got \[1, 1, 1, 1\]"
     with pytest.raises(ValueError, match=message):
         ConvEncoder((1, 28, 8), channels=[1, 1, 1, 1], hidden=5, activation="relu")
 

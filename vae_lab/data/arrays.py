@@ -150,9 +150,7 @@ class Minibatches:
     blocks change it (the kind of device does).
     """
 
-    def __init__(
-        self, part: Part, *, batch_size: int, seed: int, binarization: str, rank: int = 0, num_ranks: int = 1
-    ):
+    def __init__(self, part: Part, *, batch_size: int, seed: int, binarization: str, rank: int = 0, num_ranks: int = 1):
         if batch_size > len(part):
             raise ValueError(
                 f"data.batch_size must be <= {len(part)}, got {batch_size}: "

@@ -16,8 +16,7 @@ def root_folder(root: str) -> Path:
     """The folder that the key `data.root` names, with `~` expanded."""
     if not root:
         raise ValueError(
-            "data.root must name a folder, got an empty text: set data.root "
-            "(or the environment variable VAE_LAB_DATA)"
+            "data.root must name a folder, got an empty text: set data.root (or the environment variable VAE_LAB_DATA)"
         )
     return Path(root).expanduser()
 
@@ -50,7 +49,7 @@ def download(path: Path, *, urls: Sequence[str], algorithm: str, checksum: str) 
     raise FileNotFoundError(
         f"data.root: {path} is missing and could not be downloaded from {' nor from '.join(failures)}: put "
         f"the file with {algorithm} {checksum} there by hand, or set data.root (or the environment variable "
-        f"VAE_LAB_DATA) to a folder that holds {'/'.join(path.parts[-3:])}"
+        f"VAE_LAB_DATA) to a folder that holds it at the same place below"
     )
 
 
@@ -61,13 +60,9 @@ def require_published(path: Path, content: bytes, sha256: str) -> None:
         raise unreadable(path, f"its content has SHA-256 {found}, the published one {sha256}")
 
 
-def unreadable(
-    path: Path, reason: object, *, advice: str = "delete it to have it downloaded again"
-) -> ValueError:
+def unreadable(path: Path, reason: object, *, advice: str = "delete it to have it downloaded again") -> ValueError:
     """The error for a file that is there, but is truncated, corrupt or not what its name says."""
-    return ValueError(
-        f"{path} is truncated, corrupt or of the wrong kind ({reason}): {advice}, or name another place"
-    )
+    return ValueError(f"{path} is truncated, corrupt or of the wrong kind ({reason}): {advice}, or name another place")
 
 
 def _store(path: Path, content: bytes) -> None:

@@ -25,15 +25,11 @@ class ImageFolder(ImageData):
 
     def __init__(self, *, path: str, size: list[int], channels: int, **common: Any):
         if not isinstance(size, list) or len(size) != 2:
-            raise ValueError(
-                f"data.size must be [height, width], got {size!r}: write, for example, data.size=[28,28]"
-            )
+            raise ValueError(f"data.size must be [height, width], got {size!r}: write, for example, data.size=[28,28]")
         for side in size:
             require_integer("each of data.size", side, minimum=1)
         if channels not in (1, 3):
-            raise ValueError(
-                f"data.channels must be 1 or 3, got {channels!r}: choose 1 for grey, 3 for colour"
-            )
+            raise ValueError(f"data.channels must be 1 or 3, got {channels!r}: choose 1 for grey, 3 for colour")
         self.path = Path(path).expanduser()
         self.name = self.path.resolve().name
         self.image_shape = (channels, size[0], size[1])
@@ -61,9 +57,7 @@ class ImageFolder(ImageData):
     @cached_property
     def _files(self) -> list[Path]:
         if not self.path.is_dir():
-            raise FileNotFoundError(
-                f"data.path: there is no folder {self.path}: make it, or name another data.path"
-            )
+            raise FileNotFoundError(f"data.path: there is no folder {self.path}: make it, or name another data.path")
         files = (file.relative_to(self.path) for file in self.path.rglob("*") if file.is_file())
         visible = (f for f in files if not any(part.startswith(".") for part in f.parts))
         return [self.path / f for f in sorted(visible) if f.suffix.lower() in IMG_EXTENSIONS]
@@ -87,8 +81,6 @@ def _read(path: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
         with Image.open(path) as picture:
             if picture.mode.startswith(("I", "F")):
                 raise ValueError(f"it has more than 8 bits a channel, mode {picture.mode}")
-            return np.asarray(
-                ImageOps.exif_transpose(picture).convert(mode).resize(size, Image.Resampling.BILINEAR)
-            )
+            return np.asarray(ImageOps.exif_transpose(picture).convert(mode).resize(size, Image.Resampling.BILINEAR))
     except DAMAGE as error:
         raise unreadable(path, error, advice="replace it by an 8-bit picture, or remove it") from error

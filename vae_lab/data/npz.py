@@ -34,8 +34,7 @@ class NPZ(ImageData):
         self.path = Path(path).expanduser()
         if self.path.suffix != ".npz":
             raise ValueError(
-                f"data.path must name an .npz file, got {path!r}: "
-                "write one by numpy.savez_compressed(path, x=images)"
+                f"data.path must name an .npz file, got {path!r}: write one by numpy.savez_compressed(path, x=images)"
             )
         self.name = self.path.stem
         super().__init__(**common)
@@ -85,9 +84,7 @@ class NPZ(ImageData):
             raise FileNotFoundError(f"data.path: there is no file {self.path}: write it, or name another one")
         try:
             with zipfile.ZipFile(self.path) as archive:
-                headers = {
-                    entry.removesuffix(".npy"): _header(archive, entry) for entry in archive.namelist()
-                }
+                headers = {entry.removesuffix(".npy"): _header(archive, entry) for entry in archive.namelist()}
         except DAMAGE as error:
             raise self._unreadable(error) from error
         for name in headers:
@@ -107,9 +104,7 @@ class NPZ(ImageData):
         if dtype != np.uint8 and dtype.kind != "f":
             raise self._refused(name, f"be uint8 or floating point in [0, 1], got {dtype}")
         if len(shape) not in (3, 4) or 0 in shape:
-            raise self._refused(
-                name, f"be [n, height, width] or [n, height, width, channel], got {list(shape)}"
-            )
+            raise self._refused(name, f"be [n, height, width] or [n, height, width, channel], got {list(shape)}")
         if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] > 4:
             raise self._refused(name, f"have channels last, got {list(shape)}; use x.transpose(0, 2, 3, 1)")
         if (shape[1:], dtype) != (x.shape[1:], x.dtype):
@@ -124,9 +119,7 @@ class NPZ(ImageData):
     def _require_unit_interval(self, name: str, images: np.ndarray) -> None:
         low, high = images.min(), images.max()
         if images.dtype != np.uint8 and not (low >= 0 and high <= 1):
-            raise self._refused(
-                name, f"lie in [0, 1], got values in [{low}, {high}]: rescale, or store uint8"
-            )
+            raise self._refused(name, f"lie in [0, 1], got values in [{low}, {high}]: rescale, or store uint8")
 
     def _refused(self, name: str, rule: str) -> ValueError:
         return ValueError(f"data.path: the array {name} in {self.path} must {rule}")

@@ -80,9 +80,7 @@ def scatter(axes: Axes, points: Float[Tensor, "num 2"], labels: Int[Tensor, " nu
         for i, name in enumerate(names):
             chosen = (labels == name).numpy()
             axes.scatter(x[chosen], y[chosen], color=colormaps["tab10"](i), label=str(name), **look)
-        axes.legend(
-            title="label", loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5, handletextpad=0.1
-        )
+        axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5, handletextpad=0.1)
     else:
         points_drawn = axes.scatter(x, y, c=labels.numpy(), cmap="turbo", **look)
         axes.figure.colorbar(points_drawn, ax=axes, label="label")

@@ -54,9 +54,7 @@ def _test_part(run: Run) -> Part:
 def kl_per_dimension(run: Run, x: Float[Tensor, "num channel height width"]) -> Float[Tensor, " latent"]:
     """Mean over x of KL(q(z_j|x) || p(z_j)), in nats, with the very weights that are drawn."""
     with torch.no_grad():
-        return torch.cat([kl_to_standard_normal(run.model.posterior(block)) for block in x.split(500)]).mean(
-            0
-        )
+        return torch.cat([kl_to_standard_normal(run.model.posterior(block)) for block in x.split(500)]).mean(0)
 
 
 def nats(value: float) -> str:

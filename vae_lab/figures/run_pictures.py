@@ -33,9 +33,7 @@ def bound_curve(run: Run, *, dark_on_white: bool, seed: int) -> Figure:
     """
     curves = {key: series(run, key) for key in LINES if series(run, key)[0]}
     if not curves:
-        raise CannotDrawError(
-            "the curve holds no bound: the run has no encoder, or stopped before an evaluation"
-        )
+        raise CannotDrawError("the curve holds no bound: the run has no encoder, or stopped before an evaluation")
     figure, axes = new_figure(5.0, 3.2, title_of(run, "Evidence lower bound"))
     for key, (samples, values) in curves.items():
         label, colour, line = LINES[key]
@@ -78,9 +76,7 @@ def samples(run: Run, *, dark_on_white: bool, seed: int) -> Figure:
 def manifold(run: Run, *, dark_on_white: bool, seed: int) -> Figure:
     """Decoder means over a 2-D latent space, equal prior mass per image and no gaps, as in figure 4."""
     if run.model.latent_dim != 2:
-        raise CannotDrawError(
-            f"a manifold needs model.latent_dim = 2, and this run has {run.model.latent_dim}"
-        )
+        raise CannotDrawError(f"a manifold needs model.latent_dim = 2, and this run has {run.model.latent_dim}")
     images = decode_manifold(run.decode, MANIFOLD_SIZE)
     grid = image_grid(images, columns=MANIFOLD_SIZE, dark_on_white=dark_on_white)
     figure, axes = figure_for_grid(grid, title_of(run, "Latent manifold"))

@@ -23,9 +23,7 @@ class ConvEncoder(nn.Module):
         activation: A name in `networks.choices.ACTIVATIONS`, used after every layer.
     """
 
-    def __init__(
-        self, image_shape: Sequence[int], *, channels: Sequence[int], hidden: int, activation: str
-    ) -> None:
+    def __init__(self, image_shape: Sequence[int], *, channels: Sequence[int], hidden: int, activation: str) -> None:
         make_activation = _checked("model.encoder", image_shape, channels, hidden, activation)
         super().__init__()
         layers: list[nn.Module] = []
@@ -83,9 +81,7 @@ class ConvDecoder(nn.Module):
 def _checked(
     key: str, image_shape: Sequence[int], channels: Sequence[int], hidden: int, activation: str
 ) -> type[nn.Module]:
-    check_widths(
-        f"{key}.channels", channels, "give one number of channels for every convolution, as in [32, 64]"
-    )
+    check_widths(f"{key}.channels", channels, "give one number of channels for every convolution, as in [32, 64]")
     check_width(f"{key}.hidden", hidden, "the dense layer needs at least one unit")
     most = int(math.log2(min(image_shape[1:])))
     if not 1 <= len(channels) <= most:

@@ -41,9 +41,7 @@ class MLPDecoder(nn.Module):
         activation: A name in `networks.choices.ACTIVATIONS`.
     """
 
-    def __init__(
-        self, latent_dim: int, image_shape: Sequence[int], *, hidden: Sequence[int], activation: str
-    ) -> None:
+    def __init__(self, latent_dim: int, image_shape: Sequence[int], *, hidden: Sequence[int], activation: str) -> None:
         make_activation = _checked("model.decoder", hidden, activation)
         super().__init__()
         self.image_shape = tuple(image_shape)
