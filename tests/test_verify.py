@@ -202,7 +202,7 @@ EXPECTED = {"test/bound": {"value": -104.1, "tolerance": 1.0}}
 
 
 def preset_run(path: Path, bound: float, **record: Any) -> Path:
-    config = {"seed": 0, "data": {}, "trainer": {}, "expected": EXPECTED}
+    config = {"seed": 0, "data": {}, "model": {}, "trainer": {}, "expected": EXPECTED}
     facts = {
         "choices": {"experiment": "mnist"},
         "overrides": ["experiment=mnist", "seed=3", "threads=2", "trainer.devices=1"],
@@ -240,7 +240,7 @@ def test_changed_preset_is_not_judged(record: dict[str, Any], message: str, tmp_
 
 
 def test_run_without_expectation_or_unfinished_is_refused(tmp_path: Path) -> None:
-    plan_run(tmp_path / "none", {"seed": 0, "data": {}, "trainer": {}})
+    plan_run(tmp_path / "none", {"seed": 0, "data": {}, "model": {}, "trainer": {}})
     with composed("verify", f"run={tmp_path / 'none'}") as cfg, pytest.raises(RunError, match="expected"):
         verify(cfg)
     path = preset_run(tmp_path / "run", -104.0)

@@ -26,7 +26,7 @@ class OneCurve(PaperFigure):
 
 
 def planned(path, **record):
-    config = {"seed": 0, "data": {}, "trainer": {}, "max_samples": 2000}
+    config = {"seed": 0, "data": {}, "model": {}, "trainer": {}, "max_samples": 2000}
     run = plan_run(path, config)
     run.update_record(**record)
     return run
