@@ -250,3 +250,9 @@ def test_mixed_precision_trains_float32_weights(tmp_path):
     assert rows[-1]["test/bound"] > rows[0]["test/bound"]
     assert {value.dtype for value in weights(run).values()} == {torch.float32}
     assert run.ledger("best")["test/bound"] == pytest.approx(rows[-1]["test/bound"], abs=1e-4)
+
+
+def test_a_whole_number_written_as_a_float_is_one_and_the_same_config(tmp_path):
+    run = train_tiny(tmp_path / "run", "max_samples=1e2", "steps_per_execution=4e0")
+    assert [run.config[key] for key in ("max_samples", "steps_per_execution")] == [100, 4]
+    assert isinstance(run.config["max_samples"], int)

@@ -26,6 +26,10 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks 
 warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated", module="pytorch_lightning")
 
 
+PARTS = ("data", "model", "likelihood", "objective", "optimizer", "schedule", "trainer", "evaluation", "checkpoint")
+"""The sections of a config without which nothing can be trained."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """The objects of a training."""
@@ -111,6 +115,8 @@ def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
 
 def check_settings(config: Mapping[str, Any]) -> None:
     """Checks the keys that belong to no part."""
+    if absent := [key for key in PARTS if key not in config]:
+        raise ConfigError(f"{', '.join(absent)} must not be taken away: a training needs each of {', '.join(PARTS)}")
     for key in ("steps_per_execution", "threads", "max_samples", "gradient_clip_norm"):
         value = config[key]
         whole, optional = key in ("steps_per_execution", "threads"), key != "steps_per_execution"

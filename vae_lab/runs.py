@@ -186,9 +186,16 @@ class RunDir:
 
 
 def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:
-    """Creates the run directory with its frozen config and status `planned`."""
+    """Creates the run directory with its frozen config and status `planned`.
+
+    Raises:
+        RunError: the folder cannot be made.
+    """
     run = RunDir(path)
-    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{run.path} cannot be made ({error.strerror}): name another output_root or run_dir") from error
     run.config = config
     run.update_record(status="planned", config_hash=config_hash(config), seed=config["seed"], **record)
     return run

@@ -49,7 +49,7 @@ def train(cfg: DictConfig) -> Path:
     if "VAE_LAB_RUN_DIR" in os.environ and int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
     requested: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
-    config = {key: value for key, value in requested.items() if key not in UNFROZEN}
+    config = {key: whole(value) for key, value in requested.items() if key not in UNFROZEN}
     request = Request.of_this_command(requested)
     run = RunDir(run_path(request, requested, config))
     if not run.exists():
@@ -65,6 +65,11 @@ def train(cfg: DictConfig) -> Path:
         return run.path
     parts = assemble(config, run)
     return execute(run, parts, config)
+
+
+def whole(value: Any) -> Any:
+    """A whole number that was written as 1e6, as an integer: one and the same setting has one config."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def run_path(request: Request, requested: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
