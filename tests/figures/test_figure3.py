@@ -27,8 +27,7 @@ def figure3(**changes):
         "snapshots": {scale: [100, 200] for scale in SCALES},
         "num_datapoints": dict.fromkeys(SCALES, 20),
         "paper_estimator": PosteriorDensity(num_samples=20, num_starts=20, burn_in=5, **hmc),
-        "check_with_encoder": ImportanceSampling(num_samples=50, samples_per_chunk=None),
-        "check_without_encoder": Quadrature(num_nodes=4),
+        "check_estimator": Quadrature(num_nodes=4),
         "seed": 0,
     }
     return Figure3(**(settings | changes))
@@ -77,7 +76,7 @@ def test_collect_estimates_every_snapshot_twice_and_once_only(tmp_path, short_ru
     pd.testing.assert_frame_equal(again, table)
     other = ImportanceSampling(num_samples=50, samples_per_chunk=10)
     with pytest.raises(AssertionError, match="estimated again"):
-        figure3(check_with_encoder=other).collect({"figure3_1000_aevb": run}, "quick")
+        figure3(check_estimator=other).collect({"figure3_1000_aevb": run}, "quick")
 
 
 def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeypatch):
@@ -165,7 +164,7 @@ def test_figure_without_a_run_is_drawn(tmp_path):
         ({"methods": {"vae": []}}, rf"figure\.methods must name some of {', '.join(METHODS)}, got \['vae'\]"),
         ({"max_samples": {"quick": 1}}, r"figure\.max_samples must have a value for each of quick"),
         (
-            {"check_without_encoder": ImportanceSampling(num_samples=5, samples_per_chunk=None)},
+            {"check_estimator": ImportanceSampling(num_samples=5, samples_per_chunk=None)},
             "must do without an encoder.* got posterior_density_20 and importance_sampling_5",
         ),
     ],

@@ -63,8 +63,7 @@ class Figure3(PaperFigure):
         snapshots: at each scale, the counts of training samples at which log p(x) is estimated.
         num_datapoints: at each scale, the first so many of train and test that it is estimated for.
         paper_estimator: the paper's.
-        check_with_encoder: what checks it, for a model with an encoder.
-        check_without_encoder: for one without.
+        check_estimator: what checks it.
         seed: of the estimates.
     """
 
@@ -81,8 +80,7 @@ class Figure3(PaperFigure):
         snapshots: dict[str, list[int]],
         num_datapoints: dict[str, int],
         paper_estimator: Estimator,
-        check_with_encoder: Estimator,
-        check_without_encoder: Estimator,
+        check_estimator: Estimator,
         seed: int,
     ) -> None:
         for key, names, known in (
@@ -98,16 +96,15 @@ class Figure3(PaperFigure):
             ("num_datapoints", num_datapoints),
         ):
             check_by_scale(f"figure.{key}", values)
-        if check_without_encoder.needs_encoder or paper_estimator.needs_encoder:
+        if check_estimator.needs_encoder or paper_estimator.needs_encoder:
             raise ValueError(
-                "figure.paper_estimator and figure.check_without_encoder must do without an encoder, which "
-                f"Monte Carlo EM does not have, got {paper_estimator.label} and {check_without_encoder.label}"
+                "figure.paper_estimator and figure.check_estimator must do without an encoder, which Monte Carlo EM "
+                f"does not have, got {paper_estimator.label} and {check_estimator.label}"
             )
         self.train_sizes, self.overrides = train_sizes, overrides
         self.methods, self.learning_rates = methods, learning_rates
         self.max_samples, self.snapshots, self.num_datapoints = max_samples, snapshots, num_datapoints
-        self.paper_estimator, self.seed = paper_estimator, seed
-        self.checks = {True: check_with_encoder, False: check_without_encoder}
+        self.estimators, self.seed = {"paper": paper_estimator, "check": check_estimator}, seed
 
     def curves(self, scale: str) -> list[Curve]:
         """Every method with every training set."""
@@ -140,7 +137,6 @@ class Figure3(PaperFigure):
         run = load_run(directory.path, checkpoint="last")
         files = {int(file.stem): file for file in (directory.checkpoints / "at").glob("*.ckpt")}
         files.setdefault(run.samples, directory.checkpoint_path("last"))
-        estimators = {"paper": self.paper_estimator, "check": self.checks[run.model.has_encoder]}
         rate = directory.config["optimizer"].get("lr")
         cache = Estimates(directory.path / ESTIMATES)
         return [
@@ -148,7 +144,7 @@ class Figure3(PaperFigure):
             | cache.get(run, files[samples], samples, split, num_datapoints, estimator, self.seed)
             for samples in sorted(files)
             for split in SPLITS
-            for role, estimator in estimators.items()
+            for role, estimator in self.estimators.items()
         ]
 
     @styled
