@@ -74,9 +74,74 @@ def test_the_table_shows_means_and_errors(run, capsys):
     assert "test/bound" in table and "s.e." in table and f"{run.ledger('best')[KEY]:.3f}" in table
 
 
+def table_rows(text: str) -> dict[str, list[str]]:
+    """Quantity -> cells of a printed table that is wide enough."""
+    rows = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in text.splitlines() if "│" in line]
+    return {name: cells for name, *cells in rows}
+
+
+def test_several_estimators_stand_side_by_side_in_one_table(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    evaluate_tiny(run, "num_datapoints=20", "estimators=[quadrature,importance_sampling]")
+    rows = table_rows(capsys.readouterr().out)
+    ledger, name = run.ledger("best"), "test[:20]/log_likelihood/"
+    labels = [key for key in rows if key.startswith(name)]
+    assert labels == [f"{name}quadrature_20", f"{name}importance_sampling_5"], "in the order asked for"
+    for key in labels:
+        numbers = [ledger[key], ledger[f"{key}_se"], ledger[f"{key}_sd"]]
+        assert rows[key] == [*(f"{number:.3f}" for number in numbers), "20"]
+    assert rows["test[:20]/bound"][0] == f"{ledger['test[:20]/bound']:.3f}"
+    assert rows["test[:20]/bound"][3] == "20"
+
+
+def test_the_table_shows_what_the_ledger_knew_of_the_same_datapoints(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    evaluate_tiny(run, "num_datapoints=20")
+    evaluate_tiny(run, "num_datapoints=10")
+    capsys.readouterr()
+    evaluate_tiny(run, "num_datapoints=20", "estimator.num_samples=7")
+    rows = table_rows(capsys.readouterr().out)
+    earlier, new = (f"test[:20]/log_likelihood/importance_sampling_{k}" for k in (5, 7))
+    assert [key for key in rows if "log_likelihood" in key] == [new, f"{earlier}*"]
+    assert rows[f"{earlier}*"][0] == f"{run.ledger('best')[earlier]:.3f}"
+
+
+def test_what_was_measured_before_an_interruption_is_in_the_ledger(run, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vae_lab.estimators.quadrature.Quadrature.estimate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_tiny(run, "num_datapoints=20", "estimators=[importance_sampling,quadrature]")
+    ledger = run.ledger("best")
+    assert {"test[:20]/bound", "test[:20]/log_likelihood/importance_sampling_5"} <= set(ledger)
+    assert not [key for key in ledger if "quadrature" in key]
+
+
+def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_is_measured(run, monkeypatch):
+    def measured(*_, **__):
+        raise AssertionError("measured")
+
+    def load_large(*args, **settings):
+        loaded = load_run(*args, **settings)
+        loaded.model.latent_dim = 20
+        return loaded
+
+    monkeypatch.setattr("vae_lab.evaluate.measure_bound", measured)
+    monkeypatch.setattr("vae_lab.evaluate.load_run", load_large)
+    with pytest.raises(ConfigError, match=r"model\.latent_dim must be <= 3 for estimator=quadrature, got 20"):
+        evaluate_tiny(run, "estimators=[importance_sampling,quadrature]")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (["estimators=[quadratur]"], r"estimators must name choices of estimator, got 'quadratur': did you mean"),
+        (["estimators=[]"], r"estimators must be null or a list of different names .* got \[\]"),
+        (["estimators=quadrature"], r"estimators must be null or a list .* got 'quadrature'"),
+        (["estimators=[quadrature,quadrature]"], r"estimators must be null or a list of different names"),
+        (["estimators=[quadrature]"], r"estimator\.num_samples must be for one of estimators=\[quadrature\]"),
+        (["estimator=[quadrature,importance_sampling]"], r"write estimators=\[quadrature,importance_sampling\]"),
         (["splits=[tset]"], r"splits must name parts of digits, got 'tset': did you mean 'test'"),
         (["splits=[]"], r"splits must be a list such as"),
         (["splits=test"], r"splits must be a list such as"),

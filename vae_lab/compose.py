@@ -1,7 +1,7 @@
 """Configs of other commands, composed from Python: the same folders as the running command's, or the package's own."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -11,10 +11,15 @@ from omegaconf import OmegaConf
 from vae_lab.config_folders import package_configs
 
 
+def group_choices(group: str) -> list[str]:
+    """The names in a config group."""
+    with _hydra():
+        return GlobalHydra.instance().config_loader().get_group_options(group)
+
+
 def compose_command(command: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """The resolved config of `vae-lab COMMAND OVERRIDES` and the choice of every group."""
-    running = GlobalHydra.instance().is_initialized()
-    with nullcontext() if running else initialize_config_dir(str(package_configs()), version_base="1.3"):
+    with _hydra():
         composed = compose(command, overrides=list(overrides), return_hydra_config=True)
     choices = {
         group: choice for group, choice in composed.hydra.runtime.choices.items() if not group.startswith("hydra")
@@ -22,3 +27,9 @@ def compose_command(command: str, overrides: Sequence[str]) -> tuple[dict[str, A
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     config: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # pyright: ignore[reportAssignmentType]
     return config, choices
+
+
+def _hydra() -> AbstractContextManager[object]:
+    """Hydra as the running command started it, or started for a moment."""
+    running = GlobalHydra.instance().is_initialized()
+    return nullcontext() if running else initialize_config_dir(str(package_configs()), version_base="1.3")

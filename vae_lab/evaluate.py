@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_lab import build
+from vae_lab.compose import compose_command, group_choices
+from vae_lab.continuation import Request
 from vae_lab.errors import ConfigError, NoEncoder, RunError, nearest
 from vae_lab.estimators.base import Estimator
 from vae_lab.marginal_likelihood import measure_log_likelihood, subset_name
@@ -19,6 +21,8 @@ from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs import Run, RunDir, ledger_facts, load_run
 
 log = logging.getLogger("vae_lab")
+
+CAPTION = "s.e.: Monte Carlo error, the data held fixed; s.d.: over the N datapoints; *: measured earlier"
 
 
 def evaluate(cfg: DictConfig) -> Path:
@@ -30,7 +34,7 @@ def evaluate(cfg: DictConfig) -> Path:
     """
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
     check_settings(settings)
-    estimator: Estimator = build.instantiate(settings["estimator"], "estimator")
+    estimators = make_estimators(settings, Request.of_this_command(settings))
     torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
     directory = RunDir.existing(settings["run"])
     if directory.is_locked():
@@ -41,24 +45,22 @@ def evaluate(cfg: DictConfig) -> Path:
         checkpoint=settings["checkpoint"],
         data_root=settings["data_root"],
     )
-    if estimator.needs_encoder and not run.model.has_encoder:
-        raise NoEncoder(
-            f"estimator must be one that needs no encoder for {run.path}, got {estimator.label}: the objective "
-            "trained none; use estimator=annealed_importance_sampling, posterior_density (latent_dim < 5) or "
-            "quadrature (latent_dim <= 3)"
-        )
+    for estimator in estimators:
+        require_fit(estimator, run)
     for split in settings["splits"]:
         if split not in run.data.parts:
             parts = run.data.parts
             raise ConfigError(f"splits must name parts of {run.data.name}, got {split!r}: {nearest(split, parts)}")
     run.model.to(choose_device(settings["device"]))
-    entries: dict[str, Any] = ledger_facts(run.data, run.config)
+    facts = {"checkpoint": run.checkpoint, "samples_evaluated": run.samples, **ledger_facts(run.data, run.config)}
+    measured: dict[str, Any] = {}
     for split in settings["splits"]:
-        entries |= measure_split(run, split, estimator, settings)
-    print_table(run, entries)
-    with directory.locked():
-        samples = {"checkpoint": run.checkpoint, "samples_evaluated": run.samples}
-        return directory.update_ledger(run.checkpoint, samples | entries)
+        for entries in measure_split(run, split, estimators, settings):
+            measured |= entries
+            with directory.locked():
+                directory.update_ledger(run.checkpoint, facts | entries)
+    print_table(run, measured, directory.ledger(run.checkpoint))
+    return directory.ledger_path(run.checkpoint)
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -74,6 +76,48 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"splits must be a list such as [test] or [val,test], got {settings['splits']!r}")
 
 
+def make_estimators(settings: Mapping[str, Any], request: Request) -> list[Estimator]:
+    """The one that `estimator` describes, or those that `estimators` names; `estimator` may set up one of these."""
+    names, chosen = settings["estimators"], request.choices.get("estimator")
+    if (typed := request.keys.get("estimator", "")).startswith("["):
+        raise ConfigError(f"estimator must be one choice, got {typed}: for several write estimators={typed}")
+    if names is None:
+        return [build.instantiate(settings["estimator"], "estimator")]
+    if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
+        raise ConfigError(
+            "estimators must be null or a list of different names such as [quadrature,importance_sampling], "
+            f"got {names!r}"
+        )
+    known = group_choices("estimator")
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"estimators must name choices of estimator, got {name!r}: {nearest(str(name), known)}")
+    given = [key for key in request.keys if key.split(".")[0] == "estimator"]
+    if given and chosen not in names:
+        raise ConfigError(
+            f"{', '.join(given)} must be for one of estimators=[{','.join(names)}], got {chosen}: "
+            f"name it there too, or leave {'them' if len(given) > 1 else 'it'} out"
+        )
+    configs = {name: compose_command("evaluate", [f"estimator={name}"])[0]["estimator"] for name in names}
+    if chosen in configs:
+        configs[chosen] = settings["estimator"]
+    return [build.instantiate(config, "estimator") for config in configs.values()]
+
+
+def require_fit(estimator: Estimator, run: Run) -> None:
+    """Refuses an estimator that cannot handle the run's model, before anything is measured."""
+    if estimator.needs_encoder and not run.model.has_encoder:
+        raise NoEncoder(
+            f"estimator must be one that needs no encoder for {run.path}, got {estimator.label}: the objective "
+            "trained none; use estimator=annealed_importance_sampling, posterior_density (latent_dim < 5) or "
+            "quadrature (latent_dim <= 3)"
+        )
+    try:
+        estimator.check(run.model)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def choose_device(name: str) -> torch.device:
     """The device of that name; `auto`: a GPU if there is one."""
     if name not in ("auto", "cpu", "cuda"):
@@ -83,31 +127,39 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def measure_split(run: Run, split: str, estimator: Estimator, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The ledger's entries of a split; those of its first n datapoints are named `split[:n]`."""
+def measure_split(
+    run: Run, split: str, estimators: Sequence[Estimator], settings: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The ledger's entries of a split, as they come; those of its first n datapoints are named `split[:n]`."""
     images = run.data.measured(split).images[: settings["num_datapoints"]]
     name = subset_name(split, len(images), len(run.data.parts[split]))
     num_samples, seed = settings["num_samples"], settings["seed"]
-    log.info("%s: %d datapoints, %s", name, len(images), estimator.label)
-    entries: dict[str, Any] = {}
     if run.model.has_encoder:
-        log.info("%s: bound with L = %d", name, num_samples)
+        log.info("%s: %d datapoints, bound with L = %d", name, len(images), num_samples)
         images = images.to(next(run.model.parameters()).device)
         sums = measure_bound(run.model, images, num_samples=num_samples, seed=seed)
         entries = {f"{name}/{key}": value for key, value in summarise(sums, num_samples=num_samples).items()}
-        entries[f"{name}/bound_num_samples"] = num_samples
-    return entries | measure_log_likelihood(run.model, images, name, estimator, seed=seed)
+        yield entries | {f"{name}/bound_num_samples": num_samples}
+    for estimator in estimators:
+        log.info("%s: %d datapoints, %s", name, len(images), estimator.label)
+        yield measure_log_likelihood(run.model, images, name, estimator, seed=seed)
 
 
-def print_table(run: Run, entries: Mapping[str, Any]) -> None:
-    """The measured values in nats per datapoint, with their Monte Carlo standard errors."""
-    table = Table(title=f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint")
-    for column in ("quantity", "mean", "s.e.", "s.d. over datapoints"):
-        table.add_column(column, justify="left" if column == "quantity" else "right", overflow="fold")
-    for key, value in entries.items():
-        if key.endswith(("/bound", "/reconstruction", "/kl")) or f"{key}_se" in entries:
-            extra = [entries.get(f"{key}{suffix}") for suffix in ("_se", "_sd")]
-            table.add_row(key, f"{value:.3f}", *(f"{number:.3f}" if number is not None else "" for number in extra))
-        elif key.endswith("/active_units"):
-            table.add_row(key, f"{value} of {run.model.latent_dim}", "", "")
+def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
+    """Nats per datapoint: what was measured and, for the same datapoints, the log p(x) that the ledger knew before."""
+    table = Table(title=f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint", caption=CAPTION)
+    table.add_column("quantity", overflow="fold")
+    for column in ("mean", "s.e.", "s.d.", "N"):
+        table.add_column(column, justify="right", no_wrap=True)
+    values = {**ledger, **measured}
+    for name in dict.fromkeys(key.partition("/")[0] for key in measured):
+        earlier = [key for key in ledger if key.startswith(f"{name}/log_likelihood/") and key not in measured]
+        for key in (*(key for key in measured if key.startswith(f"{name}/")), *earlier):
+            value, count = values[key], values.get(f"{key}_num_datapoints", values.get(f"{name}/num_datapoints"))
+            if key.endswith(("/bound", "/reconstruction", "/kl")) or f"{key}_se" in values:
+                numbers = [value, *(values.get(f"{key}{suffix}") for suffix in ("_se", "_sd"))]
+                cells = ["" if number is None else f"{number:.3f}" for number in numbers]
+                table.add_row(key + "*" * (key in earlier), *cells, str(count))
+            elif key.endswith("/active_units"):
+                table.add_row(key, f"{value} of {run.model.latent_dim}", "", "", str(count))
     Console().print(table)
