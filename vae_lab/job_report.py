@@ -4,15 +4,15 @@ import logging
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from vae_lab.jobs import Job, Outcome
-from vae_lab.runs import RunDir
+from vae_lab.run_directory import RunDir
+from vae_lab.terminal import duration, print_table
+
+__all__ = ["JobReport", "as_table", "duration", "print_table", "result_of"]
 
 log = logging.getLogger("vae_lab")
-
-FILE_WIDTH = 120
 
 
 class JobReport:
@@ -47,12 +47,6 @@ class JobReport:
         return max(0.0, scale * self.pending / self.num_parallel - (time.monotonic() - self.started))
 
 
-def print_table(table: Table) -> None:
-    """On stdout; as wide as the terminal, or wide enough to be read in a file."""
-    console = Console()
-    (console if console.is_terminal else Console(width=FILE_WIDTH)).print(table)
-
-
 def result_of(run: RunDir) -> str:
     """The main value of a run's ledger, in nats."""
     ledger = run.ledger(run.default_checkpoint)
@@ -72,13 +66,3 @@ def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
         took = duration(outcome.seconds) if outcome.status != "skipped" else ""
         table.add_row(outcome.job.name, outcome.status, took, told)
     return table
-
-
-def duration(seconds: float) -> str:
-    """For a reader: 42 s, 3:05 min, 2:10 h."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60}:{seconds % 60:02} min"
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02} h"
