@@ -146,12 +146,25 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
         (["data.batch_size=301"], r"data\.batch_size must be <= 300, got 301"),
         (["objective.kl_warmup_samples=10000"], r"objective\.kl_warmup_samples must be <= the budget"),
         (["model.latent_dim=0"], r"model\.latent_dim"),
+        (
+            ["evaluation=null"],
+            r"evaluation must describe a part by its keys, evaluation\._target_ among them, got None",
+        ),
+        (["callbacks=default", "callbacks.progress=5"], r"callbacks\.progress must describe a part .* got 5"),
+        (["~callbacks"], r"callbacks must not be taken away: .*callbacks=none"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_written(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         train_tiny(tmp_path / "run", *settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_callback_that_is_null_is_left_out(tmp_path):
+    own = ["callbacks=default", "callbacks.image_grid=null", "callbacks.progress=null"]
+    run = train_tiny(tmp_path / "run", "max_samples=100", *own)
+    assert run.status == "finished" and run.config["callbacks"] == {"progress": None, "image_grid": None}
+    assert not run.images.exists()
 
 
 def test_without_a_validation_bound_the_last_checkpoint_is_the_one_to_read(tmp_path):

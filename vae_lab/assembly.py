@@ -26,7 +26,10 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks 
 warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated", module="pytorch_lightning")
 
 
-PARTS = ("data", "model", "likelihood", "objective", "optimizer", "schedule", "trainer", "evaluation", "checkpoint")
+PARTS = (
+    *("data", "model", "likelihood", "objective", "optimizer", "schedule", "trainer"),
+    *("evaluation", "checkpoint", "early_stopping", "callbacks", "logger"),
+)
 """The sections of a config without which nothing can be trained."""
 
 
@@ -57,7 +60,11 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
     curve = build.instantiate(config["evaluation"], "evaluation", seed=config["seed"], curve=run.curve)
     early = build.instantiate(config["early_stopping"], "early_stopping", curve=run.curve)
     checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
-    others = [build.instantiate(part, f"callbacks.{name}") for name, part in config["callbacks"].items()]
+    others = [
+        build.instantiate(part, f"callbacks.{name}")
+        for name, part in config["callbacks"].items()
+        if part is not None  # callbacks.NAME=null leaves one out
+    ]
     max_samples = check_budget(config, data, objective)
     model.adapt(data.parts["train"].images)
     early.check(data.parts, curve.splits)
@@ -116,7 +123,10 @@ def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
 def check_settings(config: Mapping[str, Any]) -> None:
     """Checks the keys that belong to no part."""
     if absent := [key for key in PARTS if key not in config]:
-        raise ConfigError(f"{', '.join(absent)} must not be taken away: a training needs each of {', '.join(PARTS)}")
+        raise ConfigError(
+            f"{', '.join(absent)} must not be taken away: a training needs each of {', '.join(PARTS)}; "
+            "callbacks=none and logger=none leave those two empty"
+        )
     for key in ("steps_per_execution", "threads", "max_samples", "gradient_clip_norm"):
         value = config[key]
         whole, optional = key in ("steps_per_execution", "threads"), key != "steps_per_execution"

@@ -40,11 +40,11 @@ NUMBERS = BeartypeConf(is_pep484_tower=True)
 RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
-def instantiate(config: Mapping[str, Any], key: str, **given: Any) -> Any:
+def instantiate(config: Any, key: str, **given: Any) -> Any:
     """The object that `config` describes; `key` is where it stands in the whole config, for the messages.
 
     Args:
-        config: plain values with `_target_`s, resolved.
+        config: a mapping of plain values with `_target_`s, resolved.
         key: its path in the whole config.
         given: constructor arguments that come from the program instead of the config.
 
@@ -64,11 +64,13 @@ def instantiate(config: Mapping[str, Any], key: str, **given: Any) -> Any:
         raise cause from error
 
 
-def checked(config: Mapping[str, Any], key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """`config`, its keys and types, and those of every part in it, held against the constructors.
 
     A whole number written as a float, as in 1e6, becomes an integer where one is asked for.
     """
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{key} must describe a part by its keys, {key}._target_ among them, got {config!r}")
     if "_target_" not in config:
         raise ConfigError(f"{key} must name its class in {key}._target_, got the keys {sorted(config)}")
     target = locate(config["_target_"], key)
