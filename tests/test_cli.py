@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from vae_lab.cli import COMMANDS, main
 from vae_lab.data.files import root_folder
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity, nearest
 from vae_lab.explanations import CommandLine, is_mistake
+from vae_lab.plain_command import read_arguments
 from vae_lab.task import Task
 
 SECONDS_FOR_HELP = 1.0
@@ -79,9 +81,12 @@ def test_help_of_a_command_shows_every_choice_and_those_of_a_folder_of_ones_own(
     assert max(map(len, out.splitlines())) <= 110
 
 
-def test_examples_of_the_help_compose(capsys: pytest.CaptureFixture[str]) -> None:
+def test_examples_of_the_help_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     for name, command in COMMANDS.items():
-        assert main([name, *command.example.split(), "--cfg", "job", "--resolve"]) == 0
+        if command.plain:
+            read_arguments(name, command.example.split(), import_module(f"vae_lab.{command.plain}").KEYS)
+        else:
+            assert main([name, *command.example.split(), "--cfg", "job", "--resolve"]) == 0
 
 
 def test_config_is_printed_resolved_and_overrides_may_stand_between_flags(

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "vae_lab"
 FLOORS = (
     # 0: what anybody may use, then the parts that know nothing of a VAE
     "errors randomness atomic marks config_folders provenance terminal",
+    "plain_command",
     "distributions hmc optimizers schedules networks.choices data.arrays data.files curve events figures.grids",
     "run_directory",
     "networks.initialization networks.mlp networks.conv",
@@ -53,7 +54,8 @@ FIRST_ALLOWED = {"pytorch_lightning": "lit_module", "hydra": "build", "matplotli
 """Frameworks and the lowest floor that may know them."""
 
 NEVER = {
-    "torch": "errors atomic terminal run_directory config_folders command_help explanations task cli __main__",
+    "torch": "errors atomic terminal plain_command run_directory config_folders command_help explanations task cli "
+    "__main__",
     "pytorch_lightning": "command_help explanations task cli __main__",
 }
 """What must not be imported where `vae-lab --help` would have to wait for it."""

@@ -1,19 +1,20 @@
 """`vae-lab COMMAND overrides...`: finds the command, lets Hydra compose its config, reports what came of it.
 
-Only dispatch happens here; PyTorch is imported when a command runs.
+Only dispatch happens here; PyTorch is imported when a command runs. Plain commands have no config: they only read.
 """
 
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import NoReturn
 
-from vae_lab.command_help import Command, command_help, overview
+from vae_lab.command_help import Command, command_help, overview, plain_help
 from vae_lab.config_folders import package_configs
 from vae_lab.errors import ConfigError, nearest
+from vae_lab.plain_command import read_arguments
 
 COMMANDS = {
     "train": Command("train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"),
@@ -23,7 +24,11 @@ COMMANDS = {
     "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
     "verify": Command("hold a reproduction against the published values, or a run against its preset", "scale=quick"),
 }
-"""A command is the function of that name in the module of that name: from a config to the path it wrote."""
+"""A command is the function of that name in the module of that name: from a config to the path it wrote.
+
+A plain command is the function of that name in the module that its entry names: from arguments to the path it wrote, or
+None.
+"""
 
 MISTAKE, INTERRUPTED = 2, 130
 
@@ -42,13 +47,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vae-lab: there is no command {name!r}: {nearest(name, COMMANDS)}", file=sys.stderr)
         return MISTAKE
     try:
-        return run_command(name, rest)
+        return run_plain_command(name, rest) if COMMANDS[name].plain else run_command(name, rest)
     except ConfigError as error:
         print(f"vae-lab {name}: {error}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt as interrupt:
         print(f"vae-lab {name}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
+
+
+def run_plain_command(name: str, arguments: Sequence[str]) -> int:
+    """Runs a plain command, and prints the path that it wrote, if any; returns the exit code."""
+    module = import_module(f"vae_lab.{COMMANDS[name].plain}")
+    if {"-h", "--help"} & set(arguments):
+        print(plain_help(name, COMMANDS[name], module.KEYS))
+        return 0
+    try:
+        artefact = getattr(module, name)(read_arguments(name, arguments, module.KEYS))
+        if artefact is not None:
+            print(artefact)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # the reader of our output, as in `| head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own last flush would complain
+        return 0
+    except Exception as error:  # the boundary of a command: reported
+        from vae_lab.explanations import CommandLine
+        from vae_lab.task import FULL_ERROR, Task
+
+        line = CommandLine(name, name, [], list(arguments))
+        return Task(line, Path(), os.environ.get(FULL_ERROR)).report_error(error)
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:

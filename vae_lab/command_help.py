@@ -1,13 +1,14 @@
 """What `vae-lab --help` and `vae-lab COMMAND --help` print, read from the YAML files themselves."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from vae_lab.config_folders import choices, headline
+from vae_lab.plain_command import Key
 
 WIDTH = 110
 
@@ -29,6 +30,8 @@ class Command(NamedTuple):
 
     summary: str
     example: str
+    plain: str = ""
+    """Of a plain command: the module with its function and its `KEYS`. Empty: a Hydra app, its module has its name."""
 
 
 def overview(commands: dict[str, Command]) -> str:
@@ -55,6 +58,20 @@ def command_help(name: str, command: Command, folders: Sequence[Path]) -> str:
     for flag, meaning in FLAGS.items():
         lines += _entry(f"  {flag}", meaning, max(map(len, FLAGS)) + 4)
     lines += ["", f"Every single key with its value: vae-lab {name} --cfg job"]
+    return "\n".join(lines)
+
+
+def plain_help(name: str, command: Command, keys: Mapping[str, Key]) -> str:
+    """The help of a plain command: its keys with their defaults and choices."""
+    lines = [f"vae-lab {name}: {command.summary}", "", f"  vae-lab {name} {command.example}", ""]
+    titles = {key: f"  {key}={'|'.join(about.choices) or about.default}" for key, about in keys.items()}
+    for key, about in keys.items():
+        default = f" (default: {about.default})" if about.choices and about.default else ""
+        lines += _entry(titles[key], about.meaning + default, max(map(len, titles.values())) + 2)
+    several = [key for key, about in keys.items() if about.is_list]
+    if several:
+        first = several[0]
+        lines += ["", f"Several values: {first}=a,b or {first}=a {first}=b; so for {', '.join(several)}."]
     return "\n".join(lines)
 
 
