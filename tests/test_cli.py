@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from vae_lab import train
+from vae_lab import evaluate, train
 from vae_lab.cli import COMMANDS, main
 from vae_lab.data.files import root_folder
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity, nearest
@@ -33,8 +33,13 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def replace_train(monkeypatch: pytest.MonkeyPatch):
-    """Puts another function in the place of the command `train`."""
-    return lambda function: monkeypatch.setattr(train, "train", function)
+    """Puts another function in the place of the commands `train` and `evaluate`."""
+
+    def replace(function):
+        monkeypatch.setattr(train, "train", function)
+        monkeypatch.setattr(evaluate, "evaluate", function)
+
+    return replace
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -244,9 +249,9 @@ def test_interruption_stops_everything_with_exit_code_130(
         raise stop
 
     replace_train(command)
-    assert main(["train", *sweep]) == 130
+    assert main(["evaluate", "run=r", *sweep]) == 130
     err = capfd.readouterr().err
-    assert err.splitlines()[-1] == f"vae-lab train: {str(stop) or 'interrupted'}"
+    assert err.splitlines()[-1] == f"vae-lab evaluate: {str(stop) or 'interrupted'}"
     assert "Traceback" not in err and len(calls) == 1
 
 
@@ -268,7 +273,7 @@ def test_failing_job_of_a_sweep_leaves_the_others_running(
         return Path(f"outputs/run{cfg.seed}")
 
     replace_train(command)
-    assert main(["train", "-m", "seed=0,1,2"]) == code
+    assert main(["evaluate", "run=r", "-m", "seed=0,1,2"]) == code
     captured = capfd.readouterr()
     good = [seed for seed in range(3) if seed >= len(errors) or errors[seed] is None]
     assert captured.out.splitlines() == [f"outputs/run{seed}" for seed in good]
@@ -328,13 +333,3 @@ def test_users_own_network_is_found_in_the_working_folder_and_its_config_in_a_fo
     assert "my_networks.MyEncoder" in config and "latent_dim: 3" in config
     known = {"my_networks.py", "my_configs", "__pycache__", "outputs"}
     assert {path.name for path in work_folder.iterdir()} <= known
-
-
-@pytest.mark.slow
-def test_joblib_launcher_runs_jobs_and_counts_the_failed_ones(work_folder: Path) -> None:
-    sweep = "train -m hydra/launcher=joblib hydra.launcher.n_jobs=2 smoke=on threads=1 model.latent_dim=2,0"
-    result = python("-m", "vae_lab", *sweep.split())
-    assert result.returncode == 2, result.stderr
-    assert "1 of 2 jobs failed" in result.stderr
-    assert len(result.stdout.splitlines()) == 1
-    assert (work_folder / result.stdout.strip() / "metrics.json").is_file()

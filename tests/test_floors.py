@@ -24,7 +24,7 @@ FLOORS = (
     # 3
     "objectives.base estimators.base",
     "objectives.* estimators.*",
-    "marginal_likelihood",
+    "marginal_likelihood predictive_bound",
     # 4
     "lit_module",
     "callbacks.*",
@@ -34,7 +34,7 @@ FLOORS = (
     "continuation assembly",
     "compose jobs",
     # 6
-    "figures.base figures.canvas figures.run_facts figures.published",
+    "figures.base figures.canvas figures.estimates figures.run_facts figures.published",
     "figures.animation figures.decoded figures.posterior_pictures figures.run_pictures figures.section5",
     "figures.*",
     "train evaluate plot figure",
@@ -44,6 +44,8 @@ FLOORS = (
     "reproduce",
     # 7
     "command_help explanations",
+    "search sweep_job",
+    "sweep",
     "task",
     "cli",
     "__main__",

@@ -264,7 +264,7 @@ def test_killed_training_is_resumed_as_if_nothing_had_happened(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Path) -> None:
-    """The orphan goes on; the second engine waits for it instead of writing beside it."""
+    """The orphan ends after a checkpoint; the second engine waits for that, and goes on."""
     job = plan_tiny(tmp_path / "job", "max_samples=60000", "trainer.max_epochs=null")
     engine = (
         "import sys; from vae_lab.jobs import Job, run_jobs; from vae_lab.runs import RunDir; "
@@ -279,7 +279,7 @@ def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Pa
     second = subprocess.run(
         [sys.executable, "-c", engine, str(job.run.path)], capture_output=True, text=True, timeout=120, check=True
     )
-    assert "['skipped']" in second.stdout and RunDir(job.run.path).status == "finished"
+    assert "['resumed']" in second.stdout and RunDir(job.run.path).status == "finished"
 
 
 @pytest.mark.slow

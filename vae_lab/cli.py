@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import NoReturn
@@ -85,7 +86,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     from hydra._internal.utils import _run_hydra, get_args_parser
 
     from vae_lab.explanations import CommandLine
-    from vae_lab.task import FULL_ERROR, Task, environment, exit_code
+    from vae_lab.task import FULL_ERROR, Task, environment, exit_code, planned_sweeps
 
     parser = get_args_parser()
     parser.error = _refuse_flags
@@ -103,8 +104,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         task = Task(line, Path(reports), os.environ.get(FULL_ERROR))
         version.setbase("1.3")
         try:
-            with environment(FULL_ERROR, "1"):  # Hydra is to raise, instead of printing and leaving
+            # Hydra is to raise, instead of printing and leaving
+            with environment(FULL_ERROR, "1"), planned_sweeps(line) if name == "train" else nullcontext():
                 _run_hydra(flags, parser, task, str(folders[-1]), name)
+        except ConfigError as error:
+            return task.report_error(error)
         except ValueError as error:  # Hydra's own, about the command line: jobs report theirs themselves
             mistake = ConfigError(f"{error} (given: {' '.join(arguments)})")
             return task.report_error(mistake.with_traceback(error.__traceback__))

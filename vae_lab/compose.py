@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.config_folders import package_configs
 
@@ -20,7 +20,11 @@ def group_choices(group: str) -> list[str]:
 def compose_command(command: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """The resolved config of `vae-lab COMMAND OVERRIDES` and the choice of every group."""
     with _hydra():
-        composed = compose(command, overrides=list(overrides), return_hydra_config=True)
+        return own_config(compose(command, overrides=list(overrides), return_hydra_config=True))
+
+
+def own_config(composed: DictConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    """The resolved config without Hydra's own part, and the choice of every group."""
     choices = {
         group: choice for group, choice in composed.hydra.runtime.choices.items() if not group.startswith("hydra")
     }

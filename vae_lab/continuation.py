@@ -11,7 +11,7 @@ from vae_lab.runs import RunDir
 BUDGET = ("max_samples", "trainer.max_epochs")
 CHANGEABLE = ("threads", "data.root")
 """Keys that do not change what the run computes."""
-FREE = ("run_dir", "allow", "name", "output_root", "threads")
+FREE = ("run_dir", "allow", "name", "output_root", "threads", "sweep")
 """Keys that say where and how a run is made, not what it is."""
 
 
@@ -23,13 +23,11 @@ class Request:
     """`key=value` and `group=choice`, as typed."""
     choices: dict[str, str] = field(default_factory=dict)
     """Every group's choice."""
-    is_sweep: bool = False
 
     @classmethod
     def of_this_command(cls, requested: Mapping[str, Any]) -> "Request":
         """The request that Hydra is serving; an empty one where it is not Hydra that called."""
         from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
         from omegaconf import OmegaConf
 
         if not HydraConfig.initialized():
@@ -37,7 +35,7 @@ class Request:
         hydra = HydraConfig.get()
         choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra")}
         overrides = OmegaConf.to_container(hydra.overrides.task)  # as typed: one may hold a ${reference}
-        return cls(cast(list[str], overrides), choices, hydra.mode == RunMode.MULTIRUN)
+        return cls(cast(list[str], overrides), choices)
 
     @property
     def experiment(self) -> str | None:
@@ -49,11 +47,6 @@ class Request:
         """The overridden keys and groups, without the signs of Hydra's grammar."""
         pairs = (override.partition("=") for override in self.overrides)
         return {key.lstrip("+~").partition("@")[0]: value for key, _, value in pairs}
-
-    @property
-    def varied(self) -> list[str]:
-        """The overrides that name a sweep's folder."""
-        return [f"{key}-{value}" for key, value in self.keys.items() if key not in FREE]
 
 
 def budget_of(config: Mapping[str, Any]) -> tuple[Any, Any]:

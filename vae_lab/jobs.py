@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from vae_lab import build
+from vae_lab.callbacks.stop_on_signal import PARENT
 from vae_lab.continuation import BUDGET, CHANGEABLE, is_larger, set_value_at, value_at
 from vae_lab.errors import NonFiniteDensity, RunError
 from vae_lab.runs import RunDir, config_hash, plan_run
@@ -235,7 +236,8 @@ def device_environment(slot: int) -> dict[str, str]:
 class Children:
     """The child processes that run now, and the wish to stop them.
 
-    Each has a session of its own, so that a Ctrl-C of the terminal reaches it once, through `stop`.
+    Each has a session of its own, so that a Ctrl-C of the terminal reaches it once, through `stop`. A child that
+    trains ends by itself, after a checkpoint, where this process is killed.
     """
 
     def __init__(self) -> None:
@@ -254,7 +256,7 @@ class Children:
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **environment},
+                    env={**os.environ, **environment, PARENT: str(os.getpid())},
                     start_new_session=True,
                 )
                 self.running.add(process)

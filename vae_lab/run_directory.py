@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -195,12 +195,6 @@ def new_run_path(root: Path, name: str) -> Path:
     """<root>/<name>/<date_time>-<4 hex>: never one that exists."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return root / safe_name(name) / f"{stamp}-{secrets.token_hex(2)}"
-
-
-def sweep_run_path(root: Path, name: str, overrides: Collection[str], config: Mapping[str, Any]) -> Path:
-    """<root>/sweeps/<name>/<what was asked for>-<6 hex of the config's hash>: the same point, the same folder."""
-    varied = safe_name("_".join(override.split(".")[-1] for override in overrides))[:80]
-    return root / "sweeps" / safe_name(name) / f"{varied or 'run'}-{config_hash(config)}"
 
 
 def safe_name(name: str) -> str:

@@ -17,20 +17,21 @@ from vae_lab.data.arrays import ImageData
 from vae_lab.errors import RunError
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
-from vae_lab.run_directory import RunDir, config_hash, new_run_path, plan_run, safe_name, sweep_run_path
+from vae_lab.objectives.base import Objective
+from vae_lab.run_directory import RunDir, config_hash, new_run_path, plan_run, safe_name
 
 __all__ = [
     "Run",
     "RunDir",
     "config_hash",
     "ledger_facts",
+    "load_objective",
     "load_run",
     "load_weights",
     "new_run_path",
     "plan_run",
     "read_checkpoint",
     "safe_name",
-    "sweep_run_path",
 ]
 
 
@@ -130,12 +131,29 @@ def load_weights(model: VAE, file: Path) -> int:
         RunError: the file is corrupt, or holds more than tensors and plain values.
     """
     content = read_checkpoint(file)
-    prefix = "model."
-    names = {name: name.removeprefix(prefix) for name in content["state_dict"] if name.startswith(prefix)}
-    if model.has_encoder and not any(name.startswith("encoder.") for name in names.values()):
+    state = state_of("model", content)
+    if model.has_encoder and not any(name.startswith("encoder.") for name in state):
         model.drop_encoder()
-    model.load_state_dict({name: content["state_dict"][key] for key, name in names.items()})
+    model.load_state_dict(state)
     return content["vae_lab"]["samples"]
+
+
+def load_objective(run: Run, file: Path) -> Objective:
+    """The objective that trained a loaded run, with what it had learned by a checkpoint; the model stays as it is.
+
+    Raises:
+        RunError: the file is corrupt, or holds more than tensors and plain values.
+    """
+    objective: Objective = build.instantiate(run.config["objective"], "objective")
+    objective.prepare(run.model, len(run.data.parts["train"]))
+    objective.load_state_dict(state_of("objective", read_checkpoint(file)))
+    return objective.eval()
+
+
+def state_of(part: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of `model` or `objective` in a checkpoint's content, by the part's own names."""
+    prefix = f"{part}."
+    return {key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)}
 
 
 def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from vae_lab.assembly import Parts, assemble
 from vae_lab.atomic import write_json
@@ -32,6 +33,15 @@ class Speed:
     """Seconds for a training sample evaluated."""
     per_evaluation: float
     """Seconds for an evaluation of the bound."""
+    samples_per_epoch: int
+    checkpoint_bytes: int
+    """Of weights and the optimiser's state."""
+
+    def budget(self, config: Mapping[str, Any]) -> int:
+        """The samples of a training with this config."""
+        epochs = config["trainer"]["max_epochs"]
+        limits = [config["max_samples"], None if epochs is None else epochs * self.samples_per_epoch]
+        return int(min(limit for limit in limits if limit is not None))
 
     def seconds(self, samples: int, evaluations: int) -> float:
         """The time of a training, without the start of its process."""
@@ -82,7 +92,16 @@ def measure_speed(config: Mapping[str, Any], seconds: float) -> Speed:
             parts.trainer.fit(parts.lit)
         if parts.lit.interrupted and not stopwatch.is_done:
             raise Interrupted("stopped while the speed was measured: nothing is lost")
-    return Speed(stopwatch.seconds / max(1, stopwatch.samples), stopwatch.evaluation)
+    optimizers = parts.trainer.optimizers
+    states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+    tensors = [*parts.lit.state_dict().values(), *(value for value in states if isinstance(value, torch.Tensor))]
+    num_train = len(parts.data.parts["train"])
+    return Speed(
+        stopwatch.seconds / max(1, stopwatch.samples),
+        stopwatch.evaluation,
+        num_train - num_train % parts.data.batch_size,
+        sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+    )
 
 
 def count_evaluations(config: Mapping[str, Any], samples: int) -> int:

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError, Interrupted
@@ -102,6 +104,32 @@ def environment(name: str, value: str | None) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
+
+
+@contextmanager
+def planned_sweeps(line: CommandLine) -> Iterator[None]:
+    """While the block runs, Hydra leaves trainings with many configs to vae_lab.sweep."""
+    original = Hydra.multirun
+
+    def multirun(
+        self: Hydra,
+        config_name: str | None,
+        task_function: TaskFunction,
+        overrides: list[str],
+        with_log_configuration: bool = True,
+    ) -> None:
+        from vae_lab.sweep import run_sweep
+
+        try:
+            print(run_sweep(self, line, overrides), flush=True)
+        except Interrupted as interrupt:
+            raise KeyboardInterrupt(str(interrupt)) from interrupt
+
+    Hydra.multirun = multirun
+    try:
+        yield
+    finally:
+        Hydra.multirun = original
 
 
 def _is_first_process() -> bool:

@@ -29,12 +29,11 @@ from vae_lab.runs import (
     new_run_path,
     plan_run,
     read_checkpoint,
-    sweep_run_path,
 )
 
 log = logging.getLogger("vae_lab")
 
-UNFROZEN = ("run_dir", "allow", "name", "output_root")
+UNFROZEN = ("run_dir", "allow", "name", "output_root", "sweep")
 """Keys that say where a run goes, not what it is."""
 
 
@@ -49,9 +48,9 @@ def train(cfg: DictConfig) -> Path:
     if "VAE_LAB_RUN_DIR" in os.environ and int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
     requested: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
-    config = {key: whole(value) for key, value in requested.items() if key not in UNFROZEN}
+    config = frozen_config(requested)
     request = Request.of_this_command(requested)
-    run = RunDir(run_path(request, requested, config))
+    run = RunDir(run_path(request, requested))
     if not run.exists():
         run.require_free()
         parts = assemble(config, run)
@@ -67,21 +66,22 @@ def train(cfg: DictConfig) -> Path:
     return execute(run, parts, config)
 
 
+def frozen_config(requested: Mapping[str, Any]) -> dict[str, Any]:
+    """What a composed config says about a run, without where and how it is made."""
+    return {key: whole(value) for key, value in requested.items() if key not in UNFROZEN}
+
+
 def whole(value: Any) -> Any:
     """A whole number that was written as 1e6, as an integer: one and the same setting has one config."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def run_path(request: Request, requested: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
-    """Where the run goes: `run_dir`, else a new folder, or in a sweep the folder of this very point."""
+def run_path(request: Request, requested: Mapping[str, Any]) -> Path:
+    """Where the run goes: `run_dir`, else a new folder."""
     if not isinstance(requested["output_root"], str):
         raise ConfigError(f"output_root must name a folder, got {requested['output_root'] or 'null'}")
     root = Path(requested["output_root"]).expanduser()
     name = requested["name"] or request.experiment or request.choices.get("data", "run")
-    if request.is_sweep:
-        if requested["run_dir"] is not None:
-            raise ConfigError("run_dir must be null in a sweep, or all its jobs would share one folder: leave it out")
-        return sweep_run_path(root, name, request.varied, config)
     if requested["run_dir"] is None:
         return new_run_path(root, name)
     if not requested["run_dir"]:

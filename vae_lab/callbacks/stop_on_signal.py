@@ -1,5 +1,6 @@
-"""Ctrl-C and a cluster's SIGTERM end the training at the next block, after a checkpoint."""
+"""Ctrl-C, a cluster's SIGTERM and the death of the sweep that started it end a training after a checkpoint."""
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 
 from vae_lab.lit_module import LitVAE
+
+PARENT = "VAE_LAB_PARENT"
+"""Environment variable: the process without which this training is to stop."""
 
 
 class StopOnSignal(pl.Callback):
@@ -29,7 +33,8 @@ class StopOnSignal(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Stops all ranks at the same block."""
-        if trainer.strategy.reduce_boolean_decision(self.received, all=False):
+        orphaned = trainer.is_global_zero and os.environ.get(PARENT, str(os.getppid())) != str(os.getppid())
+        if trainer.strategy.reduce_boolean_decision(self.received or orphaned, all=False):
             pl_module.interrupted = pl_module.samples < pl_module.max_samples
             trainer.should_stop = True
 

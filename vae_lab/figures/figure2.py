@@ -78,7 +78,7 @@ class Figure2(PaperFigure):
                             "method": method,
                             "label": label,
                         }
-                        rows += [panel | point for point in _points(runs[label])]
+                        rows += [panel | point for point in bound_points(runs[label])]
         return table_of(rows, COLUMNS)
 
     @styled
@@ -107,7 +107,7 @@ class Figure2(PaperFigure):
         return figure
 
 
-def _points(run: RunDir) -> list[dict[str, object]]:
+def bound_points(run: RunDir) -> list[dict[str, object]]:
     """The points of a run, train first."""
     rows = read_rows(run.curve)
     return [

@@ -1,0 +1,122 @@
+"""One job of a sweep, as a launcher starts it wherever that may be: a planned run, continued in a child process."""
+
+import fcntl
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from vae_lab.atomic import write_json
+from vae_lab.job_report import duration, result_of
+from vae_lab.jobs import POLL_SECONDS, Children, Job, Outcome, device_environment, run_job, thread_environment
+from vae_lab.run_directory import RunDir
+
+log = logging.getLogger("vae_lab")
+
+NOT_BEGUN = "not begun: another job failed, and sweep.fail_fast is on"
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What a launcher calls with the config `job.yaml` of one job; picklable, for it may happen in another process."""
+
+    folder: Path
+    """Of this invocation of the sweep: outcomes land here."""
+    total: int
+    """Jobs of the sweep, as far as known."""
+    threads: int
+    at_once: int
+    """Jobs that may run at once on one machine, however many the launcher starts."""
+    fail_fast: bool
+    value: str | None
+    """The entry of the ledger that is handed to the sweeper; None: nothing is."""
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Runs the job and leaves its outcome in the folder.
+
+        Raises:
+            KeyboardInterrupt: a signal stopped it, after a checkpoint.
+            RuntimeError: the sweeper waits for a value, and the job has none.
+        """
+        job = Job(RunDir(cfg.run_dir), tuple(cfg.budget))
+        children = Children()
+        with children.stopped_by_signals():
+            outcome = self.outcome(job, children)
+        number = HydraConfig.get().job.num
+        write_outcome(self.folder / f"{number:06}.json", outcome)
+        if outcome.status == "failed" and self.fail_fast:
+            self.stop_file.touch()
+        self.report(outcome)
+        if children.stopping.is_set():
+            raise KeyboardInterrupt
+        if self.value is None:
+            return None
+        ledger = job.run.ledger(job.run.default_checkpoint)
+        if not outcome.is_good or self.value not in ledger:
+            raise RuntimeError(outcome.reason or f"{job.run.path} has no {self.value}: choose data with that split")
+        return ledger[self.value]
+
+    @property
+    def stop_file(self) -> Path:
+        """Exists once no further job is to begin."""
+        return self.folder / "stop"
+
+    def outcome(self, job: Job, children: Children) -> Outcome:
+        """Runs the job as soon as the machine has room for it."""
+        if self.stop_file.exists():
+            return Outcome(job, "interrupted", reason=NOT_BEGUN)
+        with free_slot(self.folder.parent, self.at_once, children) as slot:
+            if slot is None:
+                return Outcome(job, "interrupted", reason="stopped before it began")
+            if self.stop_file.exists():
+                return Outcome(job, "interrupted", reason=NOT_BEGUN)
+            environment = thread_environment(self.threads) | device_environment(slot)
+            try:
+                return run_job(job, children, threads=self.threads, environment=environment)
+            except Exception as error:  # the boundary of a job: recorded and reported
+                return Outcome(job, "failed", reason=f"{type(error).__name__}: {error}")
+
+    def report(self, outcome: Outcome) -> None:
+        """A line about the job that ended."""
+        ended = len(list(self.folder.glob("*.json")))
+        took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
+        told = result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
+        level = logging.INFO if outcome.is_good else logging.WARNING
+        log.log(level, "[%d/%d] %s %s%s: %s", ended, self.total, outcome.job.name, outcome.status, took, told)
+
+
+@contextmanager
+def free_slot(folder: Path, count: int, children: Children) -> Iterator[int | None]:
+    """One of this machine's `count` places for jobs, held while the block runs; None where a signal ended the wait."""
+    with ExitStack() as stack:
+        paths = [folder / f".slot-{socket.gethostname()}-{i}" for i in range(count)]
+        files = [stack.enter_context(open(path, "a")) for path in paths]
+        while True:
+            for i, file in enumerate(files):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield i
+                return
+            if children.stopping.wait(POLL_SECONDS):
+                yield None
+                return
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    """Keeps an outcome for the process that waits for it."""
+    write_json(path, {"status": outcome.status, "seconds": outcome.seconds, "reason": outcome.reason})
+
+
+def read_outcome(path: Path, job: Job) -> Outcome:
+    """The outcome that a job left, or that it left none."""
+    if not path.is_file():
+        return Outcome(job, "failed", reason="its launcher lost it; the same command tries again")
+    return Outcome(job, **json.loads(path.read_text(encoding="utf-8")))
