@@ -104,3 +104,13 @@ def test_data_choice_selects_its_likelihood_and_the_command_line_wins(name: str)
         config = compose_command("train", *given, f"likelihood={likelihood}")
         assert config["likelihood"]["_target_"].endswith(target)
         assert config["model"]["likelihood"] == config["likelihood"]
+
+
+@pytest.mark.parametrize("name", choices([FOLDER], "experiment"))
+def test_smoke_wins_over_an_experiment_and_leaves_every_objective_a_step(name: str) -> None:
+    config = compose_command("train", f"experiment={name}", "smoke=on")
+    train_size = config["data"]["train_size"]
+    assert config["trainer"]["max_epochs"] is None
+    assert config["data"]["batch_size"] <= train_size
+    objective = compose_command("train", "objective=monte_carlo_em")["objective"]
+    assert config["max_samples"] >= train_size * (objective["num_leapfrog"] + objective["num_updates"])

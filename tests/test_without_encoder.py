@@ -87,6 +87,14 @@ def test_training_without_encoder_refuses(setting, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("experiment", ["quickstart", None])
+def test_smoke_has_budget_for_an_iteration(experiment, tmp_path):
+    chosen = [f"experiment={experiment}"] if experiment else []
+    run = train_more(tmp_path / "run", *chosen, "objective=monte_carlo_em", "smoke=on", "threads=1", "callbacks=none")
+    assert (run.status, run.record["samples_evaluated"]) == ("finished", 1500)
+    assert {"val[:10]/log_likelihood/annealed_importance_sampling_4x50"} <= set(run.ledger("last"))
+
+
 def test_curve_refuses_an_estimator_that_needs_an_encoder(tmp_path):
     with pytest.raises(ValueError, match=r"evaluation\.estimator must need no encoder, got ImportanceSampling"):
         BoundCurve(
