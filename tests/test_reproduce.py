@@ -175,6 +175,20 @@ def test_plan_is_printed_and_nothing_is_started(tmp_path: Path, capsys, caplog: 
     assert not (tmp_path / "runs").exists() and not (tmp_path / "probes").exists()
 
 
+def test_plan_counts_the_estimates_that_figures_make_and_not_the_snapshots(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "vae_lab")
+    asked = ["figures=[figure2,figure3]", "speed_seconds=0", "dry_run=true"]
+    for only, said in (("[mnist_20_aevb,figure3_1000_aevb]", True), ("[mnist_20_aevb]", False)):
+        caplog.clear()
+        with composed("reproduce", f"root={tmp_path}", f"only={only}", *asked) as cfg:
+            reproduce(cfg)
+        # six snapshots, train and test, two estimators
+        assert (", and then 24 estimates from snapshots" in caplog.text) == said
+        assert ("estimates" in caplog.text) == said
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -113,7 +113,13 @@ def print_plan(
     runs, probes = root / "runs", root / "probes"
     print_table(plan_table(trainings, runs, probes))
     seconds = sum(remaining_seconds(training, runs, probes) for training in trainings) / num_parallel
-    estimates = sum(len(training.curve.snapshots) for training in trainings)
+    drawn_by = {figure: {curve.label for curve in figure.curves(scale)} for figure in figures}
+    estimates = sum(
+        figure.num_estimates(training.curve)
+        for figure, labels in drawn_by.items()
+        for training in trainings
+        if training.curve.label in labels
+    )
     log.info(
         "scale %s: %d runs for %s, %s samples besides the probes, %d at once; estimated time %s%s",
         scale,
@@ -122,7 +128,7 @@ def print_plan(
         f"{sum(training.config['max_samples'] for training in trainings):,}",
         num_parallel,
         duration(seconds) if any(training.seconds for training in trainings) else "unknown",
-        f", and then the estimates of log p(x) at {estimates} snapshots" if estimates else "",
+        f", and then {estimates} estimates from snapshots, less those already made" if estimates else "",
     )
 
 

@@ -88,6 +88,10 @@ class PaperFigure(ABC):
         """Writes what goes with the picture into `folder`; returns the files."""
         return []
 
+    def num_estimates(self, curve: Curve) -> int:
+        """How many estimates `collect` makes from a whole run of this curve; none where it only reads."""
+        return 0
+
     def find_runs(self, folder: Path, scale: str) -> dict[str, RunDir]:
         """Those of its runs that exist in `folder`, by label."""
         runs = {curve.label: RunDir(folder / curve.label) for curve in self.curves(scale)}

@@ -147,6 +147,10 @@ class Figure3(PaperFigure):
             for role, estimator in self.estimators.items()
         ]
 
+    def num_estimates(self, curve: Curve) -> int:
+        """Both estimators on train and test, at every snapshot and with the last weights."""
+        return len({*curve.snapshots, curve.max_samples}) * len(SPLITS) * len(self.estimators)
+
     @styled
     def draw(self, table: pd.DataFrame) -> Figure:
         """The paper's axes; below them, where the table covers a part of these only, that part."""
