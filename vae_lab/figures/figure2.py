@@ -21,6 +21,8 @@ COLUMNS = (*FIGURE2, "learning_rate", "label")
 KEYS = {"train": "train/bound_running", "test": "test/bound"}
 METHODS = {"aevb": ("AEVB", "tab:red"), "wake_sleep": ("Wake-Sleep", "tab:green")}
 SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
+BOUND_LABEL: dict[str, Any] = {"ylabel": "$\\mathcal{L}$  (nats per datapoint)", "math_fontfamily": "stix"}
+"""In the font that has this letter, which Matplotlib would otherwise take from there with a notice."""
 
 
 class Look(NamedTuple):
@@ -98,7 +100,7 @@ class Figure2(PaperFigure):
                 ours, theirs = (part(source, **panel) for source in (table, published))
                 _draw_panel(axes, ours, theirs, LOOKS[data_set])
                 axes.set_title(f"{LOOKS[data_set].title}, $N_z={latent_dim}$", pad=24)
-            grid[row, first].set_ylabel("$\\mathcal{L}$  (nats per datapoint)")
+            grid[row, first].set_ylabel(**BOUND_LABEL)
         if len(rows) > 1:
             grid[-1, 0].legend(loc="center", **_legend())
         else:

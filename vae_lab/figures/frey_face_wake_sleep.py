@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 
 from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records, table_of
 from vae_lab.figures.canvas import GREY, styled
-from vae_lab.figures.figure2 import SPLITS, bound_points, last_values
+from vae_lab.figures.figure2 import BOUND_LABEL, SPLITS, bound_points, last_values
 from vae_lab.figures.published import figure2_published
 from vae_lab.runs import RunDir
 
@@ -86,7 +86,7 @@ class FreyFaceWakeSleep(PaperFigure):
         for axes, size in zip(grid, self.latent_dims, strict=True):
             self._draw_panel(axes, part(table, latent_dim=size), part(published, latent_dim=size))
             axes.set_title(f"Frey Face, wake-sleep, $N_z={size}$", pad=8 + 11 * len(self.settings))
-        grid[0].set_ylabel("$\\mathcal{L}$  (nats per datapoint)")
+        grid[0].set_ylabel(**BOUND_LABEL)
         figure.supxlabel("# Training samples evaluated", fontsize=10)
         lines = {split: Line2D([], [], color="0.3", ls=dashes) for split, dashes in SPLITS.items()}
         lines["published"] = Line2D([], [], color="tab:green", linewidth=2.6, alpha=0.25)
