@@ -34,6 +34,13 @@ FLOORS = (
     "continuation assembly",
     "compose jobs",
     # 6
+    "listing.small_files",
+    "listing.entries",
+    "listing.keys",
+    "listing.conditions listing.measured listing.table",
+    "listing.columns listing.groups listing.formats",
+    "listing.run_rows listing.group_rows",
+    "runs_command",
     "figures.base figures.canvas figures.estimates figures.run_facts figures.published",
     "figures.animation figures.decoded figures.posterior_pictures figures.run_pictures figures.section5",
     "figures.*",
@@ -57,10 +64,11 @@ FIRST_ALLOWED = {"pytorch_lightning": "lit_module", "hydra": "build", "matplotli
 
 NEVER = {
     "torch": "errors atomic terminal plain_command run_directory config_folders command_help explanations task cli "
-    "__main__",
+    "__main__ runs_command listing.small_files listing.entries listing.keys listing.conditions listing.measured "
+    "listing.table listing.columns listing.groups listing.formats listing.run_rows listing.group_rows",
     "pytorch_lightning": "command_help explanations task cli __main__",
 }
-"""What must not be imported where `vae-lab --help` would have to wait for it."""
+"""What must not be imported where `vae-lab --help` or `vae-lab runs` would have to wait for it."""
 
 PARTS = "data.digits data.frey_face data.image_folder data.mnist data.npz networks.mlp networks.conv"
 """Parts, with the objectives and estimators, that YAML alone names."""

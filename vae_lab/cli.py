@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": Command("measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR"),
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=RUN_DIR"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick"),
+    "runs": Command("list runs, or means over seeds", "where=status=finished sort=test/bound", plain="runs_command"),
     "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
     "verify": Command("hold a reproduction against the published values, or a run against its preset", "scale=quick"),
 }
