@@ -9,7 +9,8 @@ from vae_lab.estimators.posterior_density import PosteriorDensity
 from vae_lab.estimators.quadrature import Quadrature
 from vae_lab.figures.base import part, records
 from vae_lab.figures.canvas import save
-from vae_lab.figures.figure3 import COLUMNS, ESTIMATES, METHODS, Figure3, not_seen
+from vae_lab.figures.estimates import ESTIMATES
+from vae_lab.figures.figure3 import COLUMNS, METHODS, Figure3, not_seen
 from vae_lab.figures.published import figure3_published
 from vae_lab.runs import RunDir
 
@@ -59,7 +60,7 @@ def test_collect_estimates_every_snapshot_twice_and_once_only(tmp_path, short_ru
     assert set(table["samples_evaluated"]) == {100, 200}
     assert set(table["num_datapoints"]) == {20}
     assert set(part(table, role="paper")["estimator"]) == {"posterior_density_20"}
-    assert set(part(table, role="check")["estimator"]) == {"importance_sampling_50"}
+    assert set(part(table, role="check")["estimator"]) == {"quadrature_4"}
     for samples in (100, 200):
         for split in ("train", "test"):
             paper, check = records(part(table, samples_evaluated=samples, split=split))
@@ -71,12 +72,11 @@ def test_collect_estimates_every_snapshot_twice_and_once_only(tmp_path, short_ru
         raise AssertionError("estimated again")
 
     monkeypatch.setattr(PosteriorDensity, "estimate", refuse)
-    monkeypatch.setattr(ImportanceSampling, "estimate", refuse)
+    monkeypatch.setattr(Quadrature, "estimate", refuse)
     again = figure3().collect({"figure3_1000_aevb": RunDir(run.path)}, "quick")
     pd.testing.assert_frame_equal(again, table)
-    other = ImportanceSampling(num_samples=50, samples_per_chunk=10)
     with pytest.raises(AssertionError, match="estimated again"):
-        figure3(check_estimator=other).collect({"figure3_1000_aevb": run}, "quick")
+        figure3(check_estimator=Quadrature(num_nodes=6)).collect({"figure3_1000_aevb": run}, "quick")
 
 
 def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeypatch):
@@ -85,7 +85,7 @@ def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeyp
     def fail(*_, **__):
         raise FloatingPointError("lost")
 
-    monkeypatch.setattr(ImportanceSampling, "estimate", fail)
+    monkeypatch.setattr(Quadrature, "estimate", fail)
     with pytest.raises(FloatingPointError):
         figure3().collect({"figure3_1000_aevb": run}, "quick")
     (key,) = json.loads((run.path / ESTIMATES).read_text())

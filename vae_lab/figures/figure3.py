@@ -9,6 +9,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vae_lab.atomic import write_json
 from vae_lab.estimators.base import Estimator
 from vae_lab.figures.base import (
     Curve,
@@ -31,6 +31,7 @@ from vae_lab.figures.base import (
     table_of,
 )
 from vae_lab.figures.canvas import GREY, styled
+from vae_lab.figures.estimates import Estimates, weights_by_samples
 from vae_lab.figures.published import FIGURE3, figure3_published
 from vae_lab.figures.run_facts import nats
 from vae_lab.marginal_likelihood import measure_log_likelihood
@@ -47,8 +48,6 @@ METHODS = {
 SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
 LOOKS = {1000: ((0, 60), (-160, -100)), 50000: ((0, 68), (-160, -125))}
 """The paper's axes: x in millions, y in nats."""
-ESTIMATES = "estimates.json"
-"""In a run directory: what was estimated from its snapshots."""
 
 
 class Figure3(PaperFigure):
@@ -135,17 +134,17 @@ class Figure3(PaperFigure):
     def estimate_run(self, directory: RunDir, num_datapoints: int) -> list[dict[str, Any]]:
         """The estimates of every snapshot of a run, and of its last weights."""
         run = load_run(directory.path, checkpoint="last")
-        files = {int(file.stem): file for file in (directory.checkpoints / "at").glob("*.ckpt")}
-        files.setdefault(run.samples, directory.checkpoint_path("last"))
         rate = directory.config["optimizer"].get("lr")
-        cache = Estimates(directory.path / ESTIMATES)
-        return [
-            {"samples_evaluated": samples, "split": split, "role": role, "learning_rate": rate}
-            | cache.get(run, files[samples], samples, split, num_datapoints, estimator, self.seed)
-            for samples in sorted(files)
-            for split in SPLITS
-            for role, estimator in self.estimators.items()
-        ]
+        estimates = Estimates(directory)
+        rows = []
+        for samples, file in weights_by_samples(run).items():
+            for split in SPLITS:
+                for role, estimator in self.estimators.items():
+                    key = f"{samples}/{split}[:{num_datapoints}]/{named_by_settings(estimator)}/seed-{self.seed}"
+                    make = partial(estimate_split, run, file, split, num_datapoints, estimator, self.seed)
+                    row = {"samples_evaluated": samples, "split": split, "role": role, "learning_rate": rate}
+                    rows.append(row | estimates.get(key, make))
+        return rows
 
     def num_estimates(self, curve: Curve) -> int:
         """Both estimators on train and test, at every snapshot and with the last weights."""
@@ -178,42 +177,28 @@ class Figure3(PaperFigure):
         return figure
 
 
-class Estimates:
-    """The estimates made from one run's snapshots: a JSON file, written after every one of them."""
+def estimate_split(
+    run: Run, file: Path, split: str, num_datapoints: int, estimator: Estimator, seed: int
+) -> dict[str, Any]:
+    """The estimate for the first datapoints of a split with the weights of `file`."""
+    log.info("%s: log p(x) at %s samples, %s, %s", run.path.name, file.stem, split, estimator.label)
+    load_weights(run.model, file)
+    images = run.data.measured(split).images[:num_datapoints]
+    model = run.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    entries = measure_log_likelihood(model, images, split, estimator, seed=seed)
+    value = f"{split}/log_likelihood/{estimator.label}"
+    return {
+        "log_marginal_nats": entries[value],
+        "estimator": estimator.label,
+        "standard_error": entries[f"{value}_se"],
+        "num_datapoints": len(images),
+    }
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def get(
-        self,
-        run: Run,
-        file: Path,
-        samples: int,
-        split: str,
-        num_datapoints: int,
-        estimator: Estimator,
-        seed: int,
-    ) -> dict[str, Any]:
-        """The estimate for the first datapoints of a split with the weights of `file`; made if not known."""
-        settings = json.dumps(vars(estimator), sort_keys=True, default=str)
-        name = f"{estimator.label}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
-        key = f"{samples}/{split}[:{num_datapoints}]/{name}/seed-{seed}"
-        if key not in self.known:
-            log.info("%s: log p(x) at %s samples, %s, %s", run.path.name, f"{samples:,}", split, estimator.label)
-            load_weights(run.model, file)
-            images = run.data.measured(split).images[:num_datapoints]
-            model = run.model.to("cuda" if torch.cuda.is_available() else "cpu")
-            entries = measure_log_likelihood(model, images, split, estimator, seed=seed)
-            value = f"{split}/log_likelihood/{estimator.label}"
-            self.known[key] = {
-                "log_marginal_nats": entries[value],
-                "estimator": estimator.label,
-                "standard_error": entries[f"{value}_se"],
-                "num_datapoints": len(images),
-            }
-            write_json(self.path, self.known)
-        return self.known[key]
+def named_by_settings(estimator: Estimator) -> str:
+    """Its label, and six hex digits of everything that it was made with."""
+    settings = json.dumps(vars(estimator), sort_keys=True, default=str)
+    return f"{estimator.label}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
 
 
 def draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None:

@@ -72,6 +72,10 @@ class Objective(nn.Module, ABC):
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
         """The updates of one minibatch, in order."""
 
+    def predictive_model(self, model: VAE) -> VAE:
+        """A model to predict with: where parameters have a posterior, a draw of them in a copy; else `model` itself."""
+        return model
+
     def describe(self) -> str:
         """A line for the log about settings that change what is optimised; empty if there is none."""
         return ""

@@ -1,5 +1,6 @@
 """Full variational Bayes: a Gaussian posterior over the decoder's parameters as well (appendix F)."""
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import ClassVar
@@ -69,6 +70,13 @@ class FullVariationalBayes(Objective):
     def sample_parameters(self, model: VAE) -> dict[str, Tensor]:
         """A draw of theta that gradients pass through, to be put in place of the decoder's parameters."""
         return {name: posterior.rsample() for name, posterior in self.parameter_posterior(model).items()}
+
+    @torch.no_grad()
+    def predictive_model(self, model: VAE) -> VAE:
+        """A copy whose decoder is a draw from q(theta)."""
+        drawn = copy.deepcopy(model)
+        drawn.decoder.load_state_dict(self.sample_parameters(model), strict=False)  # what is frozen stays
+        return drawn
 
     def parameter_kl(self, model: VAE) -> Float[Tensor, ""]:
         """KL(q(theta) || p(theta)) in nats for the whole data set; divided by N it is a datapoint's share."""
