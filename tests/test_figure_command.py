@@ -74,7 +74,7 @@ def test_without_any_run_the_commands_that_make_them_are_the_message(tmp_path, c
     assert main(["figure", "figure=figure4", f"root={tmp_path}"]) == 2
     message = capfd.readouterr().err
     assert f"{tmp_path}/runs holds no run of figure4; what makes them: vae-lab train run_dir=" in message
-    assert "experiment=frey_face_paper model.latent_dim=2" in message
+    assert "experiment=frey_face_paper" in message and "model.latent_dim=2 " in message
     assert not (tmp_path / "figures").exists()
 
 

@@ -36,6 +36,7 @@ training:
   data_sets:
     mnist: [data=digits, data.batch_size=50, "model.encoder.hidden=[16]", optimizer=adagrad, trainer.max_epochs=null]
     frey_face: []
+  panels: {}
   methods:
     aevb: [objective=aevb]
     wake_sleep: [objective=wake_sleep]
@@ -44,6 +45,7 @@ training:
   max_samples:
     mnist: {quick: BUDGET, standard: 20000, paper: 30000}
     frey_face: {quick: 10000, standard: 20000, paper: 30000}
+  snapshots: [1000, 1000000]
 """
 
 SETTINGS: dict[str, Any] = {"train": [], "probe_samples": 1000}
@@ -61,10 +63,12 @@ def curve(label: str = "a", **changes: Any) -> Curve:
 def figure2(**max_samples: int) -> Figure2:
     training = Section5(
         data_sets={"mnist": ["data=digits"]},
+        panels={},
         methods={"aevb": ["objective=aevb"], "wake_sleep": ["objective=wake_sleep"]},
         evaluation=[],
         learning_rates=[0.01],
         max_samples={"mnist": max_samples or {"quick": 1000, "standard": 2000, "paper": 3000}},
+        snapshots=[],
     )
     return Figure2(training=training, panels={"mnist": [2, 3]})
 
@@ -161,7 +165,7 @@ def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path:
     for probe in plan_probes(training.curve, training.probe_config, probes):
         probe.job.run.update_record(status="finished")
     assert remaining_seconds(with_times, runs, probes) == pytest.approx(with_times.seconds)
-    assert Speed(2.0, 3.0).seconds(10, 2) == 26.0
+    assert Speed(2.0, 3.0, samples_per_epoch=1200, checkpoint_bytes=0).seconds(10, 2) == 26.0
 
 
 def test_plan_is_printed_and_nothing_is_started(tmp_path: Path, capsys, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,10 +16,12 @@ PANELS = {"mnist": [3, 5, 10, 20, 200], "frey_face": [2, 5, 10, 20]}
 def figure2(panels=PANELS):
     training = Section5(
         data_sets={"mnist": [], "frey_face": []},
+        panels={},
         methods={"aevb": [], "wake_sleep": []},
         evaluation=[],
         learning_rates=[],
         max_samples={"mnist": BUDGET, "frey_face": BUDGET},
+        snapshots=[],
     )
     return Figure2(training=training, panels=panels)
 
@@ -102,12 +104,14 @@ def test_last_values_are_stated_even_below_the_axes():
     assert last_values(rows[:1]) == "at 1e6: −155.3 / –"
 
 
-def test_figure_is_saved_also_of_one_panel_and_without_a_run(tmp_path, canned):
+def test_figure_is_saved_also_of_one_panel_and_without_a_run(tmp_path, canned, caplog):
+    caplog.set_level("INFO")
     nothing = pd.DataFrame(columns=list(COLUMNS))
     for name, table in (("canned", canned), ("nothing", nothing)):
         png, pdf = save(figure2({"mnist": [20]}).draw(table), tmp_path / name)
         assert png.stat().st_size > 10_000
         assert pdf.read_bytes().startswith(b"%PDF")
+    assert not [line for line in caplog.messages if "ubstituting" in line]
 
 
 def test_unknown_data_set_and_no_panel_are_refused():

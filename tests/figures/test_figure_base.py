@@ -40,10 +40,12 @@ def missing(folder):
 def section5(**changes):
     settings = {
         "data_sets": {"mnist": ["experiment=mnist_paper"]},
+        "panels": {},
         "methods": {"aevb": ["objective=aevb"], "wake_sleep": ["objective=wake_sleep"]},
         "evaluation": ["evaluation.first=50000"],
         "learning_rates": [0.01, 0.02],
         "max_samples": {"mnist": BUDGET},
+        "snapshots": [1000, 2000, 5000],
     }
     return Section5(**(settings | changes))
 
@@ -122,6 +124,31 @@ def test_section5_curves_differ_between_methods_by_the_method_only():
     assert (aevb.label, wake_sleep.label) == ("mnist_20_aevb", "mnist_20_wake_sleep")
     assert set(aevb.overrides) ^ set(wake_sleep.overrides) == {"objective=aevb", "objective=wake_sleep"}
     assert (aevb.max_samples, aevb.learning_rates) == (2000, (0.01, 0.02))
+
+
+def test_section5_panel_has_overrides_of_its_own_for_both_methods():
+    training = section5(panels={"mnist_2": ["initialization.std=0.1"]})
+    for method in training.methods:
+        own, plain = (set(training.curve("mnist", size, method, "quick").overrides) for size in (2, 20))
+        assert own ^ plain == {"model.latent_dim=2", "initialization.std=0.1", "model.latent_dim=20"}
+    after = training.curve("mnist", 2, "aevb", "quick").overrides
+    assert after.index("initialization.std=0.1") > after.index("experiment=mnist_paper"), "the later one wins"
+
+
+def test_section5_keeps_snapshots_as_far_as_the_budget_reaches():
+    kept = {scale: section5().curve("mnist", 2, "aevb", scale).snapshots for scale in BUDGET}
+    assert kept == {"quick": (1000,), "standard": (1000, 2000), "paper": (1000, 2000)}
+    assert section5(snapshots=[]).curve("mnist", 2, "aevb", "quick").snapshots == ()
+
+
+@pytest.mark.parametrize("panel", ["frey_face_2", "mnist", "mnist_two"])
+def test_section5_refuses_a_panel_that_it_cannot_have(panel):
+    with pytest.raises(ValueError, match=rf"panels must name panels such as mnist_20, got '{panel}'"):
+        section5(panels={panel: ["initialization.std=0.1"]})
+
+
+def test_figure_that_only_reads_makes_no_estimate():
+    assert OneCurve().num_estimates(CURVE) == 0
 
 
 def test_section5_refuses_unknown_names_and_budgets_that_do_not_fit():

@@ -19,10 +19,12 @@ def training():
     names = ("digits", "mnist", "frey_face")
     return Section5(
         data_sets={name: [f"data={name}"] for name in names},
+        panels={},
         methods={"aevb": ["objective=aevb"]},
         evaluation=[],
         learning_rates=[],
         max_samples=dict.fromkeys(names, BUDGET),
+        snapshots=[],
     )
 
 
