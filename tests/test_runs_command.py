@@ -311,7 +311,7 @@ def three(add_run) -> None:
 def test_where_keeps_the_runs_of_which_all_conditions_hold(where, expected, three, listed) -> None:
     assert names(listed(*(f"where={text}" for text in where))) == expected
     if not expected:
-        assert "none of the 4 runs" in listed.notes
+        assert "none of 4 runs below outputs" in listed.notes
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_group_has_mean_standard_error_and_number_of_seeds(add_run, listed, show
         assert record["bound_se"] == pytest.approx(values.std(ddof=1) / math.sqrt(len(values)), rel=1e-12)
         assert record["runs"] == [f"outputs/l{latent}s{seed}" for seed in range(len(values))]
     assert five["bound"] == -25.0 and five["bound_se"] is None and five["n"] == 1
-    assert "1 runs that are not finished" in listed.notes
+    assert "not finished: 1 run" in listed.notes
     text = shown("over=seed")
     assert f"{two['bound']:.2f} ± {two['bound_se']:.2f}" in text and "-25.00 │" in text
     assert [record["model.latent_dim"] for record in listed("over=seed", "sort=test/bound")] == [10, 5, 2]
@@ -478,7 +478,11 @@ def test_repeated_run_counts_once(add_run, listed) -> None:
         add_run(name, ledger={"test/bound": bound})
     add_run("other", {"seed": 8}, ledger={"test/bound": -4.0})
     (record,) = listed("group=data.name")
-    assert record["n"] == 2 and record["bound"] == -3.0 and "1 runs that a later one repeats" in listed.notes
+    assert (
+        record["n"] == 2
+        and record["bound"] == -3.0
+        and "repeated later with the very same settings: 1 run" in listed.notes
+    )
 
 
 def test_what_has_no_mean_is_refused(add_run, capsys) -> None:
@@ -488,7 +492,7 @@ def test_what_has_no_mean_is_refused(add_run, capsys) -> None:
 
 def test_group_of_unfinished_runs_only_is_empty(add_run, listed) -> None:
     add_run("a", record={"status": "planned"}, ledger={"test/bound": None})
-    assert listed("over=seed") == [] and "1 runs that are not finished" in listed.notes
+    assert listed("over=seed") == [] and "not finished: 1 run" in listed.notes
 
 
 # ---- formats ----
@@ -537,8 +541,14 @@ def test_thousand_runs_are_listed_in_less_than_3_seconds(add_run, outputs: Path)
         for name, text in texts.items():
             changed = text.replace("seed: 0", f"seed: {i % 7}").replace("lr: 0.001", f"lr: {1e-3 / (i + 1)}")
             (folder / name).write_text(changed.replace("latent_dim: 3", f"latent_dim: {i % 9 + 2}"))
+    command = [sys.executable, "-m", "vae_lab", "runs"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = subprocess.run([sys.executable, "-m", "vae_lab", "runs"], capture_output=True, text=True, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.stdout.count("finished") == 1001 and "latent_dim" in result.stdout  # one of them in the title
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS_FOR_1000
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert "1000 runs" in process.stdout.readline()
+        process.stdout.close()  # as `head -1` does
+        assert process.stderr.read() == "" and process.wait(timeout=60) == 0

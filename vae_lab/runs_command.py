@@ -13,7 +13,7 @@ from vae_lab.listing.formats import FORMATS, WITH_NOTES, print_table
 from vae_lab.listing.group_rows import table_of_groups
 from vae_lab.listing.keys import Keys, differing
 from vae_lab.listing.run_rows import list_of_runs
-from vae_lab.listing.table import Table
+from vae_lab.listing.table import Table, counted
 from vae_lab.plain_command import Arguments, Key
 
 KEYS = {
@@ -54,7 +54,7 @@ def runs(arguments: Arguments) -> None:
         chosen = [entry for entry in found if all(condition.holds(entry) for condition in conditions)]
     if not chosen:
         where = " and ".join(arguments.all("where"))
-        many = f"none of the {len(found)} runs below {', '.join(roots)} has {where}"
+        many = f"none of {counted(len(found))} below {', '.join(roots)} has {where}"
         none = f"there is no run below {', '.join(roots)}: {MAKE_ONE} makes one"
         print(f"vae-lab runs: {many if found else none}", file=sys.stderr)
     table = make_table(chosen, keys, arguments, _title(roots, found, chosen)) if chosen else Table("", 0)
@@ -92,5 +92,5 @@ def _sort_key(name: str, keys: Keys) -> str:
 
 def _title(roots: Sequence[str], found: Sequence[Entry], chosen: Sequence[Entry]) -> str:
     counts = Counter(entry.status for entry in chosen)
-    how_many = f"{len(chosen)} of {len(found)}" if len(chosen) < len(found) else str(len(found))
-    return f"{', '.join(roots)}: {how_many} runs ({', '.join(f'{num} {status}' for status, num in counts.items())})"
+    how_many = f"{len(chosen)} of " if len(chosen) < len(found) else ""
+    return f"{', '.join(roots)}: {how_many}{counted(len(found))} ({', '.join(f'{num} {status}' for status, num in counts.items())})"

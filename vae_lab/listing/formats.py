@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import sys
 from typing import Any
 
 from rich.cells import cell_len
@@ -57,9 +58,11 @@ def print_table(table: Table) -> None:
     for row in table.rows:
         rich.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
     console.width = max(width, console.width)
-    console.print(rich)
-    for note in table.notes:
-        console.print(Text(note))
+    with console.capture() as captured:  # so that a reader who leaves early, as `head` does, is no matter of rich's
+        console.print(rich)
+        for note in table.notes:
+            console.print(Text(note))
+    sys.stdout.write(captured.get())
 
 
 def _fitted(table: Table, widths: list[int], available: int) -> list[int]:

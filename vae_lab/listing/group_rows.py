@@ -8,7 +8,7 @@ from vae_lab.listing.columns import Columns, direction
 from vae_lab.listing.entries import Entry
 from vae_lab.listing.groups import Group, Mean, make_groups, means
 from vae_lab.listing.keys import Keys, as_text, order
-from vae_lab.listing.table import Heading, Number, Table, all_numbers, title_of
+from vae_lab.listing.table import Heading, Number, Table, all_numbers, counted, title_of
 
 Row = tuple[Group, list[Mean | None]]
 
@@ -54,9 +54,9 @@ def table_of_groups(
             f"*: the n runs differ in {names} as well: to be named in group=, or in over= if it is meant"
         )
     if repeated:
-        table.notes.append(f"left out: {repeated} runs that a later one repeats with the very same settings")
+        table.notes.append(f"left out, repeated later with the very same settings: {counted(repeated)}")
     if len(finished) < len(entries):
-        table.notes.append(f"left out: {len(entries) - len(finished)} runs that are not finished")
+        table.notes.append(f"left out, not finished: {counted(len(entries) - len(finished))}")
     table.records = [_record(columns, row, group, facts, [finished[i].path for i in row[0].members]) for row in rows]
     return table
 

@@ -78,6 +78,11 @@ def title_of(short: str) -> str:
     return short.removesuffix("._target_")
 
 
+def counted(num: int) -> str:
+    """So many runs."""
+    return f"{num} run{'' if num == 1 else 's'}"
+
+
 def all_numbers(entries: Sequence[Entry], key: str) -> bool:
     """Whether all values of a key are numbers or absent."""
     return all(value is None or is_number(value) for value in (entry.values.get(key) for entry in entries))
