@@ -92,5 +92,6 @@ def _sort_key(name: str, keys: Keys) -> str:
 
 def _title(roots: Sequence[str], found: Sequence[Entry], chosen: Sequence[Entry]) -> str:
     counts = Counter(entry.status for entry in chosen)
+    statuses = ", ".join(f"{num} {status}" for status, num in counts.items())
     how_many = f"{len(chosen)} of " if len(chosen) < len(found) else ""
-    return f"{', '.join(roots)}: {how_many}{counted(len(found))} ({', '.join(f'{num} {status}' for status, num in counts.items())})"
+    return f"{', '.join(roots)}: {how_many}{counted(len(found))} ({statuses})"
