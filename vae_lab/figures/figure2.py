@@ -1,6 +1,6 @@
 """Figure 2: the bound against training samples evaluated, AEVB and wake-sleep, for nine latent spaces."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -9,20 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from vae_lab.curve import read_rows
 from vae_lab.figures.base import Curve, PaperFigure, part, records, table_of
+from vae_lab.figures.bound_points import BOUND_LABEL, SPLITS, bound_points, last_values
 from vae_lab.figures.canvas import GREY, styled
 from vae_lab.figures.published import FIGURE2, figure2_published
-from vae_lab.figures.run_facts import nats
 from vae_lab.figures.section5 import Section5
 from vae_lab.runs import RunDir
 
 COLUMNS = (*FIGURE2, "learning_rate", "label")
-KEYS = {"train": "train/bound_running", "test": "test/bound"}
 METHODS = {"aevb": ("AEVB", "tab:red"), "wake_sleep": ("Wake-Sleep", "tab:green")}
-SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
-BOUND_LABEL: dict[str, Any] = {"ylabel": "$\\mathcal{L}$  (nats per datapoint)", "math_fontfamily": "stix"}
-"""In the font that has this letter, which Matplotlib would otherwise take from there with a notice."""
 
 
 class Look(NamedTuple):
@@ -109,22 +104,6 @@ class Figure2(PaperFigure):
         return figure
 
 
-def bound_points(run: RunDir) -> list[dict[str, object]]:
-    """The points of a run, train first."""
-    rows = read_rows(run.curve)
-    return [
-        {
-            "split": split,
-            "samples_evaluated": int(row["samples_evaluated"]),
-            "bound_nats": row[key],
-            "learning_rate": row["learning_rate"],
-        }
-        for split, key in KEYS.items()
-        for row in rows
-        if key in row
-    ]
-
-
 def _draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame, look: Look) -> None:
     for source, width, alpha in ((published, 2.6, 0.25), (table, 1.3, 1.0)):
         for method, (_, colour) in METHODS.items():
@@ -142,13 +121,6 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame, look: 
         text = f"{title} {last_values(ours)}" if ours else f"{title}: no run yet"
         place = (0, 1.02 + 0.065 * line)
         axes.text(*place, text, color=colour if ours else GREY, transform=axes.transAxes, size=7)
-
-
-def last_values(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The last values of a curve, train / test: stated also where they are off the axes."""
-    count = f"{rows[-1]['samples_evaluated']:.1e}".replace("e+0", "e").replace(".0e", "e")
-    last = {row["split"]: nats(row["bound_nats"]) for row in rows}
-    return f"at {count}: {' / '.join(last.get(split, '–') for split in SPLITS)}"
 
 
 def _legend() -> dict[str, Any]:
