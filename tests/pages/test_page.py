@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_lab.pages.page import Picture, Section, Table, is_number, write_page
+from vae_lab.pages.page import Details, Picture, Section, Table, is_number, write_page
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
@@ -76,6 +76,19 @@ def test_text_is_escaped_and_links_reach_their_sections(page: str) -> None:
 def test_cells_stand_out_and_numbers_stand_right(page: str) -> None:
     assert '<td class="bad">FAIL</td>' in page and '<td class="good">PASS</td>' in page
     assert '<td class="number">-103.20</td>' in page and '<th class="number">bound</th>' in page
+
+
+def test_small_pictures_stand_side_by_side_and_long_texts_are_folded(tmp_path: Path) -> None:
+    tiles = [Picture(PNG, "one"), Picture(b"\xff\xd8\xff", "two")]
+    section = Section("One", tiles=tiles, details=[Details("All of it", "a: <b>")])
+    page = write_page(tmp_path / "index.html", "A page", [section]).read_text(encoding="utf-8")
+    elements = Elements()
+    elements.feed(page)
+    assert elements.open == [] and ("div", {"class": "tiles"}) in elements.found
+    images = [attributes for tag, attributes in elements.found if tag == "img"]
+    kinds = [str(image["src"]).partition(";")[0] for image in images]
+    assert kinds == ["data:image/png", "data:image/jpeg"] and [image["alt"] for image in images] == ["one", "two"]
+    assert "<summary>All of it</summary>" in page and "a: &lt;b&gt;" in page
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Matplotlib is used without pyplot: no global figure, no window, no backend chosen for anybody else.
 """
 
+import io
 import logging
 from collections.abc import Callable
 from functools import wraps
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from vae_lab.atomic import atomic_file
@@ -41,6 +43,12 @@ STYLE: dict[Any, Any] = {
 GREY = "#555555"
 GRID_WIDTH = 5.5
 """Inches."""
+PAGE_DPI = 150
+"""Of figures in pages: enough for a screen."""
+TILE_SIDES = (180, 400)
+"""Pixels: a tile is enlarged to about the first, and reduced to the second."""
+FEW_COLOURS = 4096
+"""Line drawings have fewer, and are stored without loss of sharpness."""
 
 
 def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
@@ -105,3 +113,34 @@ def save(figure: Figure, stem: Path) -> list[Path]:
             figure.savefig(file, format=suffix[1:], metadata=metadata)
         paths.append(path)
     return paths
+
+
+def encoded(figure: Figure) -> bytes:
+    """The figure as a PNG or, where it is full of colour photographs, a JPEG: in few bytes, for a page."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=PAGE_DPI, metadata={"Software": None})
+    return _compressed(Image.open(buffer).convert("RGB"))
+
+
+def encoded_tile(grid: Float[Tensor, "channel grid_height grid_width"]) -> bytes:
+    """The bare grid as an image file that is to stand beside many others: enlarged in whole steps, or reduced."""
+    pixels = (grid * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
+    image = Image.fromarray(pixels)
+    smallest, largest = TILE_SIDES
+    times = max(1, round(smallest / max(image.size)))
+    image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+    image.thumbnail((largest, largest), Image.Resampling.BOX)
+    return _compressed(image.convert("RGB"))
+
+
+def _compressed(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    grey = image.convert("L")
+    if grey.convert("RGB").tobytes() == image.tobytes():
+        grey.save(buffer, "PNG", optimize=True)
+    elif image.getcolors(FEW_COLOURS) is None:
+        image.save(buffer, "JPEG", quality=88, optimize=True)
+    else:
+        image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

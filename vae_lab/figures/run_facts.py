@@ -71,7 +71,8 @@ def title_of(run: Run, what: str) -> str:
 def bound_caption(run: Run) -> str:
     """The bound of the drawn weights, in nats per datapoint, from the ledger of their checkpoint."""
     place = f"{run.checkpoint}.ckpt, {run.samples:,} samples evaluated"
-    for split in ("test", "val", "train"):
+    known = run.metrics.get("samples_evaluated", run.samples) == run.samples  # or of weights that have gone on since
+    for split in ("test", "val", "train") if known else ():
         if f"{split}/bound" in run.metrics:
             return f"bound on {split}: {nats(run.metrics[f'{split}/bound'])} nats per datapoint ({place})"
     return f"{place}; bound not measured"

@@ -1,7 +1,6 @@
 """Self-contained HTML pages: one template, pictures inside the file, readable on a phone and without a network."""
 
 import base64
-import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from vae_lab.atomic import write_text
 
 TEMPLATES = Path(__file__).parent
+KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif"}
+"""How a file begins -> its kind."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file, and what it shows."""
+    """An image file or its content, and what it shows."""
 
-    path: Path
+    source: Path | bytes
     caption: str = ""
     wide: bool = False
     """Whether a narrow screen shows it larger than itself, to be moved by hand."""
@@ -25,8 +26,9 @@ class Picture:
     @property
     def data_uri(self) -> str:
         """The file itself, as an address."""
-        kind = mimetypes.guess_type(self.path.name)[0] or "application/octet-stream"
-        return f"data:{kind};base64,{base64.b64encode(self.path.read_bytes()).decode()}"
+        content = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "application/octet-stream")
+        return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Details:
+    """A long text, shown when its title is clicked."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading with what stands below it, in this order."""
 
@@ -60,6 +70,9 @@ class Section:
     tables: Sequence[Table] = ()
     code: Sequence[str] = ()
     """Command lines."""
+    tiles: Sequence[Picture] = ()
+    """Small pictures, side by side."""
+    details: Sequence[Details] = ()
 
     @property
     def anchor(self) -> str:

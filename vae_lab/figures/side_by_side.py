@@ -1,0 +1,139 @@
+"""Several runs in one picture: their curves, the same images reconstructed, the same z decoded, a sweep's bounds.
+
+Everything drawn in one picture shares what makes it comparable; the caller sees to that.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vae_lab.figures.base import part
+from vae_lab.figures.canvas import figure_for_grid, new_figure, styled
+from vae_lab.figures.grids import image_grid
+from vae_lab.figures.posterior_pictures import label_rows
+from vae_lab.figures.run_pictures import set_limits
+from vae_lab.runs import Run
+
+SIZE = (4.7, 3.0)
+"""Inches: small enough for the labels to be read on a phone."""
+FEW = 10
+"""Up to so many lines get a colour of their own; more share a scale."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: values by training samples evaluated."""
+
+    label: str
+    samples: Sequence[float]
+    values: Sequence[float]
+    colour: Any
+    dashes: str = "-"
+    is_named: bool = True
+    """Whether the legend has it."""
+
+
+def colours(count: int) -> list[Any]:
+    """So many colours, as different as they can be."""
+    if count <= FEW:
+        return [colormaps["tab10"](i) for i in range(count)]
+    return [colormaps["turbo"](0.05 + 0.9 * i / (count - 1)) for i in range(count)]
+
+
+@styled
+def curves(lines: Sequence[Line], *, title: str, quantity: str) -> Figure:
+    """Curves over each other, on the axes of the bound curve; the legend stands below."""
+    figure, axes = new_figure(*SIZE, title)
+    for line in lines:
+        look: dict[str, Any] = {"color": line.colour, "marker": "o" if len(line.samples) == 1 else "", "markersize": 4}
+        look |= {"label": line.label} if line.is_named else {"linewidth": 0.9, "alpha": 0.7}
+        axes.plot(list(line.samples), list(line.values), line.dashes, **look)
+    set_limits(axes, [point for line in lines for point in zip(line.samples, line.values, strict=True)])
+    axes.set_xlabel("training samples evaluated")
+    axes.set_ylabel(f"{quantity} (nats per datapoint)")
+    axes.grid(which="major", color="0.9", linewidth=0.6)
+    named = [line.label for line in lines if line.is_named]
+    columns = 1 if max(map(len, named)) > 24 else min(len(named), 3)
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.17), "borderaxespad": 0}
+    axes.legend(ncols=max(columns, -(-len(named) // 24)), fontsize=8, **place)
+    return figure
+
+
+@styled
+def bound_against_latent_dim(table: pd.DataFrame, *, title: str) -> Figure:
+    """A line for each series: mean bound over seeds, with its standard error where there are several.
+
+    Args:
+        table: columns series, latent_dim, mean, se (NaN for a single seed).
+        title: of the figure.
+    """
+    figure, axes = new_figure(*SIZE, title)
+    names = list(dict.fromkeys(table["series"]))
+    for name, colour in zip(names, colours(len(names)), strict=True):
+        rows = part(table, series=name).sort_values("latent_dim")
+        look: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 4, "capsize": 3, "label": name}
+        axes.errorbar(rows["latent_dim"], rows["mean"], rows["se"].fillna(0), **look)
+    sizes = sorted(set(table["latent_dim"]))
+    if sizes[-1] >= 8 * sizes[0]:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    axes.set_xticks(sizes, list(map(str, sizes)))
+    axes.margins(x=0.06)
+    axes.set_xlabel("$N_z$ (model.latent_dim)")
+    axes.set_ylabel("test bound (nats per datapoint)")
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0, fontsize=8)
+    return figure
+
+
+@styled
+def shared_reconstructions(
+    runs: Mapping[str, Run], x: Float[Tensor, "num channel height width"], *, dark_on_white: bool, title: str
+) -> Figure:
+    """The same images, and below them a row for each run: its decoder means at its posterior means."""
+    rows = torch.cat([x, *(run.reconstruct(x) for run in runs.values())])
+    return labelled_rows(["test image", *runs], rows, dark_on_white=dark_on_white, title=title)
+
+
+@styled
+def shared_decodings(
+    runs: Mapping[str, Run], z: Float[Tensor, "num latent"], *, dark_on_white: bool, title: str
+) -> Figure:
+    """A row for each run: its decoder means at the same z."""
+    rows = torch.cat([run.decode(z) for run in runs.values()])
+    return labelled_rows(list(runs), rows, dark_on_white=dark_on_white, title=title)
+
+
+def labelled_rows(
+    labels: Sequence[str], images: Float[Tensor, "all channel height width"], *, dark_on_white: bool, title: str
+) -> Figure:
+    """Images in rows of equal length, each with its label."""
+    grid = image_grid(images, columns=len(images) // len(labels), padding=1, dark_on_white=dark_on_white)
+    figure, axes = figure_for_grid(grid, title)
+    label_rows(axes, list(labels))
+    axes.tick_params(labelsize=13)
+    axes.set_title(title, size=14, pad=8)
+    return figure
+
+
+@styled
+def kl_bars(values: Sequence[float], *, title: str) -> Figure:
+    """KL(q(z_j|x) || p(z_j)) of every latent dimension, most first; the axis names the dimensions where they fit."""
+    order = sorted(range(len(values)), key=lambda j: -values[j])
+    figure, axes = new_figure(*SIZE, title)
+    axes.bar(range(len(order)), [values[j] for j in order], color="tab:blue", width=0.8)
+    if len(order) <= 32:
+        axes.set_xticks(range(len(order)), list(map(str, order)), size=8 if len(order) <= 20 else 6)
+    axes.set_xlabel("dimension of z" if len(order) <= 32 else "dimensions of z, most KL first")
+    axes.set_ylabel("KL (nats per datapoint)")
+    axes.set_xlim(-0.6, len(order) - 0.4)
+    axes.grid(axis="y", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure
