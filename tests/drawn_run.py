@@ -37,7 +37,9 @@ def make_drawn_run(
         "likelihood": {"_target_": "vae_lab.networks.heads.BernoulliLikelihood", "_partial_": True},
         "initialization": {"_target_": "vae_lab.networks.initialization.PyTorchDefault"},
     }
-    run = plan_run(path, {"seed": 0, "data": data, "model": model, "trainer": {}}, image_shape=list(image_shape))
+    run = plan_run(
+        path, {"seed": 0, "data": data, "model": model, "trainer": {"max_epochs": 1}}, image_shape=list(image_shape)
+    )
     vae = build.instantiate(model, "model", image_shape=image_shape)
     if not has_encoder:
         vae.drop_encoder()

@@ -23,6 +23,8 @@ COMMANDS = {
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=RUN_DIR"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick"),
     "runs": Command("list runs, or means over seeds", "where=status=finished sort=test/bound", plain="runs_command"),
+    "compare": Command("runs beside each other: settings, curves, pictures, on one page", "run=A,B", "compare"),
+    "report": Command("one page about a run or a sweep, light enough to mail", "run=RUN_DIR", "report"),
     "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
     "verify": Command("hold a reproduction against the published values, or a run against its preset", "scale=quick"),
 }
