@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,16 @@ def test_broken_weights_and_strange_code_leave_the_rest_of_the_page(work_folder,
     assert "D has none: RuntimeError" in text
     assert len(page.pictures[IMAGES]) == len(page.pictures[LATENTS]) == 1
     assert len(page.rows("Results")) == 4
+
+
+def test_own_class_is_found_in_the_working_folder_if_it_is_allowed(work_folder, finished_run, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    code = "from vae_lab.networks.mlp import MLPEncoder\n\n\nclass Own(MLPEncoder):\n    pass\n"
+    (work_folder / "own_networks.py").write_text(code)
+    own = copied(finished_run, work_folder / "own", config={"model.encoder._target_": "own_networks.Own"})
+    runs = [f"run={finished_run.path}", f"run={own.path}"]
+    assert "B has none" in compared(capsys, *runs).sections[IMAGES]
+    assert "B has none" not in compared(capsys, *runs, "allow=own_networks").sections[IMAGES]
 
 
 @pytest.mark.parametrize(

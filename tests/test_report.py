@@ -15,6 +15,7 @@ from training import train_tiny
 
 from vae_lab.cli import main
 from vae_lab.pages import sweep_page
+from vae_lab.pages.run_parts import override
 from vae_lab.runs import RunDir
 
 LARGEST = 5_000_000
@@ -110,6 +111,17 @@ def test_commands_of_the_page_make_the_run_again_go_on_with_it_and_load_it(run, 
     assert names["run"].model.latent_dim == 3 and names["images"].shape == (16, 1, 8, 8)
     assert names["means"].shape == (250, 3)
     assert commands == ["vae-lab evaluate run=run", "vae-lab plot run=run"]
+
+
+@pytest.mark.parametrize(
+    "name", ["2026-01-31_12-00-00-ab12", "007", "1e5", "null", "a, b=c", "it's", "~x", "(y)", "run"]
+)
+def test_every_path_can_be_pasted(name: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for path in (name, f"runs/{name}", f"/tmp/{name}/x", f"../{name}"):
+        parsed = OverridesParser.create().parse_override(override("run_dir", path))
+        assert str(parsed.value()) == path and parsed.key_or_group == "run_dir"
 
 
 def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):

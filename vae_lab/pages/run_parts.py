@@ -1,7 +1,9 @@
 """What pages about runs share: their values as text, commands that may be pasted, pictures or the reason for none."""
 
+import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +34,9 @@ TITLES = {"latent_dim": "Nz", "lr": "step size"}
 """Settings as they are printed."""
 KINDS = ("data", "model", "objective", "optimizer", "likelihood")
 """Settings whose values say what they are."""
-PLAIN = r"[A-Za-z0-9_./~@%+-]+"
-"""What Hydra's grammar reads as text without quotation marks."""
+PLAIN = re.compile(r"[\w./-]+", re.ASCII)
+NO_TEXT = re.compile(r"[-+\d._e]+|null|true|false|[-+]?(inf|nan)", re.IGNORECASE)
+"""What Hydra's grammar reads as text, and what it would take for something else, without quotation marks."""
 
 READING_KEYS = {
     "checkpoint": Key("whose values and pictures; without it: best where there is one", choices=("best", "last")),
@@ -68,6 +71,8 @@ class Reader:
         Raises:
             RunError: there are no weights yet, or they are broken; any of `UNREADABLE` for the data.
         """
+        if self.allow and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # for the user's own classes; last, so that it hides nothing
         return load_run(run.path, allow=self.allow, checkpoint=self.checkpoint, data_root=self.data_root)
 
     def models(self, runs: dict[str, Overview]) -> tuple[dict[str, Run], dict[str, str]]:
@@ -139,7 +144,7 @@ def pasted(*arguments: str) -> str:
 def override(key: str, value: str | Path) -> str:
     """`key=value` as Hydra's grammar reads any text."""
     text = str(value)
-    if re.fullmatch(PLAIN, text):
+    if PLAIN.fullmatch(text) and not NO_TEXT.fullmatch(text):
         return f"{key}={text}"
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
