@@ -34,6 +34,10 @@ CAPTIONS = {
     ),
     "figure4": "Figure 4: the decoder's mean over the unit square, through the inverse normal CDF.",
     "figure5": "Figure 5: decoder means at draws from the prior.",
+    "frey_face_wake_sleep": (
+        "Wake-sleep on Frey Face: the published curves (pale) stay at what a Gaussian that ignores z scores. That "
+        "belongs to initialisation and step size, and not to the algorithm."
+    ),
     "full_variational_bayes": (
         "Full variational Bayes (appendix F) and AEVB on few images: above, the predictive bound, a mean over draws of "
         "the decoder's parameters, solid train, dashed test; below, KL(q(theta) || p(theta)) / N. Train bound less KL "

@@ -87,7 +87,6 @@ class FreyFaceWakeSleep(PaperFigure):
             self._draw_panel(axes, part(table, latent_dim=size), part(published, latent_dim=size))
             axes.set_title(f"Frey Face, wake-sleep, $N_z={size}$", pad=8 + 11 * len(self.settings))
         grid[0].set_ylabel(**BOUND_LABEL)
-        figure.supxlabel("# Training samples evaluated", fontsize=10)
         lines = {split: Line2D([], [], color="0.3", ls=dashes) for split, dashes in SPLITS.items()}
         lines["published"] = Line2D([], [], color="tab:green", linewidth=2.6, alpha=0.25)
         figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=3)
@@ -111,7 +110,7 @@ class FreyFaceWakeSleep(PaperFigure):
             place = (0, 1.02 + 0.055 * (len(self.settings) - 1 - line))
             axes.text(*place, text, color=colour if rows else GREY, transform=axes.transAxes, size=8)
         longest = max(table["samples_evaluated"].tolist(), default=1e6)
-        axes.set(xscale="log", xlim=(1e5, max(longest, 2e5)), ylim=(500, 1000))
+        axes.set(xscale="log", xlim=(1e5, max(longest, 2e5)), ylim=(500, 1000), xlabel="# Training samples evaluated")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(which="major", color="0.92", linewidth=0.6)
         axes.set_axisbelow(True)
