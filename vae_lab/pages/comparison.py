@@ -21,7 +21,7 @@ SEED = 0
 """Of the shared z."""
 BOUNDS = ("test/bound", "val/bound")
 """Columns of the curve that are drawn, the first that there is."""
-COMMON = ("train/bound", "val/bound", "test/bound", "test/reconstruction", "test/kl", "test/active_units")
+COMMON = ("test/bound", "val/bound", "train/bound", "test/reconstruction", "test/kl", "test/active_units")
 WORDS = {"no": "not comparable with", "in part": "comparable only in part with"}
 MOST_WORDS, MOST_COLUMNS = 4, 6
 """Settings that name a curve, and that have columns of their own beside the section on what differs."""
