@@ -1,6 +1,7 @@
 """The log p(x) of a data set, measured by an estimator, under the names of the ledger."""
 
 import math
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,8 +23,8 @@ def measure_log_likelihood(
     estimator: Estimator,
     *,
     seed: int,
-) -> dict[str, float]:
-    """Nats per datapoint: `<name>/log_likelihood/<estimator>`, `_se`, `_sd`, `_num_datapoints` and `_seed`.
+) -> dict[str, Any]:
+    """Nats per datapoint: `<name>/log_likelihood/<estimator>`, `_se`, `_sd`, `_num_datapoints`, `_seed` and `_bias`.
 
     `_se` is the Monte Carlo error with the data held fixed, `_sd` the spread over datapoints.
     """
@@ -38,4 +39,5 @@ def measure_log_likelihood(
         f"{key}_sd": float(values.std(correction=0)),
         f"{key}_num_datapoints": len(values),
         f"{key}_seed": seed,
+        f"{key}_bias": estimator.bias,
     }

@@ -62,6 +62,8 @@ class Estimator(ABC):
     """An estimate of log p(x), per datapoint."""
 
     needs_encoder: ClassVar[bool]
+    bias: ClassVar[str] = "downwards"
+    """Where its log p(x) lies on average: `downwards`, `upwards` or `none`."""
     """Whether it uses q(z|x), which a model trained by Monte Carlo EM does not have."""
 
     @property

@@ -39,6 +39,7 @@ class PosteriorDensity(Estimator):
     """
 
     needs_encoder = False
+    bias = "upwards"
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class Quadrature(Estimator):
     """
 
     needs_encoder = False
+    bias = "none"
 
     def __init__(self, *, num_nodes: int) -> None:
         if num_nodes < 4 or num_nodes % 2:

@@ -11,7 +11,7 @@ WITHOUT_A_SAY = ("threads", "expected", "data.root", "callbacks", "logger")
 """Settings that change nothing in what a run computes; of the trainer all but these:"""
 TRAINER = ("trainer.precision", "trainer.max_epochs")
 HIGHER_IS_BETTER = re.compile(r"(^|/)(bound|reconstruction|log_likelihood)(/[^/]*)?$")
-BESIDE = ("_se", "_sd", "_num_datapoints", "_num_samples", "_seed")
+BESIDE = ("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_bias")
 """Endings of what the ledger says about a value."""
 LARGEST = 1e300
 ABSENT = "–"
