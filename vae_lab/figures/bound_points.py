@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vae_lab.curve import read_rows
+from vae_lab.figures.canvas import SPLITS
 from vae_lab.figures.run_facts import nats
 from vae_lab.runs import RunDir
 
 KEYS = {"train": "train/bound_running", "test": "test/bound"}
-SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
-"""What is drawn, and how."""
 BOUND_LABEL: dict[str, Any] = {"ylabel": "$\\mathcal{L}$  (nats per datapoint)", "math_fontfamily": "stix"}
 """In the font that has this letter, which Matplotlib would otherwise take from there with a notice."""
 

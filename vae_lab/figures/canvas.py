@@ -5,7 +5,7 @@ Matplotlib is used without pyplot: no global figure, no window, no backend chose
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 from torch import Tensor
 
@@ -49,6 +50,19 @@ TILE_SIDES = (180, 400)
 """Pixels: a tile is enlarged to about the first, and reduced to the second."""
 FEW_COLOURS = 4096
 """Line drawings have fewer, and are stored without loss of sharpness."""
+
+
+SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
+"""What curves are of, and their dashes."""
+
+
+def method_lines(methods: Mapping[str, tuple[str, str]], **look: Any) -> dict[str, Line2D]:
+    """The legend's lines of curves by method (name: title and colour) and split, by their labels."""
+    return {
+        f"{title} ({split})": Line2D([], [], color=colour, ls=dashes, **look)
+        for title, colour in methods.values()
+        for split, dashes in SPLITS.items()
+    }
 
 
 def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from vae_lab.figures.base import Curve, PaperFigure, part, records, table_of
-from vae_lab.figures.bound_points import BOUND_LABEL, SPLITS, bound_points, last_values
-from vae_lab.figures.canvas import GREY, styled
+from vae_lab.figures.bound_points import BOUND_LABEL, bound_points, last_values
+from vae_lab.figures.canvas import GREY, SPLITS, method_lines, styled
 from vae_lab.figures.published import FIGURE2, figure2_published
 from vae_lab.figures.section5 import Section5
 from vae_lab.runs import RunDir
@@ -124,11 +124,7 @@ def _draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame, look: 
 
 
 def _legend() -> dict[str, Any]:
-    lines = {
-        f"{title} ({split})": Line2D([], [], color=colour, ls=dashes, linewidth=1.3)
-        for title, colour in METHODS.values()
-        for split, dashes in SPLITS.items()
-    }
+    lines = method_lines(METHODS, linewidth=1.3)
     lines["published"] = Line2D([], [], color="0.5", linewidth=2.6, alpha=0.4)
     note = "Above each panel: our last\nvalues, train / test"
     return {"handles": list(lines.values()), "labels": list(lines), "title": note, "title_fontsize": 7}

@@ -30,7 +30,7 @@ from vae_lab.figures.base import (
     records,
     table_of,
 )
-from vae_lab.figures.canvas import GREY, styled
+from vae_lab.figures.canvas import GREY, SPLITS, method_lines, styled
 from vae_lab.figures.estimates import Estimates, weights_by_samples
 from vae_lab.figures.published import FIGURE3, figure3_published
 from vae_lab.figures.run_facts import nats
@@ -45,7 +45,6 @@ METHODS = {
     "mcem": ("MCEM", "tab:blue"),
     "aevb": ("AEVB", "tab:red"),
 }
-SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
 LOOKS = {1000: ((0, 60), (-160, -100)), 50000: ((0, 68), (-160, -125))}
 """The paper's axes: x in millions, y in nats."""
 
@@ -234,11 +233,7 @@ def not_seen(method: str, table: pd.DataFrame, bottom: float) -> str:
 
 def draw_legend(figure: Figure, table: pd.DataFrame) -> None:
     """Methods and splits, and what circles and pale lines are."""
-    lines = {
-        f"{title} ({split})": Line2D([], [], color=colour, ls=dashes)
-        for title, colour in METHODS.values()
-        for split, dashes in SPLITS.items()
-    }
+    lines = method_lines(METHODS)
     checks = sorted({row["estimator"].replace("_", " ") for row in records(part(table, role="check"))})
     lines["published"] = Line2D([], [], color="0.5", linewidth=2.6, alpha=0.4)
     label = f"by {' or '.join(checks) or 'another estimator'}"

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records, table_of
-from vae_lab.figures.bound_points import BOUND_LABEL, SPLITS, bound_points, last_values
-from vae_lab.figures.canvas import GREY, styled
+from vae_lab.figures.bound_points import BOUND_LABEL, bound_points, last_values
+from vae_lab.figures.canvas import GREY, SPLITS, styled
 from vae_lab.figures.published import figure2_published
 from vae_lab.runs import RunDir
 

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from vae_lab.curve import read_rows
 from vae_lab.figures.base import (
@@ -27,7 +26,7 @@ from vae_lab.figures.base import (
     records,
     table_of,
 )
-from vae_lab.figures.canvas import GREY, styled
+from vae_lab.figures.canvas import GREY, SPLITS, method_lines, styled
 from vae_lab.figures.estimates import Estimates, weights_by_samples
 from vae_lab.figures.run_facts import nats
 from vae_lab.predictive_bound import measure_predictive_bound
@@ -47,7 +46,6 @@ COLUMNS = (
     "label",
 )
 METHODS = {"full": ("Full variational Bayes", "tab:purple"), "plain": ("AEVB", "tab:red")}
-SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
 PARAMETER_KL = "parameter_kl"
 """KL(q(theta) || p(theta)) / N, beside `train_bound` and `test_bound` a quantity of the table."""
 KL_COLUMN = "train/parameter_kl_running"
@@ -165,11 +163,7 @@ class FullVariationalBayesFigure(PaperFigure):
         end = max(table["samples_evaluated"].tolist(), default=10 * FIRST)
         grid[0, 0].set(xlim=(FIRST, 1.1 * end), ylim=BOUNDS, ylabel="Predictive bound (nats per datapoint)")
         grid[1, 0].set(ylim=DIVERGENCES, ylabel="$\\mathrm{KL}(q(\\theta)\\,||\\,p(\\theta))/N$  (nats)")
-        lines = {
-            f"{title} ({split})": Line2D([], [], color=colour, ls=dashes)
-            for title, colour in METHODS.values()
-            for split, dashes in SPLITS.items()
-        }
+        lines = method_lines(METHODS)
         figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=4)
         return figure
 
