@@ -16,9 +16,10 @@ from vae_lab import jobs
 from vae_lab.compose import compose_command
 from vae_lab.curve import read_rows
 from vae_lab.errors import RunError
-from vae_lab.job_report import JobReport, duration
+from vae_lab.job_report import JobReport
 from vae_lab.jobs import Job, Outcome, plan_job, run_jobs
 from vae_lab.runs import RunDir
+from vae_lab.terminal import duration
 from vae_lab.train import UNFROZEN
 
 CONFIG = {

@@ -90,6 +90,12 @@ def is_larger(budget: float | None, than: float | None) -> bool:
     return than is not None and (budget is None or budget > than)
 
 
+def quoted(text: str) -> str:
+    """The text as Hydra's grammar reads any text."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def value_at(config: Mapping[str, Any], key: str) -> Any:
     """The value at a dotted key; None where there is none."""
     node: Any = config

@@ -8,9 +8,7 @@ from rich.table import Table
 
 from vae_lab.jobs import Job, Outcome
 from vae_lab.run_directory import RunDir
-from vae_lab.terminal import duration, print_table
-
-__all__ = ["JobReport", "as_table", "duration", "print_table", "result_of"]
+from vae_lab.terminal import duration
 
 log = logging.getLogger("vae_lab")
 
@@ -35,16 +33,20 @@ class JobReport:
             self.spent += outcome.seconds
         took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
         what = "was finished" if outcome.status == "skipped" else outcome.status
-        told = result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
         left = f"; about {duration(self.seconds_left())} left" if self.ended < self.total else ""
         width = len(str(self.total))
-        line = f"[{self.ended:{width}}/{self.total}] {outcome.job.name} {what}{took}: {told}{left}"
+        line = f"[{self.ended:{width}}/{self.total}] {outcome.job.name} {what}{took}: {told(outcome)}{left}"
         log.log(logging.INFO if outcome.is_good else logging.WARNING, line)
 
     def seconds_left(self) -> float:
         """Until all have ended."""
         scale = self.spent / self.expected if self.expected else 1.0
         return max(0.0, scale * self.pending / self.num_parallel - (time.monotonic() - self.started))
+
+
+def told(outcome: Outcome) -> str:
+    """What came of a job: its result, or the reason of its failure and where its output is."""
+    return result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
 
 
 def result_of(run: RunDir) -> str:
@@ -62,7 +64,6 @@ def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
     for column in ("run", "status", "time", "result"):
         table.add_column(column)
     for outcome in outcomes:
-        told = result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
         took = duration(outcome.seconds) if outcome.status != "skipped" else ""
-        table.add_row(outcome.job.name, outcome.status, took, told)
+        table.add_row(outcome.job.name, outcome.status, took, told(outcome))
     return table

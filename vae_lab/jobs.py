@@ -23,7 +23,7 @@ import torch
 
 from vae_lab import build
 from vae_lab.callbacks.stop_on_signal import PARENT
-from vae_lab.continuation import BUDGET, CHANGEABLE, is_larger, set_value_at, value_at
+from vae_lab.continuation import BUDGET, CHANGEABLE, is_larger, quoted, set_value_at, value_at
 from vae_lab.errors import NonFiniteDensity, RunError
 from vae_lab.runs import RunDir, config_hash, plan_run
 
@@ -195,8 +195,8 @@ def run_job(job: Job, children: "Children", *, threads: int, environment: Mappin
 
 def command(job: Job, threads: int) -> list[str]:
     """The command line of a job's process."""
-    path = str(job.run.path).replace("\\", "\\\\").replace("'", "\\'")
-    return [sys.executable, "-m", "vae_lab", "train", f"run_dir='{path}'", f"threads={threads}", *job.budget]
+    run_dir = f"run_dir={quoted(str(job.run.path))}"
+    return [sys.executable, "-m", "vae_lab", "train", run_dir, f"threads={threads}", *job.budget]
 
 
 def reason_of_failure(job: Job, code: int) -> str:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.errors import ConfigError, Failed, Interrupted, RunError
 from vae_lab.figure import Drawn, make_figure
 from vae_lab.figures.base import PaperFigure, check_scale
-from vae_lab.job_report import JobReport, as_table, duration, print_table
+from vae_lab.job_report import JobReport, as_table
 from vae_lab.jobs import Job, Outcome, available_cores, plan_job, run_jobs
 from vae_lab.reproduction_page import write_index
 from vae_lab.reproduction_plan import (
@@ -27,6 +27,7 @@ from vae_lab.reproduction_plan import (
 from vae_lab.runs import RunDir
 from vae_lab.speed import Speeds
 from vae_lab.step_sizes import Choice, choose, plan_probes, with_step_size, write_probes
+from vae_lab.terminal import duration, print_table
 from vae_lab.verify import as_table as verdict_table
 from vae_lab.verify import counted, reproduction_rows, write_rows
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from vae_lab.claims import EXPLAIN, FAIL, OPEN, PASS, Row
 from vae_lab.figure import Drawn
-from vae_lab.job_report import duration
 from vae_lab.pages.page import Picture, Section, Table, write_page
 from vae_lab.runs import RunDir
+from vae_lab.terminal import duration
 from vae_lab.verify import COLUMNS, as_text, counted
 
 TONES = {

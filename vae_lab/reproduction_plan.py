@@ -13,10 +13,10 @@ from vae_lab.compose import compose_command
 from vae_lab.curve import read_rows
 from vae_lab.errors import ConfigError, nearest
 from vae_lab.figures.base import Curve, PaperFigure
-from vae_lab.job_report import duration
 from vae_lab.runs import RunDir
 from vae_lab.speed import Speeds, count_evaluations
-from vae_lab.train import UNFROZEN
+from vae_lab.terminal import duration
+from vae_lab.train import frozen_config
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,7 @@ def compose_training(curve: Curve, settings: Mapping[str, Any]) -> Training:
     short = [f"max_samples={settings['probe_samples']}", f"evaluation.first={settings['probe_samples']}"]
     bare = ["callbacks=none", "logger=none", "checkpoint.at=[]"]
     probe_config, _ = compose_command("train", [*curve.overrides, *settings["train"], *short, *bare])
-    frozen, probe = (
-        {key: value for key, value in config.items() if key not in UNFROZEN} for config in (config, probe_config)
-    )
-    return Training(curve, frozen, probe, {"choices": choices, "overrides": own})
+    return Training(curve, frozen_config(config), frozen_config(probe_config), {"choices": choices, "overrides": own})
 
 
 def timed(training: Training, speeds: Speeds) -> Training:

@@ -24,7 +24,7 @@ def prepare_search(cfg: DictConfig, folder: Path) -> None:
         sweeper.study_name = sweeper.study_name or folder.name
 
 
-def remaining_trials(sweeper: Any, folder: Path) -> int:
+def remaining_trials(sweeper: Any) -> int:
     """Sets and returns how many trials are still to be made.
 
     Those that a kill left running are asked for again: their runs are recognised and resumed.
@@ -32,7 +32,10 @@ def remaining_trials(sweeper: Any, folder: Path) -> int:
     import optuna
 
     study = optuna.create_study(
-        study_name=sweeper.study_name, storage=sweeper.storage, direction=direction_of(sweeper), load_if_exists=True
+        study_name=sweeper.study_name,
+        storage=sweeper.storage,
+        direction=getattr(sweeper.direction, "name", sweeper.direction),  # a name, or the plugin's enumeration
+        load_if_exists=True,
     )
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
@@ -42,8 +45,3 @@ def remaining_trials(sweeper: Any, folder: Path) -> int:
     done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
     sweeper.n_trials = max(0, sweeper.n_trials - done)
     return sweeper.n_trials
-
-
-def direction_of(sweeper: Any) -> str:
-    """`maximize` or `minimize`."""
-    return getattr(sweeper.direction, "name", sweeper.direction)

@@ -23,15 +23,16 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vae_lab.compose import own_config
-from vae_lab.continuation import FREE
+from vae_lab.continuation import FREE, quoted
 from vae_lab.errors import ConfigError, Failed, Interrupted
 from vae_lab.explanations import CommandLine, missing
-from vae_lab.job_report import as_table, duration, print_table
+from vae_lab.job_report import as_table
 from vae_lab.jobs import Job, Outcome, available_cores, plan_job
 from vae_lab.run_directory import RunDir, config_hash, safe_name
 from vae_lab.search import is_search, prepare_search, remaining_trials
 from vae_lab.speed import Speeds, count_evaluations
 from vae_lab.sweep_job import SweepJob, read_outcome
+from vae_lab.terminal import duration, print_table
 from vae_lab.train import frozen_config
 
 log = logging.getLogger("vae_lab")
@@ -73,7 +74,7 @@ def run_sweep(hydra: Hydra, line: CommandLine, overrides: list[str]) -> Path:
         sweeper = Plugins.instance().instantiate_sweeper(config=cfg, hydra_context=context, task_function=task)
         inner: Any = getattr(sweeper, "sweeper", sweeper)  # Optuna's is wrapped once more
         inner.launcher = launch = PlannedLauncher(inner.launcher, cfg, line, folder, task)
-        if is_search(cfg) and remaining_trials(inner, folder) == 0:
+        if is_search(cfg) and remaining_trials(inner) == 0:
             log.info("the search in %s is finished: a larger hydra.sweeper.n_trials goes on", folder)
             return folder
         try:
@@ -112,7 +113,7 @@ class PlannedLauncher(Launcher):
         # what is finished needs no launcher; a sweeper that waits for values gets them all from one
         pending = jobs if self.task.value else [job for job in jobs if not job.is_done]
         self.inner.task_function = replace(self.task, total=initial_job_idx + len(pending))
-        arguments = [[f"run_dir={quoted(job.run.path)}", f"budget={list(job.budget)}"] for job in pending]
+        arguments = [[f"run_dir={quoted(str(job.run.path))}", f"budget={list(job.budget)}"] for job in pending]
         returns: Sequence[JobReturn] = []
         try:
             if pending:
@@ -140,19 +141,17 @@ class PlannedLauncher(Launcher):
             composed.append((frozen_config(requested), choices, list(overrides)))
         varied = varied_overrides(self.cfg, job_overrides)
         configs = [config for config, _, _ in composed]
-        seconds, disk = self.estimate(configs)
+        runs = [RunDir(run_folder(self.folder, names, config)) for names, config in zip(varied, configs, strict=True)]
+        seconds, disk = self.estimate(configs, runs)
+        self.show(runs, varied, seconds, disk)
         if self.cfg.sweep.dry_run:
-            found = [find_run(self.folder, config_hash(config)) for config in configs]
-            self.show([RunDir(path) if path else None for path in found], varied, seconds, disk)
             return []
-        jobs = []
-        for (config, choices, overrides), names, estimate in zip(composed, varied, seconds, strict=True):
-            path = run_folder(self.folder, names, config)
-            jobs.append(replace(plan_job(path, config, choices=choices, overrides=overrides), seconds=estimate or 1.0))
-        self.show([job.run for job in jobs], varied, seconds, disk)
-        return jobs
+        return [
+            replace(plan_job(run.path, config, choices=choices, overrides=overrides), seconds=estimate or 1.0)
+            for run, (config, choices, overrides), estimate in zip(runs, composed, seconds, strict=True)
+        ]
 
-    def estimate(self, configs: Sequence[Mapping[str, Any]]) -> tuple[list[float | None], int]:
+    def estimate(self, configs: Sequence[Mapping[str, Any]], runs: Sequence[RunDir]) -> tuple[list[float | None], int]:
         """Seconds of each job, 0 for a finished one, None where its training cannot be tried; bytes of checkpoints."""
         if not self.cfg.sweep.speed_seconds:
             return [None] * len(configs), 0
@@ -161,9 +160,8 @@ class PlannedLauncher(Launcher):
             self.folder / "speeds.json", threads=self.task.threads, measure_for=self.cfg.sweep.speed_seconds
         )
         start, seconds, disk = speeds.of_start(), [], 0
-        for config in configs:
-            run = find_run(self.folder, config_hash(config))
-            if run is not None and RunDir(run).status == "finished":
+        for config, run in zip(configs, runs, strict=True):
+            if run.exists() and run.status == "finished":
                 seconds.append(0.0)
                 continue
             try:
@@ -178,13 +176,13 @@ class PlannedLauncher(Launcher):
 
     def show(
         self,
-        runs: Sequence[RunDir | None],
+        runs: Sequence[RunDir],
         varied: Sequence[Sequence[str]],
         seconds: Sequence[float | None],
         disk: int,
     ) -> None:
         """The plan: how many jobs, how many of them are done, time and disk."""
-        states = [run.status if run is not None else "planned" for run in runs]
+        states = [run.status if run.exists() else "planned" for run in runs]
         counts = {
             "finished": states.count("finished"),
             "to continue": states.count("interrupted") + states.count("running"),
@@ -271,16 +269,12 @@ def varied_overrides(cfg: DictConfig, job_overrides: Sequence[Sequence[str]]) ->
 def run_folder(folder: Path, varied: Sequence[str], config: Mapping[str, Any]) -> Path:
     """<what varies>-<6 hex of the config's hash>; an existing folder with this hash, whatever it is called."""
     digest = config_hash(config)
-    if (found := find_run(folder, digest)) is not None:
-        return found
+    for path in sorted(folder.glob(f"*-{digest}")):
+        if RunDir(path).exists():
+            return path
     pairs = [text.lstrip("+~").partition("=") for text in varied]
     name = safe_name("_".join(f"{key.split('.')[-1]}-{value}" for key, _, value in pairs))[:NAME_LENGTH]
     return folder / f"{name or 'run'}-{digest}"
-
-
-def find_run(folder: Path, digest: str) -> Path | None:
-    """The run directory in `folder` whose config has this hash."""
-    return next((path for path in sorted(folder.glob(f"*-{digest}")) if RunDir(path).exists()), None)
 
 
 def parallel_jobs(cfg: DictConfig) -> int:
@@ -302,12 +296,6 @@ def threads_of_a_job(cfg: DictConfig) -> int:
     if asked:
         return int(asked)
     return max(1, available_cores() // parallel_jobs(cfg))
-
-
-def quoted(path: Path) -> str:
-    """The path as Hydra's grammar reads any text."""
-    text = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vae_lab.atomic import write_json
-from vae_lab.job_report import duration, result_of
+from vae_lab.job_report import told
 from vae_lab.jobs import POLL_SECONDS, Children, Job, Outcome, device_environment, run_job, thread_environment
 from vae_lab.run_directory import RunDir
+from vae_lab.terminal import duration
 
 log = logging.getLogger("vae_lab")
 
@@ -69,8 +70,6 @@ class SweepJob:
 
     def outcome(self, job: Job, children: Children) -> Outcome:
         """Runs the job as soon as the machine has room for it."""
-        if self.stop_file.exists():
-            return Outcome(job, "interrupted", reason=NOT_BEGUN)
         with free_slot(self.folder.parent, self.at_once, children) as slot:
             if slot is None:
                 return Outcome(job, "interrupted", reason="stopped before it began")
@@ -86,9 +85,8 @@ class SweepJob:
         """A line about the job that ended."""
         ended = len(list(self.folder.glob("*.json")))
         took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
-        told = result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
         level = logging.INFO if outcome.is_good else logging.WARNING
-        log.log(level, "[%d/%d] %s %s%s: %s", ended, self.total, outcome.job.name, outcome.status, took, told)
+        log.log(level, "[%d/%d] %s %s%s: %s", ended, self.total, outcome.job.name, outcome.status, took, told(outcome))
 
 
 @contextmanager

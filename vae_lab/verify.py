@@ -19,9 +19,9 @@ from vae_lab.curve import read_rows
 from vae_lab.errors import Failed, RunError
 from vae_lab.figures.base import check_scale
 from vae_lab.figures.published import figure2_published, figure3_published
-from vae_lab.job_report import print_table
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs import RunDir, load_run, load_weights
+from vae_lab.terminal import print_table
 
 log = logging.getLogger("vae_lab")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from vae_lab.continuation import quoted
 from vae_lab.errors import ConfigError
 from vae_lab.figures.canvas import encoded
 from vae_lab.overview import Overview
@@ -146,8 +147,7 @@ def override(key: str, value: str | Path) -> str:
     text = str(value)
     if PLAIN.fullmatch(text) and not NO_TEXT.fullmatch(text):
         return f"{key}={text}"
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    return f"{key}={quoted(text)}"
 
 
 def resume(run: Overview) -> str:
