@@ -19,6 +19,7 @@ from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import ConfigError
 from vae_lab.lit_module import LitVAE
+from vae_lab.matmul import use_backend
 from vae_lab.objectives.base import Objective
 from vae_lab.runs import RunDir
 
@@ -53,6 +54,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
     """
     check_settings(config)
     torch.set_num_threads(config["threads"] or os.cpu_count() or 1)
+    use_backend(config.get("matmul_backend", "default"))  # a run from before there was a choice had the default
     pl.seed_everything(config["seed"], verbose=False)
     data = build.instantiate(config["data"], "data")
     model = build.instantiate(config["model"], "model", image_shape=data.image_shape)

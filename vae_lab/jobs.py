@@ -25,6 +25,7 @@ from vae_lab import build
 from vae_lab.callbacks.stop_on_signal import PARENT
 from vae_lab.continuation import BUDGET, CHANGEABLE, is_larger, quoted, set_value_at, value_at
 from vae_lab.errors import NonFiniteDensity, RunError
+from vae_lab.matmul import settled
 from vae_lab.runs import RunDir, config_hash, plan_run
 
 log = logging.getLogger("vae_lab")
@@ -95,7 +96,7 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
     """
     run = RunDir(path)
     if not run.exists():
-        return Job(plan_run(path, config, **record))
+        return Job(plan_run(path, settled(config), **record))
     frozen = run.config
     same_budget = {key: value for key, value in frozen.items()}
     same_budget["trainer"] = dict(frozen["trainer"])

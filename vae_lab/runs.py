@@ -15,6 +15,7 @@ from vae_lab import build
 from vae_lab.curve import read_rows
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import RunError
+from vae_lab.matmul import use_backend
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Objective
@@ -108,6 +109,8 @@ def load_run(
         checkpoint: `best` or `last`; None: best where there is one.
         data_root: where the data set lies now, if not where the run found it.
 
+    From here on float32 products of this process go through the run's `matmul_backend`.
+
     Raises:
         UntrustedTarget: its config names other code.
         RunError: it is no run directory or has no checkpoint.
@@ -116,6 +119,7 @@ def load_run(
     config = run.config
     build.refuse_untrusted(config, allow)
     file = run.checkpoint_path(checkpoint)
+    use_backend(config.get("matmul_backend", "default"))
     model = build.instantiate(config["model"], "model", image_shape=tuple(run.record["image_shape"]))
     samples = load_weights(model, file)
     name = file.stem

@@ -19,6 +19,7 @@ from vae_lab.continuation import Request, budget_of, continued_config
 from vae_lab.curve import keep_rows
 from vae_lab.errors import ConfigError, Interrupted
 from vae_lab.events import keep_events
+from vae_lab.matmul import settled
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.provenance import provenance
 from vae_lab.runs import (
@@ -53,6 +54,7 @@ def train(cfg: DictConfig) -> Path:
     run = RunDir(run_path(request, requested))
     if not run.exists():
         run.require_free()
+        config = settled(config)
         parts = assemble(config, run)
         plan_run(run.path, config, choices=request.choices, overrides=request.overrides)
         return execute(run, parts)
