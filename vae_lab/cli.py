@@ -27,6 +27,7 @@ COMMANDS = {
     "report": Command("one page about a run or a sweep, light enough to mail", "run=RUN_DIR", "report"),
     "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
     "verify": Command("hold a reproduction against the published values, or a run against its preset", "scale=quick"),
+    "bench": Command("how fast the lab is beside other ways to do the same work", "case=mlp repeats=7", "bench"),
 }
 """A command is the function of that name in the module of that name: from a config to the path it wrote.
 

@@ -1,0 +1,107 @@
+"""`vae-lab bench`: how fast the lab is, beside other ways to do the same work, measured in one run and in turn."""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae_lab.atomic import write_json
+from vae_lab.benchmarks.catalogue import ALL, CASES, DEFAULT, chosen, make_case
+from vae_lab.benchmarks.conditions import Conditions, cores, machine
+from vae_lab.errors import ConfigError
+from vae_lab.plain_command import Arguments, Key
+
+if TYPE_CHECKING:
+    from vae_lab.benchmarks.sides import Case
+
+KEYS = {
+    "case": Key(f"what is measured: {ALL}, or some of {', '.join(CASES)}", default=DEFAULT, is_list=True),
+    "repeats": Key("how often each side of a case works, in turn with the others", default="7"),
+    "seconds": Key("about how long each time", default="1"),
+    "threads": Key("of the CPU; without it: all cores"),
+    "device": Key("what computes", default="cpu", choices=("cpu", "cuda")),
+    "output": Key("a new JSON file; without it: outputs/bench/<date_time>.json", is_path=True),
+}
+
+
+def bench(arguments: Arguments) -> Path:
+    """Measures the cases one after the other, prints a table of each; returns the JSON file, written after every case.
+
+    Raises:
+        ConfigError: an argument is refused, or the data is not there; nothing was measured.
+    """
+    repeats, seconds = arguments.whole("repeats", at_least=1), positive(arguments, "seconds")
+    device = arguments.one("device")
+    names = chosen(arguments.all("case"), device)
+    path = new_file(arguments.one("output"))
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = arguments.whole("threads", at_least=1) if arguments.one("threads") else available
+    if threads > available:
+        raise ConfigError(f"threads must be <= {available}, the cores that this process may use, got {threads}")
+    started = time.monotonic()
+    with cores(threads), tempfile.TemporaryDirectory(prefix="vae-lab-bench-") as folder, quiet():
+        refuse_absent_device(device)
+        conditions = Conditions(threads, device, Path(folder))
+        cases = {name: make_case(name, conditions) for name in names}
+        settings = {"repeats": repeats, "seconds": seconds, "threads": threads, "device": device}
+        report: dict[str, Any] = {"date": datetime.now().astimezone().isoformat(timespec="seconds")}
+        report |= {"settings": settings, "machine": machine(device), "cases": {}}
+        for name in names:
+            report["cases"][name] = measured(name, cases.pop(name), conditions, repeats, seconds)
+            report["seconds"] = round(time.monotonic() - started, 1)
+            write_json(path, report)
+    return path
+
+
+def measured(name: str, case: "Case", conditions: Conditions, repeats: int, seconds: float) -> dict[str, Any]:
+    """Measures a case and prints it; returns what the file says about it."""
+    from vae_lab.benchmarks.results import plain, print_outcome
+    from vae_lab.benchmarks.sides import measure_case
+
+    outcome = measure_case(case, repeats=repeats, seconds=seconds, neutral=conditions.neutral)
+    print_outcome(name, outcome)
+    return plain(outcome)
+
+
+def positive(arguments: Arguments, key: str) -> float:
+    """The value of a key as a number > 0."""
+    text = arguments.one(key)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{key} must be a number > 0, got {text!r}")
+    return value
+
+
+def new_file(text: str) -> Path:
+    """Where the measurements go; never a file that exists."""
+    path = Path(text or f"outputs/bench/{datetime.now():%Y-%m-%d_%H-%M-%S}.json").expanduser()
+    if path.exists():
+        raise ConfigError(f"output={path} exists already: measurements are never overwritten; name another file")
+    return path
+
+
+def refuse_absent_device(device: str) -> None:
+    """Refuses a device that PyTorch does not find."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device must be cpu on this machine, got cuda: PyTorch finds no GPU")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While the block runs, nothing below a warning is logged: hundreds of trainings would speak."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,114 @@
+"""Ours: the whole training of `vae-lab train`, through Lightning's Trainer, with events, CSV and checkpoints.
+
+The config is the experiment's own but for its budget and its evaluations: in the seconds of a measurement there is
+one, at the end, with its checkpoint, where a run of 20 epochs has one in tens of seconds. Measuring the bound itself is
+taken off the time, and reported by the case `evaluation`. Without the callbacks that talk and draw (callbacks=none).
+"""
+
+import functools
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from vae_lab import build
+from vae_lab.assembly import Parts, assemble
+from vae_lab.benchmarks.conditions import Conditions
+from vae_lab.benchmarks.sides import Throughput
+from vae_lab.compose import compose_command
+from vae_lab.data.arrays import ImageData
+from vae_lab.lit_module import LitVAE
+from vae_lab.runs import RunDir, plan_run
+from vae_lab.train import fit, frozen_config
+
+NEVER = 2**62
+"""A count of samples that no training reaches."""
+
+
+class Lab(Throughput):
+    """Samples per second of a training, from the end of its first block to its last checkpoint.
+
+    Args:
+        name: as for every side.
+        overrides: of `vae-lab train`.
+        conditions: threads, device, and where the run directories go.
+    """
+
+    def __init__(self, name: str, overrides: Sequence[str], conditions: Conditions) -> None:
+        self.config = train_config(overrides, conditions)
+        self.conditions = conditions
+        super().__init__(name, unit=self.config["data"]["batch_size"] * self.config["steps_per_execution"])
+
+    def work(self, amount: int) -> float:
+        """A training in a new run directory, of one block more than the amount."""
+        with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
+            clock = Clock(self.conditions)
+            train_once(self.config | {"max_samples": amount + self.unit}, Path(folder) / "run", clock)
+        assert clock.samples == amount
+        return clock.seconds
+
+
+class Clock(pl.Callback):
+    """The seconds of a training behind its first block, less those in which the bound was measured."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.conditions = conditions
+        self.samples, self.seconds, self.first = 0, 0.0, 0
+
+    def attach(self, parts: Parts) -> None:
+        """Comes last of the callbacks, whose work counts."""
+        self.curve = parts.curve
+        parts.trainer.callbacks.append(self)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Starts the clock after the first block."""
+        if not self.first:
+            self.first, self.started = pl_module.samples, self.now()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Stops it."""
+        self.samples, self.seconds = pl_module.samples - self.first, self.now() - self.started
+
+    def now(self) -> float:
+        """The time that counts, once the device has done its work."""
+        self.conditions.synchronize()
+        return time.perf_counter() - self.curve.seconds
+
+
+def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:
+    """The config of a training as `vae-lab train` freezes it, with one evaluation, at the end of any budget."""
+    place = ["trainer=gpu"] if conditions.device == "cuda" else []
+    common = [*place, f"threads={conditions.threads}", "trainer.max_epochs=null", "max_samples=1e9", "callbacks=none"]
+    config = frozen_config(compose_command("train", [*overrides, *common])[0])
+    config["evaluation"] = config["evaluation"] | {"first": NEVER}
+    return config
+
+
+def train_once(config: Mapping[str, Any], folder: Path, clock: Clock) -> Parts:
+    """A new run, trained to the end of its budget."""
+    run = RunDir(folder)
+    parts = assemble(config, run)
+    clock.attach(parts)
+    plan_run(folder, config)
+    fit(run, parts)
+    return parts
+
+
+@functools.cache
+def data_of(experiment: str) -> ImageData:
+    """The data set of an experiment, read once for all sides but ours.
+
+    Raises:
+        ConfigError: a file is not there and cannot be fetched; the message says what to do.
+    """
+    config = compose_command("train", [f"experiment={experiment}"])[0]
+    return build.instantiate(config["data"], "data")
+
+
+def training_images(experiment: str) -> Tensor:
+    """The training images of an experiment, [num, channel, height, width] in [0, 1]."""
+    return data_of(experiment).parts["train"].images
