@@ -11,13 +11,14 @@ from torch import nn
 from vae_lab.data.arrays import Minibatches
 from vae_lab.data.digits import Digits
 from vae_lab.errors import NonFiniteDensity
-from vae_lab.lit_module import Blocks, LitVAE, RunningMeans
+from vae_lab.lit_module import Blocks, LitVAE
 from vae_lab.model import VAE
 from vae_lab.networks.heads import BernoulliLikelihood
 from vae_lab.networks.initialization import PyTorchDefault
 from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
 from vae_lab.objectives.aevb import AEVB
-from vae_lab.objectives.base import Terms
+from vae_lab.objectives.base import Minibatch, Terms
+from vae_lab.running_means import RunningMeans
 
 ALONE = Mock(world_size=1)
 
@@ -46,7 +47,7 @@ def make_lit(**settings) -> LitVAE:
         partial(torch.optim.SGD, lr=0.1),
         partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0, total_iters=0),
         data,
-        **defaults | {"gradient_clip_norm": None, "seed": 0} | settings,
+        **defaults | {"gradient_clip_norm": None, "cuda_graph": False, "seed": 0} | settings,
     )
     lit._trainer = ALONE
     lit.minibatches = Minibatches(data.parts["train"], batch_size=50, seed=0, binarization="none")
@@ -102,14 +103,21 @@ def test_budget_is_whole_minibatches():
 
 def test_non_finite_loss_names_step_samples_quantity_and_advice():
     lit = make_lit()
-    lit.running.add({"bound": torch.tensor([1.0, float("nan")]), "kl": torch.ones(2)})
-    lit.refuse_non_finite(torch.ones(4), first=8, count=4)
-    losses = torch.tensor([1.0, 2.0, float("inf"), float("nan")])
+    lit.refuse_non_finite([1.0, 2.0], {"bound": 3.0}, step=9)
     with pytest.raises(NonFiniteDensity, match=r"became inf at step 10 \(500 samples; not finite: bound\)") as error:
-        lit.refuse_non_finite(losses, first=8, count=4)
+        lit.refuse_non_finite([2.0, float("inf")], {"bound": float("nan"), "kl": 2.0}, step=10)
     assert "optimizer.lr" in str(error.value) and "min_log_variance" in str(error.value)
-    with pytest.raises(NonFiniteDensity, match="at step 9 "):  # two updates per minibatch: the third is of the second
-        lit.refuse_non_finite(losses, first=8, count=2)
+    with pytest.raises(NonFiniteDensity, match=r"became nan at step 0 \(0 samples; not finite: loss\)"):
+        lit.refuse_non_finite([float("nan")], {}, step=0)
+
+
+def test_step_returns_the_loss_and_the_sums_of_the_parts():
+    lit = make_lit()
+    lit.bare_optimizer = torch.optim.SGD(lit.parameters(), lr=0.0)
+    block = lit.minibatches.block(0, 1)
+    loss, bound, reconstruction, kl = lit.step(Minibatch(block.x[0], block.index[0])).tolist()
+    assert lit.measured == {"bound": 50, "reconstruction": 50, "kl": 50}
+    assert loss == pytest.approx(-bound / 50) and bound == pytest.approx(reconstruction - kl)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 1000])
@@ -138,13 +146,11 @@ def test_next_mark_is_the_earliest_of_the_callbacks_or_the_end():
 
 
 def test_running_means_are_exact_sums_and_survive_a_checkpoint():
-    strategy = Mock(spec=Strategy, reduce=lambda pair, reduce_op: pair)
-    values = torch.full((1000,), 0.1)
+    strategy = Mock(spec=Strategy, reduce=lambda pair, reduce_op: pair, root_device=torch.device("cpu"))
     running = RunningMeans()
-    running.add({"bound": values})
+    running.add({"bound": (0.1 * 1000, 1000)})
     restored = RunningMeans(running.sums(strategy))
     for means in (running, restored):
-        means.add({"bound": values[:500]})
+        means.add({"bound": (50.0, 500)})
     total, count = restored.sums(strategy)["bound"]
-    assert count == 1500 and total == running.sums(strategy)["bound"][0]
-    assert total / count == pytest.approx(values[0].item(), abs=1e-15)
+    assert (total, count) == running.sums(strategy)["bound"] == (150.0, 1500)

@@ -34,6 +34,10 @@ PARTS = (
 """The sections of a config without which nothing can be trained."""
 
 
+LOOP_KEYS = ("steps_per_execution", "parameter_prior", "gradient_clip_norm", "cuda_graph", "seed")
+"""The keys that the training loop itself takes."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """The objects of a training."""
@@ -77,7 +81,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
         build.instantiate(config["schedule"], "schedule"),
         data,
         max_samples=max_samples,
-        **{key: config[key] for key in ("steps_per_execution", "parameter_prior", "gradient_clip_norm", "seed")},
+        **{key: config[key] for key in LOOP_KEYS},
     )
     try:
         lit.configure_optimizers()  # made again for the training: here, so that what they refuse is refused in time
@@ -145,6 +149,8 @@ def check_settings(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"optimizer.lr must be a number >= 0, got {rate!r}")
     if not isinstance(config["parameter_prior"], bool):
         raise ConfigError(f"parameter_prior must be true or false, got {config['parameter_prior']!r}")
+    if not isinstance(config["cuda_graph"], bool):
+        raise ConfigError(f"cuda_graph must be true or false, got {config['cuda_graph']!r}")
     precision = config["trainer"]["precision"]
     if precision not in ("32-true", "bf16-mixed"):
         raise ConfigError(

@@ -1,20 +1,25 @@
 """Algorithm 1 of the paper as a LightningModule: one loop for every objective, counted in samples."""
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import Strategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from vae_lab.cuda_graph import WARM_UP_STEPS, CapturedStep, is_steady, prepare, why_not
 from vae_lab.data.arrays import ImageData, Minibatches
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
 from vae_lab.randomness import seed_global_noise
+from vae_lab.running_means import RunningMeans
+
+log = logging.getLogger("vae_lab")
 
 
 class LitVAE(pl.LightningModule):
@@ -38,6 +43,7 @@ class LitVAE(pl.LightningModule):
         steps_per_execution: int,
         parameter_prior: bool,
         gradient_clip_norm: float | None,
+        cuda_graph: bool,
         seed: int,
     ) -> None:
         super().__init__()
@@ -60,6 +66,7 @@ class LitVAE(pl.LightningModule):
         self.seed = seed
         self.samples = self.block_start = 0
         self.running = RunningMeans()
+        self.cuda_graph, self.captures, self.captured_step = cuda_graph, False, None
         self.resident: dict[str, Tensor] = {}
         self.latest: dict[str, float] = {}
         self.interrupted = self.stopped_early = False
@@ -74,19 +81,39 @@ class LitVAE(pl.LightningModule):
         first, count = block
         self.block_start = self.samples
         minibatches = self.minibatches.block(first, count)
-        # bare, since Lightning's wrapper pays for hooks that nobody here listens to
-        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
         schedule = cast(LRScheduler, self.lr_schedulers())
-        losses = []
+        records = []
         for i in range(count):
             seed_global_noise(self.device, self.seed, "training", first + i, self.global_rank)
-            batch = Minibatch(minibatches.x[i], minibatches.index[i])
-            state = TrainingState(self.samples, self.minibatches.num_datapoints)
-            for terms in self.objective.updates(self.model, batch, state):
-                losses.append(self.update(optimizer, terms))
+            records.append(self.present(Minibatch(minibatches.x[i], minibatches.index[i])))
             schedule.step()
             self.samples += self.samples_per_step
-        self.refuse_non_finite(torch.stack(losses), first, count)
+        for i, record in enumerate(torch.stack(records).tolist()):  # the block's only wait for the device
+            losses = record[: len(record) - len(self.measured)]
+            sums = dict(zip(self.measured, record[len(losses) :], strict=True))
+            self.refuse_non_finite(losses, sums, first + i)
+            self.running.add({name: (total, self.measured[name]) for name, total in sums.items()})
+
+    def present(self, batch: Minibatch) -> Tensor:
+        """All updates of one minibatch, replayed where they have been captured; their losses and measured sums."""
+        if self.captured_step is not None:
+            return self.captured_step(batch)
+        if not self.captures or self.samples < self.capture_from or not is_steady(self.bare_optimizer):
+            return self.step(batch)
+        self.captured_step = CapturedStep(self.step, batch)
+        return self.captured_step(batch)
+
+    def step(self, batch: Minibatch) -> Tensor:
+        """All updates of one minibatch: the loss of each, then the sum of every measured part, in float64."""
+        state = TrainingState(self.samples, self.minibatches.num_datapoints)
+        losses, sums = [], {}
+        self.measured = {}
+        for terms in self.objective.updates(self.model, batch, state):
+            losses.append(self.update(self.bare_optimizer, terms).double())
+            for name, values in terms.parts.items():
+                sums[name] = values.detach().sum(dtype=torch.float64)
+                self.measured[name] = len(values)
+        return torch.stack([*losses, *sums.values()])
 
     def update(self, optimizer: Optimizer, terms: Terms) -> Tensor:
         """One step of the optimiser on the parameters that `terms` moves, and on no others."""
@@ -105,7 +132,6 @@ class LitVAE(pl.LightningModule):
         if self.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(terms.moves.parameters(), self.gradient_clip_norm)
         optimizer.step()
-        self.running.add(terms.parts)
         return loss.detach()
 
     def add_parameter_prior(self) -> None:
@@ -114,15 +140,14 @@ class LitVAE(pl.LightningModule):
             if weight.grad is not None:
                 weight.grad.add_(weight.detach(), alpha=1.0 / self.minibatches.num_datapoints)
 
-    def refuse_non_finite(self, losses: Tensor, first: int, count: int) -> None:
-        """Stops the training where a loss of the block was NaN or infinite."""
-        finite = losses.isfinite()
-        if finite.all():
+    def refuse_non_finite(self, losses: Sequence[float], sums: Mapping[str, float], step: int) -> None:
+        """Stops the training where a loss of a minibatch was NaN or infinite."""
+        if all(map(math.isfinite, losses)):
             return
-        step = first + int((~finite).nonzero()[0, 0]) * count // len(losses)
-        parts = [name for name, total in self.running.totals.items() if not total.isfinite()]
+        worst = next(loss for loss in losses if not math.isfinite(loss))
+        parts = [name for name, total in sums.items() if not math.isfinite(total)]
         raise NonFiniteDensity(
-            f"the loss became {losses[~finite][0].item()} at step {step} "
+            f"the loss became {worst} at step {step} "
             f"({step * self.samples_per_step:,} samples; not finite: {', '.join(parts) or 'loss'}): try a smaller "
             "optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
             "the checkpoint from before is kept"
@@ -144,6 +169,19 @@ class LitVAE(pl.LightningModule):
             num_ranks=self.trainer.world_size,
         ).to(self.trainer.strategy.root_device)  # the module itself is moved there after this hook
 
+    def on_train_start(self) -> None:
+        """Decides, with everything on the device, whether steps are captured, and from which count of samples on."""
+        # bare, since Lightning's wrapper pays for hooks that nobody here listens to
+        self.bare_optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+        self.captured_step = None
+        reason = why_not(self.objective, self.bare_optimizer, self.device, self.trainer.world_size)
+        self.captures = self.cuda_graph and not reason
+        if self.cuda_graph and self.device.type == "cuda":
+            log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps are captured")
+        prepare(self.bare_optimizer, captured=self.captures)
+        warm = self.samples + WARM_UP_STEPS * self.samples_per_step
+        self.capture_from = max(warm, self.objective.steady_from)
+
     def train_dataloader(self) -> "Blocks":
         """Which minibatches to present, block by block; the images themselves are already on the device."""
         return Blocks(self)
@@ -156,7 +194,7 @@ class LitVAE(pl.LightningModule):
 
     def learning_rate(self) -> float:
         """Of the next update."""
-        return self.trainer.optimizers[0].param_groups[0]["lr"]
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def next_mark(self, samples: int) -> int:
         """The next count at which a callback acts, or the end."""
@@ -191,27 +229,3 @@ class Blocks:
             count = min(lit.steps_per_execution, -(-(mark - position) // size))
             yield position // size, count
             position += count * size
-
-
-class RunningMeans:
-    """Sums over the minibatches since the last evaluation, in float64: the paper's train curve."""
-
-    def __init__(self, sums: Mapping[str, tuple[float, int]] | None = None) -> None:
-        self.totals = {name: torch.tensor(total, dtype=torch.float64) for name, (total, _) in (sums or {}).items()}
-        self.counts = {name: count for name, (_, count) in (sums or {}).items()}
-
-    def add(self, parts: Mapping[str, Tensor]) -> None:
-        """Adds one minibatch of named `[batch]` values."""
-        for name, values in parts.items():
-            total = values.detach().sum(dtype=torch.float64)
-            self.totals[name] = self.totals[name] + total if name in self.totals else total
-            self.counts[name] = self.counts.get(name, 0) + len(values)
-
-    def sums(self, strategy: Strategy) -> dict[str, tuple[float, int]]:
-        """Over all ranks: name -> (sum, number of datapoints)."""
-        sums = {}
-        for name, total in self.totals.items():
-            pair = torch.stack([total, torch.full_like(total, self.counts[name])])
-            total, count = strategy.reduce(pair, reduce_op="sum").tolist()
-            sums[name] = (total, round(count))
-        return sums

@@ -21,7 +21,8 @@ class Adagrad(torch.optim.Adagrad):
         eps: Added to the sum of squares, inside the root.
     """
 
-    _all_warm = False  # spares the look at every parameter once none warms up any more
+    is_warm = False
+    """Whether none of the parameters warms up any more, which spares the look at each."""
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
@@ -50,7 +51,7 @@ class Adagrad(torch.optim.Adagrad):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        withheld = [] if self._all_warm else self._accumulate()
+        withheld = [] if self.is_warm else self._accumulate()
         super().step()
         for parameter, gradient in withheld:
             parameter.grad = gradient
@@ -63,19 +64,19 @@ class Adagrad(torch.optim.Adagrad):
             for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True)
         ]
         super().load_state_dict({**state_dict, "param_groups": groups})
-        self._all_warm = False
+        self.is_warm = False
 
     @torch.no_grad()
     def _accumulate(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Does the warm-up's half of the step, and takes those gradients away from the other half."""
         withheld = []
-        self._all_warm = True
+        self.is_warm = True
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if state["step"] >= group["warmup_steps"]:
                     continue
-                self._all_warm = False
+                self.is_warm = False
                 if parameter.grad is not None:
                     state["step"] += 1
                     state["sum"].addcmul_(parameter.grad, parameter.grad)

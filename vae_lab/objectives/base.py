@@ -56,6 +56,10 @@ class Objective(nn.Module, ABC):
     """Whether the loss contains a prior on the weights, and `parameter_prior` would be a second one."""
     single_process_because: ClassVar[str] = ""
     """Why it cannot be shared by several processes; empty: it can."""
+    not_captured_because: ClassVar[str] = ""
+    """Why its updates are no fixed sequence of kernels that a CUDA graph could replay; empty: they are."""
+    steady_from: int = 0
+    """Training samples from which on its updates no longer depend on the state of the training."""
     whole_training_part: bool = False
     """Whether a minibatch is the whole training part, in place of `data.batch_size` datapoints."""
     samples_per_datapoint: int = 1

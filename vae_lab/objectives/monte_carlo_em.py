@@ -38,6 +38,8 @@ class MonteCarloEM(Objective):
     has_encoder: ClassVar[bool] = False
     single_process_because: ClassVar[str] = "all chains share one step size and lie in one process's memory"
 
+    not_captured_because: ClassVar[str] = "Hamiltonian Monte Carlo looks at its densities on the way"
+
     chain: Float[Tensor, "num latent"]
     step_size: Float[Tensor, ""]
 
