@@ -1,18 +1,15 @@
 """`vae-lab bench`: how fast the lab is, beside other ways to do the same work, measured in one run and in turn."""
 
-import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_lab.atomic import write_json
 from vae_lab.benchmarks.catalogue import ALL, CASES, DEFAULT, chosen, make_case
-from vae_lab.benchmarks.conditions import Conditions, cores, machine
+from vae_lab.benchmarks.conditions import Conditions, cores, machine, quiet
 from vae_lab.errors import ConfigError
 from vae_lab.plain_command import Arguments, Key
 
@@ -94,14 +91,3 @@ def refuse_absent_device(device: str) -> None:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device must be cpu on this machine, got cuda: PyTorch finds no GPU")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """While the block runs, nothing below a warning is logged: hundreds of trainings would speak."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -27,6 +27,18 @@ class Entry(NamedTuple):
 CASES = {
     "mlp": Entry("experiment=mnist in float32", "training_cases", BOTH),
     "mlp_bf16": Entry("experiment=mnist in bfloat16 where it loses nothing", "training_cases", BOTH),
+    "conv": Entry("experiment=mnist_conv in both precisions", "training_cases", BOTH),
+    "frey_face": Entry("experiment=frey_face", "training_cases", BOTH),
+    "wake_sleep": Entry("experiment=mnist objective=wake_sleep", "training_cases", BOTH),
+    "iwae": Entry("experiment=iwae, k = 50", "training_cases", BOTH),
+    "importance_sampling": Entry("log p(x) with K = 5000", "estimation_cases", BOTH),
+    "hmc": Entry("Hamiltonian transitions", "estimation_cases", BOTH),
+    "startup": Entry("seconds to the help, and to the first step of a training", "process_cases", CPU),
+    "memory": Entry("peaks of a training and of importance sampling", "process_cases", CPU),
+    "jobs": Entry("four trainings, one or two at once", "process_cases", CPU),
+    "evaluation": Entry("what evaluations take of a whole run's time", "long_runs", ON_REQUEST),
+    "growth": Entry("what a sample costs late in a long run", "long_runs", ON_REQUEST),
+    "cuda_graph": Entry("what CUDA graphs gain", "training_cases", GPU, GPU),
 }
 """A case is the function of that name in its module of vae_lab.benchmarks: from the conditions to a `Case`."""
 

@@ -1,5 +1,6 @@
 """Under which conditions everything is measured: cores, device, folder; and the settings that all sides share."""
 
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ class Conditions:
         import torch
 
         torch.set_num_threads(self.threads)
-        multiply_float32_by("none")
+        set_matmul_precision("none")
         torch.set_grad_enabled(True)
 
     def synchronize(self) -> None:
@@ -37,11 +38,19 @@ class Conditions:
             torch.cuda.synchronize()
 
 
-def multiply_float32_by(precision: str) -> None:
-    """Sets torch.backends.mkldnn.matmul: `bf16` lets oneDNN multiply, in bfloat16 where the processor has units for it.
+def matmul_precision() -> str:
+    """How float32 matrices are multiplied on the CPU.
 
-    Others keep float32. `none`: PyTorch's default library.
+    `none`: by PyTorch's default library. `bf16`: by oneDNN, in bfloat16 where the processor has units for that; others
+    keep float32.
     """
+    import torch
+
+    return torch.backends.mkldnn.matmul.fp32_precision  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def set_matmul_precision(precision: str) -> None:
+    """From now on, for the whole process."""
     import torch
 
     torch.backends.mkldnn.matmul.fp32_precision = precision  # pyright: ignore[reportAttributeAccessIssue]
@@ -59,6 +68,17 @@ def cores(number: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While the block runs, nothing below a warning is logged: hundreds of trainings would speak."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Ours: the whole training of `vae-lab train`, through Lightning's Trainer, with events, CSV and checkpoints.
 
-The config is the experiment's own but for its budget and its evaluations: in the seconds of a measurement there is
-one, at the end, with its checkpoint, where a run of 20 epochs has one in tens of seconds. Measuring the bound itself is
-taken off the time, and reported by the case `evaluation`. Without the callbacks that talk and draw (callbacks=none).
+The config is the experiment's own but for its budget and its evaluations: in a measurement there is one, at its end,
+which writes a row, its events and a checkpoint, and measures no bound (evaluation.splits=[]): how much time that takes
+of a whole run is a case of its own, `evaluation`. Without the callbacks that talk and draw (callbacks=none).
 """
 
 import functools
@@ -39,7 +39,8 @@ class Lab(Throughput):
     """
 
     def __init__(self, name: str, overrides: Sequence[str], conditions: Conditions) -> None:
-        self.config = train_config(overrides, conditions)
+        config = train_config([*overrides, "trainer.max_epochs=null", "max_samples=1e9", "callbacks=none"], conditions)
+        self.config = config | {"evaluation": config["evaluation"] | {"first": NEVER, "splits": []}}
         self.conditions = conditions
         super().__init__(name, unit=self.config["data"]["batch_size"] * self.config["steps_per_execution"])
 
@@ -53,7 +54,7 @@ class Lab(Throughput):
 
 
 class Clock(pl.Callback):
-    """The seconds of a training behind its first block, less those in which the bound was measured."""
+    """The seconds of a training behind its first block."""
 
     def __init__(self, conditions: Conditions) -> None:
         self.conditions = conditions
@@ -61,7 +62,6 @@ class Clock(pl.Callback):
 
     def attach(self, parts: Parts) -> None:
         """Comes last of the callbacks, whose work counts."""
-        self.curve = parts.curve
         parts.trainer.callbacks.append(self)  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -76,16 +76,13 @@ class Clock(pl.Callback):
     def now(self) -> float:
         """The time that counts, once the device has done its work."""
         self.conditions.synchronize()
-        return time.perf_counter() - self.curve.seconds
+        return time.perf_counter()
 
 
 def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:
-    """The config of a training as `vae-lab train` freezes it, with one evaluation, at the end of any budget."""
+    """The config of a training as `vae-lab train` freezes it."""
     place = ["trainer=gpu"] if conditions.device == "cuda" else []
-    common = [*place, f"threads={conditions.threads}", "trainer.max_epochs=null", "max_samples=1e9", "callbacks=none"]
-    config = frozen_config(compose_command("train", [*overrides, *common])[0])
-    config["evaluation"] = config["evaluation"] | {"first": NEVER}
-    return config
+    return frozen_config(compose_command("train", [*overrides, *place, f"threads={conditions.threads}"])[0])
 
 
 def train_once(config: Mapping[str, Any], folder: Path, clock: Clock) -> Parts:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vae_lab.benchmarks.conditions import Conditions, multiply_float32_by
+from vae_lab.benchmarks.conditions import Conditions, set_matmul_precision
 from vae_lab.benchmarks.sides import Throughput
 
 FORWARD, INPUT_GRADIENTS, ALL_GRADIENTS = 0, 1, 2
@@ -25,7 +25,7 @@ class MatrixProducts(Throughput):
         conditions: threads and device.
         data: the positions of those layers.
         passes: how often a row goes through for what counts as one.
-        precision: as for `multiply_float32_by`.
+        precision: as of `matmul_precision`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class MatrixProducts(Throughput):
 
     def work(self, amount: int) -> float:
         """So many rows."""
-        multiply_float32_by(self.precision)
+        set_matmul_precision(self.precision)
         self.conditions.synchronize()
         started = time.perf_counter()
         with torch.no_grad():
@@ -82,3 +82,22 @@ class Layer:
 
         self.x, self.weight, self.y = random(rows, inputs), random(outputs, inputs), random(rows, outputs)
         self.x_gradient, self.weight_gradient = torch.empty_like(self.x), torch.empty_like(self.weight)
+
+
+def limits(
+    widths: Sequence[tuple[int, int]],
+    rows: int,
+    products: int,
+    conditions: Conditions,
+    *,
+    data: Sequence[int] = (),
+    passes: int = 1,
+) -> list[MatrixProducts]:
+    """The same products by every library; the fastest is the limit of what a program can reach."""
+    by_library = {"matrix products": "none"}
+    if conditions.device == "cpu":
+        by_library["matrix products, oneDNN"] = "bf16"
+    return [
+        MatrixProducts(name, widths, rows, products, conditions, data=data, passes=passes, precision=precision)
+        for name, precision in by_library.items()
+    ]

@@ -64,6 +64,10 @@ class Throughput(Side):
         """Does so much work; returns the seconds that count."""
 
     def prepare(self, seconds: float) -> None:
+        """Decides on the amount; what a side makes once is made before."""
+        self.calibrate(seconds)
+
+    def calibrate(self, seconds: float) -> None:
         """Once to get warm, then more and more until the speed is known; `amount` takes about `seconds`."""
         self.work(self.unit)
         amount = self.unit
@@ -86,6 +90,8 @@ class Case:
     comparisons: Sequence[Comparison] = ()
     most_repeats: int | None = None
     """Where one repeat takes long, whatever `seconds` says."""
+    longer: float = 1.0
+    """Times `seconds`, where the first ones would be an exception."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def measure_case(case: Case, *, repeats: int, seconds: float, neutral: Callable[
         seconds: about how long each time.
         neutral: called before a side works, so that none finds the settings of its neighbour.
     """
-    sides = [side for side in case.sides if not side.missing]
+    sides, seconds = [side for side in case.sides if not side.missing], seconds * case.longer
     for side in sides:
         neutral()
         side.prepare(seconds)

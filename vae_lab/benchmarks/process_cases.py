@@ -1,0 +1,75 @@
+"""Processes: how soon one begins, how much memory it takes, what two at once gain."""
+
+from vae_lab.benchmarks.comparisons import difference, ratio
+from vae_lab.benchmarks.conditions import Conditions
+from vae_lab.benchmarks.lab import train_config, training_images
+from vae_lab.benchmarks.processes import CHILD, PeakMemory, ProcessTime, SeveralTrainings
+from vae_lab.benchmarks.sides import Case
+
+
+def startup(conditions: Conditions) -> Case:
+    """Seconds until the help is there, and until the optimiser's first step, beside imports that nobody avoids."""
+    training_images("mnist")
+    train = ["first_step", *train_arguments(conditions)]
+    return Case(
+        "from the start of a process",
+        "s",
+        [
+            ProcessTime("vae-lab --help", ["-m", "vae_lab", "--help"]),
+            ProcessTime("import hydra", ["-c", "import hydra"]),
+            ProcessTime("train, first step", [*CHILD, *train]),
+            ProcessTime("import pytorch_lightning", ["-c", "import pytorch_lightning"]),
+        ],
+        [
+            ratio("vae-lab --help", "import hydra", at_most=3),
+            ratio("train, first step", "import pytorch_lightning", at_most=2),
+        ],
+        most_repeats=5,
+    )
+
+
+def memory(conditions: Conditions) -> Case:
+    """Peaks of an epoch of experiment=mnist and of importance sampling, above those of a process with their imports."""
+    training_images("mnist")
+    train = ["train", *train_arguments(conditions), "trainer.max_epochs=1"]
+    training = PeakMemory("train experiment=mnist", "command", train, conditions)
+    estimate = ["5000", "50", str(conditions.threads)]
+    estimating = PeakMemory("importance sampling", "estimate", estimate, conditions)
+    sides = [training, imports_of(training, conditions), estimating, imports_of(estimating, conditions)]
+    names = [side.name for side in sides]
+    return Case(
+        "peak of memory",
+        "MB",
+        sides,
+        [
+            difference(*names[:2], at_most=450, name="train experiment=mnist above its imports"),
+            difference(*names[2:], at_most=250, name="importance sampling, K = 5000, above its imports"),
+        ],
+        most_repeats=2,
+    )
+
+
+def imports_of(side: PeakMemory, conditions: Conditions) -> PeakMemory:
+    """The peak of a process that imports the same modules."""
+    return PeakMemory(f"imports of {side.name}", "imports", [str(side.result)], conditions)
+
+
+def jobs(conditions: Conditions) -> Case:
+    """Four short trainings, one after the other with all cores, or two at once with half of them each."""
+    training_images("mnist")
+    config = train_config(["experiment=mnist", "max_samples=20000", "callbacks=none"], conditions)
+    return Case(
+        "four trainings of 20,000 samples of experiment=mnist",
+        "s",
+        [
+            SeveralTrainings(f"jobs={at_once}", config, count=4, at_once=at_once, conditions=conditions)
+            for at_once in (1, 2)
+        ],
+        [ratio("jobs=1", "jobs=2", name="how many times faster two at once are")],
+        most_repeats=2,
+    )
+
+
+def train_arguments(conditions: Conditions) -> list[str]:
+    """Of `vae-lab train`: the everyday run, its run directory in a folder that is thrown away."""
+    return ["experiment=mnist", f"threads={conditions.threads}", f"output_root={conditions.folder}"]
