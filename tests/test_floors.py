@@ -27,7 +27,7 @@ FLOORS = (
     "objectives.* estimators.*",
     "marginal_likelihood predictive_bound",
     # 4
-    "running_means cuda_graph",
+    "running_means cuda_graph compiled",
     "lit_module",
     "callbacks.*",
     # 5

@@ -1,5 +1,6 @@
 """The training loop's single steps: gradients, counts, blocks. Whole trainings are in test_train."""
 
+import math
 from functools import partial
 from unittest.mock import Mock
 
@@ -47,7 +48,7 @@ def make_lit(**settings) -> LitVAE:
         partial(torch.optim.SGD, lr=0.1),
         partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0, total_iters=0),
         data,
-        **defaults | {"gradient_clip_norm": None, "cuda_graph": False, "seed": 0} | settings,
+        **defaults | {"gradient_clip_norm": None, "cuda_graph": False, "compile": False, "seed": 0} | settings,
     )
     lit._trainer = ALONE
     lit.minibatches = Minibatches(data.parts["train"], batch_size=50, seed=0, binarization="none")
@@ -103,21 +104,22 @@ def test_budget_is_whole_minibatches():
 
 def test_non_finite_loss_names_step_samples_quantity_and_advice():
     lit = make_lit()
-    lit.refuse_non_finite([1.0, 2.0], {"bound": 3.0}, step=9)
+    lit.keep({"loss of update 0": 1.0, "loss of update 1": 2.0, "bound": 3.0}, step=9)
     with pytest.raises(NonFiniteDensity, match=r"became inf at step 10 \(500 samples; not finite: bound\)") as error:
-        lit.refuse_non_finite([2.0, float("inf")], {"bound": float("nan"), "kl": 2.0}, step=10)
+        lit.keep({"loss of update 0": 2.0, "loss of update 1": math.inf, "bound": math.nan, "kl": 2.0}, step=10)
     assert "optimizer.lr" in str(error.value) and "min_log_variance" in str(error.value)
     with pytest.raises(NonFiniteDensity, match=r"became nan at step 0 \(0 samples; not finite: loss\)"):
-        lit.refuse_non_finite([float("nan")], {}, step=0)
+        lit.keep({"loss of update 0": math.nan}, step=0)
+    assert (lit.running.totals, lit.running.counts) == ({"bound": 3.0}, {"bound": 50})
 
 
-def test_step_returns_the_loss_and_the_sums_of_the_parts():
+def test_step_returns_the_sums_of_loss_and_parts_over_the_minibatch():
     lit = make_lit()
     lit.bare_optimizer = torch.optim.SGD(lit.parameters(), lr=0.0)
     block = lit.minibatches.block(0, 1)
     loss, bound, reconstruction, kl = lit.step(Minibatch(block.x[0], block.index[0])).tolist()
-    assert lit.measured == {"bound": 50, "reconstruction": 50, "kl": 50}
-    assert loss == pytest.approx(-bound / 50) and bound == pytest.approx(reconstruction - kl)
+    assert lit.measured == ["loss of update 0", "bound", "reconstruction", "kl"]
+    assert loss == pytest.approx(-bound) and bound == pytest.approx(reconstruction - kl)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 1000])
@@ -148,9 +150,9 @@ def test_next_mark_is_the_earliest_of_the_callbacks_or_the_end():
 def test_running_means_are_exact_sums_and_survive_a_checkpoint():
     strategy = Mock(spec=Strategy, reduce=lambda pair, reduce_op: pair, root_device=torch.device("cpu"))
     running = RunningMeans()
-    running.add({"bound": (0.1 * 1000, 1000)})
+    running.add({"bound": 0.1 * 1000}, 1000)
     restored = RunningMeans(running.sums(strategy))
     for means in (running, restored):
-        means.add({"bound": (50.0, 500)})
+        means.add({"bound": 50.0}, 500)
     total, count = restored.sums(strategy)["bound"]
     assert (total, count) == running.sums(strategy)["bound"] == (150.0, 1500)

@@ -16,6 +16,7 @@ from vae_lab.callbacks.bound_curve import BoundCurve
 from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
 from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
+from vae_lab.compiled import why_not_compiled
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import ConfigError
 from vae_lab.lit_module import LitVAE
@@ -24,6 +25,9 @@ from vae_lab.objectives.base import Objective
 from vae_lab.runs import RunDir
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on hardware and on one long epoch
+if not torch.cuda.is_available():
+    # Lightning has torch ask the driver's library whether there is a GPU, and Adam asks anew at every step
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated", module="pytorch_lightning")
 
 
@@ -34,7 +38,7 @@ PARTS = (
 """The sections of a config without which nothing can be trained."""
 
 
-LOOP_KEYS = ("steps_per_execution", "parameter_prior", "gradient_clip_norm", "cuda_graph", "seed")
+LOOP_KEYS = ("steps_per_execution", "parameter_prior", "gradient_clip_norm", "cuda_graph", "compile", "seed")
 """The keys that the training loop itself takes."""
 
 
@@ -115,6 +119,10 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
             f"trainer.devices must be 1 for {type(objective).__name__}, got {trainer.world_size} processes: "
             f"{objective.single_process_because}"
         )
+    if config["compile"] and (
+        reason := why_not_compiled(objective, trainer.strategy.root_device.type, trainer.world_size)
+    ):
+        raise ConfigError(f"compile must be false, got true: {reason}")
     return Parts(lit, trainer, curve, early, data, config)
 
 
@@ -147,10 +155,9 @@ def check_settings(config: Mapping[str, Any]) -> None:
     rate = config["optimizer"].get("lr", 0.0)
     if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate < math.inf:
         raise ConfigError(f"optimizer.lr must be a number >= 0, got {rate!r}")
-    if not isinstance(config["parameter_prior"], bool):
-        raise ConfigError(f"parameter_prior must be true or false, got {config['parameter_prior']!r}")
-    if not isinstance(config["cuda_graph"], bool):
-        raise ConfigError(f"cuda_graph must be true or false, got {config['cuda_graph']!r}")
+    for key in ("parameter_prior", "cuda_graph", "compile"):
+        if not isinstance(config[key], bool):
+            raise ConfigError(f"{key} must be true or false, got {config[key]!r}")
     precision = config["trainer"]["precision"]
     if precision not in ("32-true", "bf16-mixed"):
         raise ConfigError(

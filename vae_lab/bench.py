@@ -1,6 +1,7 @@
 """`vae-lab bench`: how fast the lab is, beside other ways to do the same work, measured in one run and in turn."""
 
 import os
+import sys
 import tempfile
 import time
 from datetime import datetime
@@ -15,6 +16,9 @@ from vae_lab.plain_command import Arguments, Key
 
 if TYPE_CHECKING:
     from vae_lab.benchmarks.sides import Case
+
+BUSY = 0.5
+"""The load average above which a measurement is not to be trusted."""
 
 KEYS = {
     "case": Key(f"what is measured: {ALL}, or some of {', '.join(CASES)}", default=DEFAULT, is_list=True),
@@ -43,6 +47,7 @@ def bench(arguments: Arguments) -> Path:
     started = time.monotonic()
     with cores(threads), tempfile.TemporaryDirectory(prefix="vae-lab-bench-") as folder, quiet():
         refuse_absent_device(device)
+        warn_of_others()
         conditions = Conditions(threads, device, Path(folder))
         cases = {name: make_case(name, conditions) for name in names}
         settings = {"repeats": repeats, "seconds": seconds, "threads": threads, "device": device}
@@ -60,9 +65,10 @@ def measured(name: str, case: "Case", conditions: Conditions, repeats: int, seco
     from vae_lab.benchmarks.results import plain, print_outcome
     from vae_lab.benchmarks.sides import measure_case
 
+    started = time.monotonic()
     outcome = measure_case(case, repeats=repeats, seconds=seconds, neutral=conditions.neutral)
     print_outcome(name, outcome)
-    return plain(outcome)
+    return plain(outcome) | {"seconds": round(time.monotonic() - started, 1)}
 
 
 def positive(arguments: Arguments, key: str) -> float:
@@ -83,6 +89,13 @@ def new_file(text: str) -> Path:
     if path.exists():
         raise ConfigError(f"output={path} exists already: measurements are never overwritten; name another file")
     return path
+
+
+def warn_of_others() -> None:
+    """Says so where other processes are at work: threads that wait for each other then suffer most."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > BUSY:
+        print(f"note: other processes are busy (load average {load:.1f}): ratios will be off", file=sys.stderr)
 
 
 def refuse_absent_device(device: str) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from vae_lab.compiled import compiled_terms
 from vae_lab.cuda_graph import WARM_UP_STEPS, CapturedStep, is_steady, prepare, why_not
 from vae_lab.data.arrays import ImageData, Minibatches
 from vae_lab.errors import NonFiniteDensity
@@ -20,6 +21,10 @@ from vae_lab.randomness import seed_global_noise
 from vae_lab.running_means import RunningMeans
 
 log = logging.getLogger("vae_lab")
+
+
+LOSS = "loss of update "
+"""What precedes the number of an update in the name of its loss, which is measured beside the parts."""
 
 
 class LitVAE(pl.LightningModule):
@@ -44,6 +49,7 @@ class LitVAE(pl.LightningModule):
         parameter_prior: bool,
         gradient_clip_norm: float | None,
         cuda_graph: bool,
+        compile: bool,
         seed: int,
     ) -> None:
         super().__init__()
@@ -66,6 +72,7 @@ class LitVAE(pl.LightningModule):
         self.seed = seed
         self.samples = self.block_start = 0
         self.running = RunningMeans()
+        self.measured: list[str] = []
         self.cuda_graph, self.captures, self.captured_step = cuda_graph, False, None
         self.resident: dict[str, Tensor] = {}
         self.latest: dict[str, float] = {}
@@ -74,6 +81,7 @@ class LitVAE(pl.LightningModule):
             model.drop_encoder()
         seed_global_noise(torch.device("cpu"), seed, "objective")
         objective.prepare(model, num_train)
+        self.compiled = compiled_terms(objective, model, num_train) if compile else None
         self.trained = list(self.parameters())
 
     def training_step(self, block: tuple[int, int], _: int) -> None:
@@ -88,11 +96,8 @@ class LitVAE(pl.LightningModule):
             records.append(self.present(Minibatch(minibatches.x[i], minibatches.index[i])))
             schedule.step()
             self.samples += self.samples_per_step
-        for i, record in enumerate(torch.stack(records).tolist()):  # the block's only wait for the device
-            losses = record[: len(record) - len(self.measured)]
-            sums = dict(zip(self.measured, record[len(losses) :], strict=True))
-            self.refuse_non_finite(losses, sums, first + i)
-            self.running.add({name: (total, self.measured[name]) for name, total in sums.items()})
+        for i, sums in enumerate(torch.stack(records).tolist()):  # the block's only wait for the device
+            self.keep(dict(zip(self.measured, sums, strict=True)), step=first + i)
 
     def present(self, batch: Minibatch) -> Tensor:
         """All updates of one minibatch, replayed where they have been captured; their losses and measured sums."""
@@ -104,18 +109,19 @@ class LitVAE(pl.LightningModule):
         return self.captured_step(batch)
 
     def step(self, batch: Minibatch) -> Tensor:
-        """All updates of one minibatch: the loss of each, then the sum of every measured part, in float64."""
+        """All updates of one minibatch; the sums of their losses and measured parts over it, in float64."""
         state = TrainingState(self.samples, self.minibatches.num_datapoints)
-        losses, sums = [], {}
-        self.measured = {}
-        for terms in self.objective.updates(self.model, batch, state):
-            losses.append(self.update(self.bare_optimizer, terms).double())
-            for name, values in terms.parts.items():
-                sums[name] = values.detach().sum(dtype=torch.float64)
-                self.measured[name] = len(values)
-        return torch.stack([*losses, *sums.values()])
+        sums, self.measured = [], []
+        compiled = self.compiled is not None and self.samples >= self.objective.steady_from
+        updates = [self.compiled(batch)] if compiled else self.objective.updates(self.model, batch, state)
+        for i, terms in enumerate(updates):
+            self.update(self.bare_optimizer, terms)
+            values = {f"{LOSS}{i}": terms.loss, **terms.parts}
+            sums.append(torch.stack([value.detach() for value in values.values()]).sum(-1, dtype=torch.float64))
+            self.measured += values
+        return torch.cat(sums)
 
-    def update(self, optimizer: Optimizer, terms: Terms) -> Tensor:
+    def update(self, optimizer: Optimizer, terms: Terms) -> None:
         """One step of the optimiser on the parameters that `terms` moves, and on no others."""
         for parameter in self.trained:
             parameter.grad = None
@@ -132,7 +138,6 @@ class LitVAE(pl.LightningModule):
         if self.gradient_clip_norm is not None:
             nn.utils.clip_grad_norm_(terms.moves.parameters(), self.gradient_clip_norm)
         optimizer.step()
-        return loss.detach()
 
     def add_parameter_prior(self) -> None:
         """Adds the gradient of -log N(w; 0, I) / N, which is w / N, to the moved weights (not to biases)."""
@@ -140,18 +145,20 @@ class LitVAE(pl.LightningModule):
             if weight.grad is not None:
                 weight.grad.add_(weight.detach(), alpha=1.0 / self.minibatches.num_datapoints)
 
-    def refuse_non_finite(self, losses: Sequence[float], sums: Mapping[str, float], step: int) -> None:
-        """Stops the training where a loss of a minibatch was NaN or infinite."""
-        if all(map(math.isfinite, losses)):
-            return
-        worst = next(loss for loss in losses if not math.isfinite(loss))
-        parts = [name for name, total in sums.items() if not math.isfinite(total)]
-        raise NonFiniteDensity(
-            f"the loss became {worst} at step {step} "
-            f"({step * self.samples_per_step:,} samples; not finite: {', '.join(parts) or 'loss'}): try a smaller "
-            "optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
-            "the checkpoint from before is kept"
-        )
+    def keep(self, sums: Mapping[str, float], step: int) -> None:
+        """Adds what a minibatch measured to the running means; a loss that is NaN or infinite ends the training."""
+        losses = [total for name, total in sums.items() if name.startswith(LOSS)]
+        parts = {name: total for name, total in sums.items() if not name.startswith(LOSS)}
+        if not all(map(math.isfinite, losses)):
+            worst = next(loss for loss in losses if not math.isfinite(loss))
+            names = [name for name, total in parts.items() if not math.isfinite(total)]
+            raise NonFiniteDensity(
+                f"the loss became {worst} at step {step} "
+                f"({step * self.samples_per_step:,} samples; not finite: {', '.join(names) or 'loss'}): try a smaller "
+                "optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
+                "the checkpoint from before is kept"
+            )
+        self.running.add(parts, self.batch_size // self.trainer.world_size)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimiser over model and objective; what an update does not move has no gradient and stays."""

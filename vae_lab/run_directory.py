@@ -21,7 +21,7 @@ import yaml
 from vae_lab.atomic import write_json, write_text
 from vae_lab.errors import ConfigError, RunError
 
-UNIDENTIFYING = ("threads", "matmul_backend", "cuda_graph", "expected")
+UNIDENTIFYING = ("threads", "matmul_backend", "cuda_graph", "compile", "expected")
 """Keys without a say in what a run computes; paths of folders are left out as well (`identity`)."""
 
 

@@ -17,9 +17,9 @@ class RunningMeans:
         self.totals = {name: total for name, (total, _) in (sums or {}).items()}
         self.counts = {name: count for name, (_, count) in (sums or {}).items()}
 
-    def add(self, sums: Mapping[str, tuple[float, int]]) -> None:
-        """Adds one minibatch: name -> (sum over its datapoints, their number)."""
-        for name, (total, count) in sums.items():
+    def add(self, sums: Mapping[str, float], count: int) -> None:
+        """Adds one minibatch: sums over its `count` datapoints."""
+        for name, total in sums.items():
             self.totals[name] = self.totals.get(name, 0.0) + total
             self.counts[name] = self.counts.get(name, 0) + count
 

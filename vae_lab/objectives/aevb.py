@@ -1,6 +1,7 @@
 """Auto-encoding variational Bayes: the paper's algorithm 1 with SGVB estimator A or B."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from vae_lab.elbo import sgvb_a, sgvb_b
 from vae_lab.model import VAE
@@ -18,6 +19,8 @@ class AEVB(Objective):
         num_samples: L, draws of z per datapoint.
         kl_warmup_samples: the KL's weight rises linearly from 0 to 1 over this many training samples; 0: no warm-up.
     """
+
+    has_one_update: ClassVar[bool] = True
 
     def __init__(self, *, kl: str, num_samples: int, kl_warmup_samples: int) -> None:
         super().__init__()

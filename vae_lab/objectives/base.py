@@ -50,6 +50,8 @@ class Objective(nn.Module, ABC):
 
     has_encoder: ClassVar[bool] = True
     """Whether q(z|x) is trained; if not, there is no bound, and log p(x) is what is monitored."""
+    has_one_update: ClassVar[bool] = False
+    """Whether a minibatch has exactly one update, which may be compiled as a whole."""
     moves_everything: ClassVar[bool] = True
     """Whether each update moves every parameter; if not, several processes must look for the unused ones."""
     has_parameter_prior: ClassVar[bool] = False

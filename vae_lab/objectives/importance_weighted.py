@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import ClassVar
 
 from vae_lab.distributions import DiagonalGaussian
 from vae_lab.model import VAE
@@ -20,6 +21,8 @@ class ImportanceWeighted(Objective):
         gradient: `reparameterised` (IWAE's own), or `doubly_reparameterised` (DReG): the same expectation,
             less noise in the encoder's part, where it does not drown the signal as k grows.
     """
+
+    has_one_update: ClassVar[bool] = True
 
     def __init__(self, *, num_samples: int, gradient: str) -> None:
         super().__init__()

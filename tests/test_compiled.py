@@ -1,0 +1,34 @@
+"""Compiled training steps: the same training to float32 rounding, refused where they cannot be."""
+
+import pytest
+
+from training import TINY, finish, train_tiny, vae_lab
+from vae_lab.curve import read_rows
+from vae_lab.errors import ConfigError
+from vae_lab.run_directory import RunDir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["aevb", "importance_weighted"])
+def test_compiled_training_is_the_same_to_rounding(tmp_path, objective):
+    curves = []
+    for key in ("false", "true"):  # in processes without the tests' checks of shapes, which cannot be compiled
+        run = RunDir(tmp_path / key)
+        overrides = [*TINY, "data=digits", f"objective={objective}", "trainer.max_epochs=3", f"compile={key}"]
+        finish(vae_lab("train", f"run_dir={run.path}", *overrides))
+        curves.append(read_rows(run.curve))
+    plain, compiled = curves
+    assert [row["samples_evaluated"] for row in compiled] == [row["samples_evaluated"] for row in plain]
+    for name in ("train/bound_running", "test/bound"):
+        assert [row[name] for row in compiled] == pytest.approx([row[name] for row in plain], rel=1e-5)
+    assert compiled != plain  # it was compiled
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [("objective=wake_sleep", "several updates"), ("trainer.devices=2", "2 processes exchange")],
+)
+def test_what_cannot_be_compiled_is_refused_with_the_reason(tmp_path, override, reason):
+    with pytest.raises(ConfigError, match=f"compile must be false, got true: .*{reason}"):
+        train_tiny(tmp_path / "run", "compile=true", override)
+    assert not (tmp_path / "run").exists()
