@@ -17,8 +17,8 @@ from vae_lab.plain_command import Arguments, Key
 if TYPE_CHECKING:
     from vae_lab.benchmarks.sides import Case
 
-BUSY = 0.5
-"""The load average above which a measurement is not to be trusted."""
+BUSY = 0.25
+"""The share of the cores that are at work already, above which a measurement is not to be trusted."""
 
 KEYS = {
     "case": Key(f"what is measured: {ALL}, or some of {', '.join(CASES)}", default=DEFAULT, is_list=True),
@@ -94,7 +94,7 @@ def new_file(text: str) -> Path:
 def warn_of_others() -> None:
     """Says so where other processes are at work: threads that wait for each other then suffer most."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > BUSY:
+    if load > BUSY * (os.cpu_count() or 1):
         print(f"note: other processes are busy (load average {load:.1f}): ratios will be off", file=sys.stderr)
 
 

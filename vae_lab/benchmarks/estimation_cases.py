@@ -5,6 +5,7 @@ from vae_lab.benchmarks.conditions import Conditions
 from vae_lab.benchmarks.estimators import ImportanceSampling, Transitions
 from vae_lab.benchmarks.matrix_products import FORWARD, INPUT_GRADIENTS, limits
 from vae_lab.benchmarks.sides import Case
+from vae_lab.randomness import NOISE_BLOCK
 
 OURS = "ours"
 DECODER_WIDTHS = ((20, 500), (500, 784))
@@ -15,12 +16,13 @@ NUM_CHAINS, NUM_LEAPFROG = 1000, 10
 def importance_sampling(conditions: Conditions) -> Case:
     """The log p(x) of images with 5,000 samples each."""
     products = limits(DECODER_WIDTHS, 1000, FORWARD, conditions)
+    blocks = 1 if conditions.device == "cpu" else 20
     return Case(
         f"importance sampling with K = {NUM_SAMPLES} on the model of experiment=mnist",
         "datapoints x samples/s",
-        [ImportanceSampling(OURS, NUM_SAMPLES, conditions), *products],
+        [ImportanceSampling(OURS, NUM_SAMPLES, blocks * NOISE_BLOCK, conditions), *products],
         [ratio(OURS, [side.name for side in products], at_least=0.5, name="ours / matrix products of the decoder")],
-        most_repeats=5,
+        most_repeats=3,
     )
 
 

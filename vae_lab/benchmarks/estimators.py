@@ -15,7 +15,6 @@ from vae_lab.benchmarks.lab import train_config, training_images
 from vae_lab.benchmarks.sides import Throughput
 from vae_lab.compose import compose_command
 from vae_lab.model import VAE
-from vae_lab.randomness import NOISE_BLOCK
 from vae_lab.runs import RunDir
 
 
@@ -52,13 +51,11 @@ class WithModel(Throughput):
 class ImportanceSampling(WithModel):
     """Datapoints x samples per second of an estimate of log p(x).
 
-    A measurement takes a whole block of datapoints, whatever time that is: the noise of a block is drawn at once, and
-    in an evaluation of a test part nearly all blocks are whole.
+    A measurement takes all the datapoints, whatever time that is. They should be whole blocks of noise, as nearly all
+    are in an evaluation of a test part: the noise of a block is drawn at once.
     """
 
-    def __init__(
-        self, name: str, num_samples: int, conditions: Conditions, *, num_datapoints: int = NOISE_BLOCK
-    ) -> None:
+    def __init__(self, name: str, num_samples: int, num_datapoints: int, conditions: Conditions) -> None:
         super().__init__(name, ["experiment=mnist"], conditions, unit=num_samples)
         evaluate = ["run=none", "estimator=importance_sampling", f"estimator.num_samples={num_samples}"]
         self.estimator = build.instantiate(compose_command("evaluate", evaluate)[0]["estimator"], "estimator")

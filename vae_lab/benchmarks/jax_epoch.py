@@ -1,5 +1,6 @@
 """JAX with optax: an epoch of the MNIST network is one compiled function, a scan over minibatches."""
 
+import os
 import time
 from collections.abc import Mapping
 from importlib import import_module
@@ -28,6 +29,8 @@ class JaxEpoch(Throughput):
     def __init__(self, name: str, images: Tensor, conditions: Conditions) -> None:
         super().__init__(name, unit=len(images) // BATCH_SIZE * BATCH_SIZE, packages=("jax", "optax"))
         self.images, self.device = images, conditions.device
+        if self.device == "cuda" and not self.absent_because and not has_gpu():
+            self.absent_because = "JAX finds no GPU: pip install 'jax[cuda13]'"
         self.losses: list[float] = []
         """The mean loss of every epoch so far: minus the bound in nats."""
 
@@ -51,6 +54,15 @@ class JaxEpoch(Throughput):
             self.state, loss = self.epoch(self.state, self.pixels)
             self.losses.append(float(loss))  # waits for the epoch
         return time.perf_counter() - started
+
+
+def has_gpu() -> bool:
+    """Whether JAX was installed with what it needs for the GPU, whose memory it is not to take as a whole."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        return bool(import_module("jax").devices("gpu"))
+    except RuntimeError:
+        return False
 
 
 def epoch_of(optimizer: Any) -> Any:

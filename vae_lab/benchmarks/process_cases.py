@@ -24,7 +24,7 @@ def startup(conditions: Conditions) -> Case:
             ratio("vae-lab --help", "import hydra", at_most=3),
             ratio("train, first step", "import pytorch_lightning", at_most=2),
         ],
-        most_repeats=5,
+        most_repeats=3,
     )
 
 
@@ -72,4 +72,5 @@ def jobs(conditions: Conditions) -> Case:
 
 def train_arguments(conditions: Conditions) -> list[str]:
     """Of `vae-lab train`: the everyday run, its run directory in a folder that is thrown away."""
-    return ["experiment=mnist", f"threads={conditions.threads}", f"output_root={conditions.folder}"]
+    place = ["trainer=gpu"] if conditions.device == "cuda" else []
+    return ["experiment=mnist", *place, f"threads={conditions.threads}", f"output_root={conditions.folder}"]

@@ -44,8 +44,7 @@ class PeakMemory(Side):
         self.result = conditions.folder / f"{name.replace(' ', '_')}.json"
 
     def prepare(self, seconds: float) -> None:
-        """Nothing is paid once, but the side of the imports needs a result to begin with."""
-        self.measure(seconds)
+        """Nothing is paid once; a side that imports comes behind the one whose imports it repeats."""
 
     def measure(self, seconds: float) -> float:
         """The peak of a process of its own."""

@@ -26,8 +26,8 @@ def print_outcome(name: str, outcome: Outcome) -> None:
                 verdict = {True: "held", False: "missed", None: ""}[comparison.holds(spread.median)]
                 table.add_row(comparison.name, *shown(spread), comparison.limit, verdict)
         print_table(table)
-    for side, packages in outcome.left_out.items():
-        print(f"without {side}, which needs {' and '.join(packages)}: pip install .[bench]")
+    for side, reason in outcome.left_out.items():
+        print(f"without {side}: {reason}")
     sys.stdout.flush()
 
 

@@ -33,7 +33,9 @@ class Side(ABC):
         self.name = name
         self.facts: dict[str, float] = {}
         """What else is worth telling, such as the seconds of a compilation; no part of what is compared."""
-        self.missing = [package for package in packages if find_spec(package) is None]
+        missing = [package for package in packages if find_spec(package) is None]
+        self.absent_because = f"{' and '.join(missing)} not found: pip install .[bench]" if missing else ""
+        """Empty: it can be measured."""
 
     @abstractmethod
     def prepare(self, seconds: float) -> None:
@@ -104,9 +106,9 @@ class Outcome:
     """By name; a comparison with a side that was left out is absent."""
 
     @property
-    def left_out(self) -> dict[str, list[str]]:
-        """The sides that could not be measured, and the packages that they miss."""
-        return {side.name: side.missing for side in self.case.sides if side.missing}
+    def left_out(self) -> dict[str, str]:
+        """The sides that could not be measured, and why."""
+        return {side.name: side.absent_because for side in self.case.sides if side.absent_because}
 
 
 def measure_case(case: Case, *, repeats: int, seconds: float, neutral: Callable[[], None]) -> Outcome:
@@ -118,7 +120,7 @@ def measure_case(case: Case, *, repeats: int, seconds: float, neutral: Callable[
         seconds: about how long each time.
         neutral: called before a side works, so that none finds the settings of its neighbour.
     """
-    sides, seconds = [side for side in case.sides if not side.missing], seconds * case.longer
+    sides, seconds = [side for side in case.sides if not side.absent_because], seconds * case.longer
     for side in sides:
         neutral()
         side.prepare(seconds)
