@@ -1,8 +1,8 @@
 """Compiled training steps: the same training to float32 rounding, refused where they cannot be."""
 
 import pytest
-
 from training import TINY, finish, train_tiny, vae_lab
+
 from vae_lab.curve import read_rows
 from vae_lab.errors import ConfigError
 from vae_lab.run_directory import RunDir

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_lit_module import make_lit
+from training import train_tiny
 
 from vae_lab.cuda_graph import CapturedStep, is_steady, prepare, why_not
 from vae_lab.objectives.aevb import AEVB
@@ -10,7 +11,6 @@ from vae_lab.objectives.base import Minibatch
 from vae_lab.objectives.monte_carlo_em import MonteCarloEM
 from vae_lab.optimizers import Adagrad
 from vae_lab.randomness import seed_global_noise
-from training import train_tiny
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

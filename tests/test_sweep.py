@@ -193,10 +193,13 @@ def test_killed_sweep_with_a_killed_job_is_finished_by_repetition() -> None:
     running = wait_for_checkpoints(2)
     kill_training(running[0])  # its job is tried again
     wait_until(lambda: kept_samples(running[0]) > 0)
+    workers = [Path(f"/proc/{pid}") for pid in children_of(first.pid)]
+    assert len(workers) >= 2
     first.kill()
     first.wait()
-    for stream in (first.stdout, first.stderr):  # which joblib's processes hold open for a while
+    for stream in (first.stdout, first.stderr):  # which joblib's processes hold open for a moment
         stream.close()
+    wait_until(lambda: not any(worker.exists() for worker in workers))  # its pool ends with it, after a checkpoint
     assert all(kept_samples(run) > 0 for run in running)
     out, _ = finish(vae_lab(*line))  # which waits for what still runs
     assert "failed" not in out and {run.status for run in running} == {"finished"}
@@ -209,6 +212,10 @@ def test_killed_sweep_with_a_killed_job_is_finished_by_repetition() -> None:
 
 def runs_of(folder: Path) -> list[RunDir]:
     return [RunDir(path) for path in sorted(folder.glob("*")) if (path / "run.json").is_file()]
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:

@@ -4,6 +4,7 @@ The networks of the paper are so small that a GPU waits for the processor that l
 the noise of the seed that is set at that time, so the numbers are those of the training without a graph.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,8 @@ def prepare(optimizer: Optimizer, *, captured: bool) -> None:
 
     A checkpoint may come from a training of the other kind.
     """
+    # torch's remark on the first steps, which are not replayed
+    warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
     for group in optimizer.param_groups:
         device = group["params"][0].device
         if "capturable" in group:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -112,8 +112,10 @@ class LitVAE(pl.LightningModule):
         """All updates of one minibatch; the sums of their losses and measured parts over it, in float64."""
         state = TrainingState(self.samples, self.minibatches.num_datapoints)
         sums, self.measured = [], []
-        compiled = self.compiled is not None and self.samples >= self.objective.steady_from
-        updates = [self.compiled(batch)] if compiled else self.objective.updates(self.model, batch, state)
+        if self.compiled is not None and self.samples >= self.objective.steady_from:
+            updates = [self.compiled(batch)]
+        else:
+            updates = self.objective.updates(self.model, batch, state)
         for i, terms in enumerate(updates):
             self.update(self.bare_optimizer, terms)
             values = {f"{LOSS}{i}": terms.loss, **terms.parts}

@@ -24,11 +24,12 @@ from vae_lab.errors import ConfigError
 
 log = logging.getLogger("vae_lab")
 
+MKLDNN: Any = torch.backends.mkldnn  # whose precision settings torch adds when it is imported
 BACKENDS = ("auto", "default", "onednn")
 SWITCH = {"default": "none", "onednn": "bf16"}
 """What each is called in torch.backends.mkldnn.matmul.fp32_precision."""
 ERROR_RATIO = 4.0
-"""oneDNN is as exact as the default if its largest error is at most so many times the default's; bfloat16: thousands."""
+"""oneDNN is as exact as the default if its error is at most so many times the default's; bfloat16's: thousands."""
 SPEED_RATIO = 1.2
 """From here on `auto` prefers oneDNN."""
 SHAPE = (100, 784, 500)
@@ -77,7 +78,7 @@ def use_backend(name: str) -> None:
     elif name == "onednn" and not is_exact():
         log.warning("matmul_backend=onednn rounds to bfloat16 on this processor: torch's default is used instead")
         name = "default"
-    torch.backends.mkldnn.matmul.fp32_precision = SWITCH[name]
+    MKLDNN.matmul.fp32_precision = SWITCH[name]
 
 
 def measured_once() -> dict[str, Any]:
@@ -123,15 +124,15 @@ def matrices() -> tuple[Tensor, Tensor]:
 
 
 def product(backend: str, x: Tensor, weight: Tensor, times: int = 1) -> Tensor:
-    """x @ weight through a backend; leaves the process's backend as it was."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = SWITCH[backend]
+    """X @ weight through a backend; leaves the process's backend as it was."""
+    before = MKLDNN.matmul.fp32_precision
+    MKLDNN.matmul.fp32_precision = SWITCH[backend]
     try:
         for _ in range(times - 1):
-            x @ weight
-        return x @ weight
+            torch.mm(x, weight)
+        return torch.mm(x, weight)
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        MKLDNN.matmul.fp32_precision = before
 
 
 def processor() -> str:

@@ -5,6 +5,7 @@ varies and a hash of the whole config, so a point that exists is recognised: it 
 """
 
 import logging
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +65,7 @@ def run_sweep(hydra: Hydra, line: CommandLine, overrides: list[str]) -> Path:
         threads = threads_of_a_job(cfg)
         task = SweepJob(
             folder=invocation,
+            owner=os.getpid(),
             total=0,
             threads=threads,
             at_once=max(1, available_cores() // threads),

@@ -1,9 +1,14 @@
 """One job of a sweep, as a launcher starts it wherever that may be: a planned run, continued in a child process."""
 
 import fcntl
+import functools
 import json
 import logging
+import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +19,16 @@ from omegaconf import DictConfig
 
 from vae_lab.atomic import write_json
 from vae_lab.job_report import told
-from vae_lab.jobs import POLL_SECONDS, Children, Job, Outcome, device_environment, run_job, thread_environment
+from vae_lab.jobs import (
+    INTERRUPTED,
+    POLL_SECONDS,
+    Children,
+    Job,
+    Outcome,
+    device_environment,
+    run_job,
+    thread_environment,
+)
 from vae_lab.run_directory import RunDir
 from vae_lab.terminal import duration
 
@@ -29,6 +43,8 @@ class SweepJob:
 
     folder: Path
     """Of this invocation of the sweep: outcomes land here."""
+    owner: int
+    """The sweep's process: one that it started for jobs ends with it."""
     total: int
     """Jobs of the sweep, as far as known."""
     threads: int
@@ -47,7 +63,9 @@ class SweepJob:
         """
         job = Job(RunDir(cfg.run_dir), tuple(cfg.budget))
         children = Children()
-        with children.stopped_by_signals():
+        if os.getppid() == self.owner:
+            end_with(self.owner)
+        with children.stopped_by_signals(), BUSY:
             outcome = self.outcome(job, children)
         number = HydraConfig.get().job.num
         write_outcome(self.folder / f"{number:06}.json", outcome)
@@ -87,6 +105,27 @@ class SweepJob:
         took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
         level = logging.INFO if outcome.is_good else logging.WARNING
         log.log(level, "[%d/%d] %s %s%s: %s", ended, self.total, outcome.job.name, outcome.status, took, told(outcome))
+
+
+BUSY = threading.Lock()
+"""Held while this process runs a job."""
+
+
+@functools.cache
+def end_with(owner: int) -> None:
+    """From now on this process ends when its parent, the sweep, was killed; a training saves a checkpoint first.
+
+    A launcher's pool would wait for work, or go on with what is queued, for as long as the machine runs.
+    """
+
+    def watch() -> None:
+        while os.getppid() == owner:
+            time.sleep(POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)  # stops the training, or ends a process that has none
+        with BUSY:
+            os._exit(INTERRUPTED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -146,8 +146,8 @@ class Minibatches:
 
     Epoch e presents the datapoints in a random order given by (seed, e), each at most once: a remainder that
     does not fill a minibatch waits for the next epoch. Of each minibatch, rank r gets the r-th of `num_ranks`
-    equal shares. Under dynamic binarisation minibatch i is drawn, as a whole, by (seed, i): neither ranks nor
-    blocks change it (the kind of device does).
+    equal shares. Under dynamic binarisation minibatch i is drawn, as a whole, by (seed, i). Neither ranks nor blocks
+    change any of it; the kind of device does, for order and noise are made where the images are.
     """
 
     def __init__(self, part: Part, *, batch_size: int, seed: int, binarization: str, rank: int = 0, num_ranks: int = 1):
@@ -199,8 +199,9 @@ class Minibatches:
 
     def _order(self, epoch: int) -> Tensor:
         if self._cached_order is None or self._cached_order[0] != epoch:
-            order = torch.randperm(self.num_datapoints, generator=generator("cpu", self.seed, "order", epoch))
-            self._cached_order = (epoch, order.to(self.images.device))
+            device = self.images.device
+            noise = generator(device, self.seed, "order", epoch)
+            self._cached_order = (epoch, torch.randperm(self.num_datapoints, generator=noise, device=device))
         return self._cached_order[1]
 
     def _uniform(self, number: int) -> Tensor:
