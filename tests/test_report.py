@@ -251,6 +251,17 @@ def test_command_of_a_sweep_is_taken_from_what_hydra_kept(sweep, capsys):
     assert len(reported(capsys, f"sweep={sweep}").code["Reproduce"]) == 1
 
 
+def test_lines_of_single_runs_keep_the_threads_that_the_sweep_gave_them(sweep, capsys):
+    given, plain, *_ = (RunDir(path) for path in sorted(sweep.iterdir()))
+    for run, threads in ((given, 1), (plain, None)):
+        record = dict(run.record)
+        record["overrides"] = [text for text in record["overrides"] if not text.startswith("threads=")]
+        (run.path / "run.json").write_text(json.dumps(record))
+        change(run, threads=threads)
+    first, second, *_ = reported(capsys, f"sweep={sweep}").code["Reproduce"][-1].splitlines()
+    assert shlex.split(first)[-1] == "threads=1" and "threads" not in second
+
+
 def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, monkeypatch):
     for latent_dim in range(2, 50):
         run = make_drawn_run(tmp_path / "many" / f"run{latent_dim}", latent_dim=latent_dim, image_shape=(1, 28, 28))

@@ -78,6 +78,13 @@ def test_cells_stand_out_and_numbers_stand_right(page: str) -> None:
     assert '<td class="number">-103.20</td>' in page and '<th class="number">bound</th>' in page
 
 
+def test_names_of_a_sweeps_runs_may_be_broken_and_short_texts_not(tmp_path: Path) -> None:
+    name = "data-mnist_model-mlp_latent_dim-5_seed-0-201f73"
+    table = Table(("data", "directory"), [["frey_face", name]])
+    page = write_page(tmp_path / "index.html", "A page", [Section("One", tables=[table])]).read_text(encoding="utf-8")
+    assert f' long">{name}</td>' in page and '<td class="">frey_face</td>' in page
+
+
 def test_small_pictures_stand_side_by_side_and_long_texts_are_folded(tmp_path: Path) -> None:
     tiles = [Picture(PNG, "one"), Picture(b"\xff\xd8\xff", "two")]
     section = Section("One", tiles=tiles, details=[Details("All of it", "a: <b>")])

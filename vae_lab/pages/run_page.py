@@ -224,9 +224,11 @@ def new_run_command(run: Overview) -> str | None:
     if not isinstance(given, list):
         return None
     typed = [str(text) for text in given]
-    kept = [text for text in typed if (key := key_of(text)).split(".")[0] not in ELSEWHERE and key not in BUDGET]
-    budget = [f"{key}={as_text(run.settings[key])}" for key in BUDGET if key in run.settings]
-    return pasted("train", *kept, *budget)
+    latest = [*BUDGET, "threads"]  # a continuation changes these; the jobs of a sweep are given their threads
+    kept = [text for text in typed if (key := key_of(text)).split(".")[0] not in ELSEWHERE and key not in latest]
+    values = {key: run.settings[key] for key in latest if key in run.settings}
+    now = [f"{key}={as_text(value)}" for key, value in values.items() if key in BUDGET or value is not None]
+    return pasted("train", *kept, *now)
 
 
 def recorded_command(run: Overview) -> str | None:
