@@ -45,6 +45,14 @@ def images() -> Tensor:
     return picture.round() * torch.linspace(0.5, 1, 400).view(-1, 1, 1, 1)
 
 
+@pytest.fixture
+def jax(capsys: pytest.CaptureFixture[str]) -> None:
+    """JAX and optax, imported with the real stderr: absl keeps the one that it finds, and closes another than that."""
+    with capsys.disabled():
+        pytest.importorskip("jax")
+        pytest.importorskip("optax")
+
+
 class Fake(Side):
     """Says what it is told to; the order of all calls is noted."""
 
@@ -132,15 +140,19 @@ def test_amount_of_a_throughput_takes_about_the_asked_time() -> None:
         """1,000 units of work per second, and a tenth of a second more the first time."""
 
         done: tuple[int, ...] = ()
+        speed = 1000
 
         def work(self, amount: int) -> float:
             self.done = (*self.done, amount)
-            return amount / 1000 + (0.1 if len(self.done) == 1 else 0)
+            return amount / self.speed + (0.1 if len(self.done) == 1 else 0)
 
     side = Machine("a", unit=20)
     side.prepare(2.0)
     assert side.done[:2] == (20, 20) and side.amount == 2000
     assert side.measure(2.0) == pytest.approx(1000)
+    side.speed = 100
+    assert [side.measure(2.0) for _ in range(2)] == pytest.approx([100, 100])
+    assert side.done[-2:] == (2000, 200)
     side.prepare(0.001)
     assert side.amount == 20
 
@@ -346,9 +358,8 @@ def test_products_are_those_of_the_network(conditions: Conditions) -> None:
         assert MatrixProducts("", [(3, 5)], 4, products, conditions, passes=2).work is not None
 
 
+@pytest.mark.usefixtures("jax")
 def test_jax_improves_the_bound(images: Tensor, conditions: Conditions) -> None:
-    pytest.importorskip("jax")
-    pytest.importorskip("optax")
     side = JaxEpoch("", images, conditions)
     side.prepare(1e-9)
     side.work(10 * side.unit)
@@ -357,9 +368,8 @@ def test_jax_improves_the_bound(images: Tensor, conditions: Conditions) -> None:
     assert side.facts["compile_seconds"] > 0
 
 
+@pytest.mark.usefixtures("jax")
 def test_jax_trains_on_the_objective_of_the_hand_written_loop(images: Tensor, conditions: Conditions) -> None:
-    pytest.importorskip("jax")
-    pytest.importorskip("optax")
     side, other = (
         JaxEpoch("", images, conditions),
         HandWritten("", networks.mnist_mlp, bernoulli_loss, images, conditions),

@@ -66,6 +66,10 @@ class ImportanceSampling(WithModel):
         self.work(self.unit)
         self.amount = len(self.images) * self.unit
 
+    def amount_for(self, seconds: float, speed: float) -> int:
+        """All of it."""
+        return self.amount
+
     def do(self, amount: int) -> None:
         """As many datapoints as the amount says."""
         self.estimator.estimate(self.model, self.images[: amount // self.unit], seed=0)

@@ -75,11 +75,17 @@ class Throughput(Side):
         amount = self.unit
         while (taken := self.work(amount)) < seconds / 5:
             amount *= 4
-        self.amount = max(1, round(amount / taken * seconds / self.unit)) * self.unit
+        self.amount = self.amount_for(seconds, amount / taken)
 
     def measure(self, seconds: float) -> float:
-        """Amount per second."""
-        return self.amount / self.work(self.amount)
+        """Amount per second; the next amount follows the speed, should others slow the machine down."""
+        speed = self.amount / self.work(self.amount)
+        self.amount = self.amount_for(seconds, speed)
+        return speed
+
+    def amount_for(self, seconds: float, speed: float) -> int:
+        """Whole units, at least one."""
+        return max(1, round(speed * seconds / self.unit)) * self.unit
 
 
 @dataclass
