@@ -67,7 +67,8 @@ FLOORS = (
     "reproduce",
     # 7
     "command_help explanations",
-    "search sweep_job",
+    "sweep_points sweep_resources search sweep_job",
+    "sweep_launcher",
     "sweep",
     "task",
     "cli",

@@ -18,6 +18,7 @@ from vae_lab.curve import read_rows
 from vae_lab.errors import RunError
 from vae_lab.job_report import JobReport
 from vae_lab.jobs import Job, Outcome, plan_job, run_jobs
+from vae_lab.provenance import available_cores
 from vae_lab.runs import RunDir
 from vae_lab.terminal import duration
 from vae_lab.train import UNFROZEN
@@ -28,7 +29,8 @@ CONFIG = {
     "max_samples": 1000,
     "data": {"root": "a", "batch_size": 100},
     "model": {"latent_dim": 2},
-    "trainer": {"max_epochs": None, "precision": "32-true"},
+    "trainer": {"max_epochs": None, "precision": "32-true", "devices": 1},
+    "matmul_backend": "default",
 }
 PRELUDE = """
 import json, os, pathlib, signal, sys, time
@@ -154,7 +156,7 @@ def test_as_many_run_at_once_as_asked_for_with_the_cores_divided(make_job, stand
     spans = []
     for job in planned:
         threads, begin, end = job.output.read_text().split()
-        assert int(threads) == max(1, jobs.available_cores() // 2)
+        assert int(threads) == max(1, available_cores() // 2)
         spans.append((float(begin), float(end)))
     assert max(sum(a < begin < b for a, b in spans) for begin, _ in spans) <= 1
 
@@ -221,12 +223,19 @@ def test_line_of_an_ended_job_has_result_and_time_left(tmp_path: Path, caplog: p
     assert [duration(seconds) for seconds in (9.6, 61, 7290)] == ["10 s", "1:01 min", "2:01 h"]
 
 
-def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert [jobs.device_environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["4", "7", "4"]
+def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def devices(slots: int, wanted: int | str) -> list[str | None]:
+        config = {**CONFIG, "seed": len(str(wanted)), "trainer": {**CONFIG["trainer"], "devices": wanted}}
+        job = plan_job(tmp_path / f"{wanted}", config)
+        return [jobs.device_environment(slot, job).get("CUDA_VISIBLE_DEVICES") for slot in range(slots)]
+
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert devices(5, 1) == ["4", "5", "6", "7", "4"]
+    assert devices(3, 2) == ["4,5", "6,7", "4,5"]
+    assert devices(1, 4) == devices(1, "auto") == [None]  # all of them
     monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 1)
-    assert jobs.device_environment(0) == {}
+    assert devices(1, 1) == [None]
 
 
 def plan_tiny(path: Path, *overrides: str) -> Job:

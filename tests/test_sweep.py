@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from training import TINY, finish, vae_lab
 
-from vae_lab import jobs
+from vae_lab import jobs, sweep_points
 from vae_lab.cli import main
 from vae_lab.jobs import Job
 from vae_lab.run_directory import RunDir
@@ -154,6 +154,95 @@ def test_second_sweep_on_the_folder_is_refused(stand_in, capfd: pytest.CaptureFi
     assert "is being written by another process" in capfd.readouterr().err
 
 
+def test_further_data_set_runs_new_points_only(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in()
+    assert sweep("data=digits", "model.latent_dim=2,5") == 0
+    assert sweep("data=digits,frey_face", "model.latent_dim=2,5") == 0
+    assert "4 jobs (2 finished, 2 new)" in capfd.readouterr().err
+    assert set(starts().values()) == {1}
+
+
+def test_every_setting_of_the_trainer_tells_points_apart(stand_in) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2", "+trainer.limit_train_batches=5,10") == 0
+    assert starts() == {f"limit_train_batches-{n}": 1 for n in (5, 10)}
+
+
+def test_point_that_is_asked_for_twice_is_made_once(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in()
+    assert sweep("seed=0,0,1") == 0
+    assert starts() == {"seed-0": 1, "seed-1": 1} and "asked for twice" in capfd.readouterr().err
+
+
+def test_equal_first_digits_of_the_hash_are_no_equal_runs(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in()
+    real = sweep_points.identity_hash
+    monkeypatch.setattr(sweep_points, "identity_hash", lambda config: "abcdef" + real(config)[6:])
+    for _ in range(2):
+        assert sweep("seed=0,1") == 0
+    assert sorted(starts().values()) == [1, 1]
+    (other,) = FOLDER.glob("seed-1-abcdef*")
+    shutil.copytree(other, FOLDER / "run-abcdef")
+    assert sweep("seed=2") == 0  # its name is taken by a copy of another run
+    assert len(list(FOLDER.glob("run-abcdef*"))) == 2
+
+
+def test_run_that_was_extended_by_hand_does_not_stop_its_sweep(stand_in) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2,5") == 0
+    (extended,) = FOLDER.glob("latent_dim-2-*")
+    RunDir(extended).config = RunDir(extended).config | {"max_samples": 1200}
+    assert sweep("model.latent_dim=2,5") == 0
+    assert len(list(FOLDER.glob("latent_dim-2-*"))) == 2
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "run.json"])
+def test_broken_run_directory_fails_alone(stand_in, capfd: pytest.CaptureFixture[str], file: str) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2,5") == 0
+    (broken,) = FOLDER.glob("latent_dim-2-*")
+    (broken / file).write_text("{ no")
+    assert sweep("model.latent_dim=2,5,10") == 1
+    assert {path.name[:-7]: (path / "starts.txt").exists() for path in FOLDER.glob("latent_dim-10-*")} == {
+        "latent_dim-10": True
+    }
+    captured = capfd.readouterr()
+    assert "3 jobs (1 finished, 1 new, 1 broken)" in captured.err and "move it away" in captured.err
+
+
+def test_brackets_of_a_reason_are_shown(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in(fails="dim-2", error="RuntimeError: allow=[my_networks] is missing")
+    assert sweep("model.latent_dim=2,5") == 1
+    assert "allow=[my_networks]" in " ".join(capfd.readouterr().out.split())
+
+
+def test_training_that_cannot_be_tried_stops_no_plan(capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("model.latent_dim=2,0", "sweep.dry_run=true", "sweep.speed_seconds=0.01") == 0
+    assert "2 jobs (2 new)" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_parts_of_ones_own_are_swept(work_folder: Path) -> None:
+    (work_folder / "my_networks.py").write_text(
+        "import vae_lab.networks.mlp\n\n\nclass Encoder(vae_lab.networks.mlp.MLPEncoder):\n    pass\n"
+    )
+    finish(vae_lab("train", "-m", *QUICK, "model.encoder._target_=my_networks.Encoder", "seed=0,1"))
+    assert {run.status for run in runs_of(FOLDER)} == {"finished"} and len(runs_of(FOLDER)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
+)
+def test_interrupted_sweep_says_so(launcher: list[str]) -> None:
+    budget = ["max_samples=6000000", "trainer.max_epochs=null", "checkpoint.every_seconds=0.1", "sweep.speed_seconds=0"]
+    process = vae_lab("train", "-m", *SMALL, *budget, *launcher, "seed=0,1,2")
+    wait_for_checkpoints(2 if launcher else 1)
+    process.send_signal(signal.SIGINT)
+    out, err = finish(process, returncode=130)
+    assert "stopped with 0 of 3 jobs done" in err and "failed" not in out + err and "interrupted" in out
+
+
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
     assert sweep("model.latent_dim=2,5", "data=npz") == 2
@@ -261,5 +350,9 @@ def test_search_is_continued_through_its_own_storage() -> None:
     assert "is finished" in err
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{FOLDER / 'search.db'}")
     assert summary.n_trials == 2 and summary.direction.name == "MAXIMIZE"
+    finish(vae_lab(*line, "optimizer.lr=interval(0.0001,0.01)", "name=rates", "hydra.sweeper.n_trials=1"))
+    finish(vae_lab(*line, "optimizer.lr=interval(0.0001,0.01)", "name=rates", "hydra.sweeper.n_trials=2"))
+    rates = [run.config["optimizer"]["lr"] for run in runs_of(FOLDER.parent / "rates")]
+    assert len(set(rates)) == 2  # a continued search goes on instead of proposing the first point again
     bounds = [json.loads((run.path / "metrics.json").read_text())["val/bound"] for run in runs_of(FOLDER)]
     assert summary.best_trial.value == max(bounds)

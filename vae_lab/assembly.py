@@ -22,6 +22,7 @@ from vae_lab.errors import ConfigError
 from vae_lab.lit_module import LitVAE
 from vae_lab.matmul import use_backend
 from vae_lab.objectives.base import Objective
+from vae_lab.provenance import available_cores
 from vae_lab.runs import RunDir
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on hardware and on one long epoch
@@ -42,6 +43,10 @@ LOOP_KEYS = ("steps_per_execution", "parameter_prior", "gradient_clip_norm", "cu
 """The keys that the training loop itself takes."""
 
 
+BEFORE = {"matmul_backend": "default", "cuda_graph": False, "compile": False}
+"""What a run did that was planned before there was a choice."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """The objects of a training."""
@@ -60,9 +65,9 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
     Raises:
         ConfigError: naming the key, the rule and the value.
     """
+    config = BEFORE | dict(config)
     check_settings(config)
-    torch.set_num_threads(config["threads"] or os.cpu_count() or 1)
-    use_backend(config.get("matmul_backend", "default"))  # a run from before there was a choice had the default
+    torch.set_num_threads(config["threads"] or available_cores())
     pl.seed_everything(config["seed"], verbose=False)
     data = build.instantiate(config["data"], "data")
     model = build.instantiate(config["model"], "model", image_shape=data.image_shape)
@@ -123,6 +128,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
         reason := why_not_compiled(objective, trainer.strategy.root_device.type, trainer.world_size)
     ):
         raise ConfigError(f"compile must be false, got true: {reason}")
+    use_backend(config["matmul_backend"])
     return Parts(lit, trainer, curve, early, data, config)
 
 

@@ -150,6 +150,13 @@ def refuse_untrusted(config: Mapping[str, Any], allow: Collection[str]) -> None:
             )
 
 
+def foreign_packages(config: Mapping[str, Any]) -> list[str]:
+    """The packages besides the trusted ones that a config's `_target_`s name: what `allow` must name to continue it."""
+    targets = [value for key, value in walk(config) if key.rsplit(".", 1)[-1] == "_target_"]
+    names = [ALIASES.get(target, target) for target in map(str, targets)]
+    return sorted({name.partition(".")[0] for name in names if not _lies_in(name, TRUSTED)})
+
+
 def _lies_in(path: str, packages: Collection[str]) -> bool:
     return any(path == package or path.startswith(package + ".") for package in packages)
 

@@ -28,6 +28,9 @@ class CapturedStep:
         make_graph: what records and replays.
     """
 
+    record: Tensor
+    """What the step returned when it was captured; every replay writes there."""
+
     def __init__(
         self,
         step: Callable[[Minibatch], Tensor],

@@ -1,7 +1,6 @@
 """`vae-lab evaluate`: a run directory's bound and log p(x), measured and written to its ledger."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from vae_lab.errors import ConfigError, NoEncoder, RunError, nearest
 from vae_lab.estimators.base import Estimator
 from vae_lab.marginal_likelihood import measure_log_likelihood, subset_name
 from vae_lab.measurement import measure_bound, summarise
+from vae_lab.provenance import available_cores
 from vae_lab.runs import Run, RunDir, ledger_facts, load_run
 
 log = logging.getLogger("vae_lab")
@@ -35,7 +35,7 @@ def evaluate(cfg: DictConfig) -> Path:
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
     check_settings(settings)
     estimators = make_estimators(settings, Request.of_this_command(settings))
-    torch.set_num_threads(settings["threads"] or os.cpu_count() or 1)
+    torch.set_num_threads(settings["threads"] or available_cores())
     directory = RunDir.existing(settings["run"])
     if directory.is_locked():
         raise RunError(f"{directory.path} is being written by another process: wait for it or stop it")

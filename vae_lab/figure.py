@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from vae_lab.atomic import write_text
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.figures.base import Missing, PaperFigure, check_scale
 from vae_lab.figures.canvas import save
+from vae_lab.provenance import available_cores
 
 log = logging.getLogger("vae_lab")
 
@@ -43,7 +43,7 @@ def figure(cfg: DictConfig) -> Path:
     threads = settings["threads"]
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise ConfigError(f"threads must be an integer >= 1 or null, got {threads!r}")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or available_cores())
     paper_figure: PaperFigure = build.instantiate(settings["figure"], "figure")
     root = Path(settings["root"]).expanduser()
     drawn = make_figure(paper_figure, root, settings["scale"])

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from vae_lab.jobs import Job, Outcome
@@ -65,5 +66,5 @@ def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
         table.add_column(column)
     for outcome in outcomes:
         took = duration(outcome.seconds) if outcome.status != "skipped" else ""
-        table.add_row(outcome.job.name, outcome.status, took, told(outcome))
+        table.add_row(outcome.job.name, outcome.status, took, escape(told(outcome)))
     return table

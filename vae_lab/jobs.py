@@ -23,10 +23,11 @@ import torch
 
 from vae_lab import build
 from vae_lab.callbacks.stop_on_signal import PARENT
-from vae_lab.continuation import BUDGET, CHANGEABLE, is_larger, quoted, set_value_at, value_at
+from vae_lab.continuation import BUDGET, is_larger, quoted, set_value_at, value_at
 from vae_lab.errors import NonFiniteDensity, RunError
 from vae_lab.matmul import settled
-from vae_lab.runs import RunDir, config_hash, plan_run
+from vae_lab.provenance import available_cores
+from vae_lab.run_directory import RunDir, identity, plan_run
 
 log = logging.getLogger("vae_lab")
 
@@ -43,6 +44,8 @@ class Job:
     run: RunDir
     budget: tuple[str, ...] = ()
     """Overrides with a larger budget than the frozen one; empty: as planned."""
+    allow: tuple[str, ...] = ()
+    """Packages besides the lab's and its frameworks' whose classes the config names, as its user wrote it."""
     seconds: float = 1.0
     """How long it takes, as far as known: the weights of the time left."""
 
@@ -94,36 +97,31 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
     Raises:
         RunError: another run is there; the differing keys are named.
     """
-    run = RunDir(path)
+    run, allow = RunDir(path), tuple(build.foreign_packages(config))
     if not run.exists():
-        return Job(plan_run(path, settled(config), **record))
+        with run.locked():
+            if not run.exists():
+                return Job(plan_run(path, settled(config), **record), allow=allow)
     frozen = run.config
-    same_budget = {key: value for key, value in frozen.items()}
-    same_budget["trainer"] = dict(frozen["trainer"])
+    same_budget = {**frozen, "trainer": dict(frozen["trainer"])}
     budget = []
     for key in BUDGET:
         asked, kept = value_at(config, key), value_at(frozen, key)
         if asked != kept and is_larger(asked, kept):
             set_value_at(same_budget, key, asked)
             budget.append(f"{key}={'null' if asked is None else asked}")
-    if config_hash(same_budget) != config_hash(config):
+    if identity(same_budget) != identity(config):
         raise RunError(
             f"{path} holds another run; it differs in {', '.join(differing_keys(frozen, config))}: move it away, "
             "or choose another folder"
         )
-    return Job(run, tuple(budget))
+    return Job(run, tuple(budget), allow)
 
 
 def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The dotted keys that two configs disagree in, among those with a say in what is computed."""
-    values, others = dict(build.walk(one)), dict(build.walk(other))
-    irrelevant = (*CHANGEABLE, "trainer", "callbacks", "logger")
-    return [
-        key
-        for key in dict.fromkeys([*values, *others])
-        if values.get(key) != others.get(key)
-        and not any(key == prefix or key.startswith(f"{prefix}.") for prefix in irrelevant)
-    ] or ["trainer.precision"]
+    values, others = dict(build.walk(identity(one))), dict(build.walk(identity(other)))
+    return [key for key in dict.fromkeys([*values, *others]) if values.get(key) != others.get(key)]
 
 
 def run_jobs(
@@ -140,18 +138,19 @@ def run_jobs(
     """
     children = Children()
     threads = max(1, available_cores() // num_parallel)
-    slots: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+    slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(num_parallel):
-        slots.put(thread_environment(threads) | device_environment(slot))
+        slots.put(slot)
 
     def work(job: Job) -> Outcome:
-        environment = slots.get()
+        slot = slots.get()
         try:
+            environment = thread_environment(threads) | device_environment(slot, job)
             return run_job(job, children, threads=threads, environment=environment)
         except Exception as error:  # the boundary of a job: recorded and reported
             return Outcome(job, "failed", reason=f"{type(error).__name__}: {error}")
         finally:
-            slots.put(environment)
+            slots.put(slot)
 
     outcomes = {}
     with children.stopped_by_signals(), ThreadPoolExecutor(num_parallel) as pool:
@@ -196,8 +195,10 @@ def run_job(job: Job, children: "Children", *, threads: int, environment: Mappin
 
 def command(job: Job, threads: int) -> list[str]:
     """The command line of a job's process."""
-    run_dir = f"run_dir={quoted(str(job.run.path))}"
-    return [sys.executable, "-m", "vae_lab", "train", run_dir, f"threads={threads}", *job.budget]
+    what = [f"run_dir={quoted(str(job.run.path))}", f"allow={list(job.allow)}"]
+    # composed from a config of its own, so that an edited YAML reaches no planned run
+    start = [sys.executable, "-m", "vae_lab", "train", "--config-name", "job"]
+    return [*start, *what, f"threads={threads}", *job.budget]
 
 
 def reason_of_failure(job: Job, code: int) -> str:
@@ -214,24 +215,21 @@ def last_line(file: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def thread_environment(threads: int) -> dict[str, str]:
     """Limits the libraries that start threads before PyTorch is asked."""
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
-def device_environment(slot: int) -> dict[str, str]:
-    """With several GPUs: one for each of the jobs that run at once."""
-    count = torch.cuda.device_count()
-    if count < 2:
+def device_environment(slot: int, job: Job) -> dict[str, str]:
+    """With several GPUs: as many as it asks for, for each of the jobs that run at once."""
+    if (count := torch.cuda.device_count()) < 2:
+        return {}
+    wanted = job.run.config["trainer"]["devices"]
+    if not isinstance(wanted, int) or not 0 < wanted < count:  # all of them, or ones that its user names
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     devices = visible if len(visible) == count else [str(i) for i in range(count)]
-    return {"CUDA_VISIBLE_DEVICES": devices[slot % count]}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices[(slot * wanted + i) % count] for i in range(wanted))}
 
 
 class Children:

@@ -1,5 +1,6 @@
 """Where a run happens: versions, device, commit."""
 
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,11 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "git_commit": git_commit(),
     }
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_commit() -> str | None:

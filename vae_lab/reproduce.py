@@ -13,7 +13,8 @@ from vae_lab.errors import ConfigError, Failed, Interrupted, RunError
 from vae_lab.figure import Drawn, make_figure
 from vae_lab.figures.base import PaperFigure, check_scale
 from vae_lab.job_report import JobReport, as_table
-from vae_lab.jobs import Job, Outcome, available_cores, plan_job, run_jobs
+from vae_lab.jobs import Job, Outcome, plan_job, run_jobs
+from vae_lab.provenance import available_cores
 from vae_lab.reproduction_page import write_index
 from vae_lab.reproduction_plan import (
     Training,
@@ -104,6 +105,7 @@ def estimated(trainings: Sequence[Training], root: Path, num_parallel: int, seco
     log.info("measuring the speed of %d trainings on this machine", len(trainings))
     threads = max(1, available_cores() // num_parallel)
     speeds = Speeds(root / "speeds.json", threads=threads, measure_for=seconds)
+    speeds.measure(training.config for training in trainings)
     return [timed(training, speeds) for training in trainings]
 
 

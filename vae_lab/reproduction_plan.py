@@ -79,6 +79,8 @@ def compose_training(curve: Curve, settings: Mapping[str, Any]) -> Training:
 def timed(training: Training, speeds: Speeds) -> Training:
     """With estimated times, from a moment of this training on this machine."""
     speed, start = speeds.of(training.config), speeds.of_start()
+    if speed is None:  # it says itself what is wrong, when its turn comes
+        return training
     samples, short = training.config["max_samples"], training.probe_config["max_samples"]
     return replace(
         training,

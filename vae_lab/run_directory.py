@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,8 +22,15 @@ import yaml
 from vae_lab.atomic import write_json, write_text
 from vae_lab.errors import ConfigError, RunError
 
-UNIDENTIFYING = ("threads", "matmul_backend", "cuda_graph", "compile", "expected")
-"""Keys without a say in what a run computes; paths of folders are left out as well (`identity`)."""
+UNIDENTIFYING = (
+    *("threads", "matmul_backend", "cuda_graph", "compile", "steps_per_execution"),
+    *("expected", "logger", "callbacks"),
+)
+PLACES = ("accelerator", "devices", "num_nodes", "strategy")
+"""Keys without a say in what a run computes, and those of the trainer; see `identity`."""
+
+LOCK_ATTEMPTS, LOCK_PAUSE = 10, 0.05
+"""How often and after how many seconds a lock is tried again."""
 
 
 class RunDir:
@@ -53,6 +61,18 @@ class RunDir:
     def exists(self) -> bool:
         """Whether a run was planned here."""
         return (self.path / "config.yaml").is_file() and (self.path / "run.json").is_file()
+
+    def make(self) -> None:
+        """Makes the folder, if there is none.
+
+        Raises:
+            RunError: the system refuses it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = f"{self.path} cannot be made ({error.strerror})"
+            raise RunError(f"{reason}: name another output_root or run_dir") from error
 
     def require_free(self) -> None:
         """Refuses a folder that holds other things, such as the folder of several runs; for a run not yet planned.
@@ -164,14 +184,19 @@ class RunDir:
         """The only writer of this directory while the block runs; the system frees it when the process dies.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process holds it, or the folder cannot be made.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
+        refusal = f"{self.path} is being written by another process: wait for it or stop it"
         with open(self.path / ".lock", "a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"{self.path} is being written by another process: wait for it or stop it") from None
+            for remaining in reversed(range(LOCK_ATTEMPTS)):  # one that only asks `is_locked` holds it for a moment
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not remaining:
+                        raise RunError(refusal) from None
+                    time.sleep(LOCK_PAUSE)
             yield
 
 
@@ -182,10 +207,7 @@ def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:
         RunError: the folder cannot be made.
     """
     run = RunDir(path)
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{run.path} cannot be made ({error.strerror}): name another output_root or run_dir") from error
+    run.make()
     run.config = config
     run.update_record(status="planned", config_hash=config_hash(config), seed=config["seed"], **record)
     return run
@@ -203,10 +225,25 @@ def safe_name(name: str) -> str:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Six hex digits of what identifies a run: its config without threads, devices and folders."""
-    identity = {key: value for key, value in config.items() if key not in UNIDENTIFYING}
-    identity["data"] = {key: value for key, value in config["data"].items() if key != "root"}
-    identity["trainer"] = {key: config["trainer"].get(key) for key in ("precision", "max_epochs")}
-    for key in ("callbacks", "logger"):
-        identity.pop(key, None)
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    """Six hex digits of what identifies a run."""
+    return identity_hash(config)[:6]
+
+
+def identity_hash(config: Mapping[str, Any]) -> str:
+    """64 hex digits of what identifies a run."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run computes: its config without threads, devices, folders and what only looks on."""
+    known = {key: value for key, value in config.items() if key not in UNIDENTIFYING}
+    known["data"] = {key: value for key, value in config["data"].items() if key != "root"}
+    known["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACES}
+    callbacks = {name: part for name, part in (config.get("callbacks") or {}).items() if part is not None}
+    known["callbacks"] = {name: part for name, part in callbacks.items() if not looks_on(part)}
+    return known
+
+
+def looks_on(part: Mapping[str, Any]) -> bool:
+    """Whether a callback is one of the lab's own, which change nothing."""
+    return str(part.get("_target_", "vae_lab.callbacks.")).startswith("vae_lab.callbacks.")

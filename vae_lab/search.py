@@ -1,9 +1,12 @@
 """Optuna's search (`hydra/sweeper=optuna`), made to survive: its trials are kept beside the runs, and counted."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, open_dict
+
+log = logging.getLogger("vae_lab")
 
 
 def is_search(cfg: DictConfig) -> bool:
@@ -22,10 +25,21 @@ def prepare_search(cfg: DictConfig, folder: Path) -> None:
             sweeper.max_failure_rate = 1.0
         sweeper.storage = sweeper.storage or f"sqlite:///{(folder / 'search.db').resolve()}"
         sweeper.study_name = sweeper.study_name or folder.name
+        sampler = sweeper.get("sampler")
+        if sampler and sampler.get("seed") is not None:  # or a continued search would propose the first trials again
+            sampler.seed += trials_so_far(sweeper.storage, sweeper.study_name)
 
 
-def remaining_trials(sweeper: Any) -> int:
-    """Sets and returns how many trials are still to be made.
+def trials_so_far(storage: str, study_name: str) -> int:
+    """Those of earlier calls, however they ended."""
+    import optuna
+
+    studies = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
+    return studies[study_name].n_trials if study_name in studies else 0
+
+
+def is_finished(sweeper: Any, folder: Path) -> bool:
+    """Takes the trials of earlier calls off `sweeper.n_trials`; says so where none is left.
 
     Those that a kill left running are asked for again: their runs are recognised and resumed.
     """
@@ -44,4 +58,6 @@ def remaining_trials(sweeper: Any) -> int:
             study.enqueue_trial(trial.params)
     done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
     sweeper.n_trials = max(0, sweeper.n_trials - done)
-    return sweeper.n_trials
+    if sweeper.n_trials == 0:
+        log.info("the search in %s is finished: a larger hydra.sweeper.n_trials goes on", folder)
+    return sweeper.n_trials == 0

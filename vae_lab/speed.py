@@ -1,11 +1,12 @@
 """How fast a training is on this machine, from a second of it: what plans estimate their time with."""
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from vae_lab.assembly import Parts, assemble
 from vae_lab.atomic import write_json
-from vae_lab.errors import Interrupted, NonFiniteDensity
+from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
 from vae_lab.lit_module import LitVAE
 from vae_lab.marks import next_log_mark, next_multiple
 from vae_lab.runs import RunDir, config_hash
@@ -53,17 +54,39 @@ class Speeds:
 
     def __init__(self, path: Path, *, threads: int, measure_for: float) -> None:
         self.path, self.threads, self.measure_for = path, threads, measure_for
-        self.known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.known = self.read()
+        self.failed: dict[str, None] = {}
 
-    def of(self, config: Mapping[str, Any]) -> Speed:
-        """The speed of this training, whatever its budget and step size."""
+    def of(self, config: Mapping[str, Any]) -> Speed | None:
+        """The speed of this training, whatever its budget and step size; None where it cannot be tried."""
+        self.measure([config])
+        known = self.known.get(self.key(config))
+        return Speed(**known) if known else None
+
+    def measure(self, configs: Iterable[Mapping[str, Any]]) -> None:
+        """Measures those that are not known, in a process of its own, which may run out of memory or worse."""
+        keyed = {self.key(config): {**config, "threads": self.threads} for config in configs}
+        missing = {key: config for key, config in keyed.items() if key not in self.known | self.failed}
+        while missing:
+            with tempfile.TemporaryDirectory(prefix="vae-lab-speed-") as folder:
+                todo = Path(folder) / "trainings.json"
+                write_json(todo, {"trainings": missing, "seconds": self.measure_for})
+                subprocess.run([sys.executable, "-m", "vae_lab.speed", str(todo), str(self.path)], check=False)
+            self.known |= self.read()
+            # it goes through them in order: the first one without a speed is what it failed at
+            first = next((key for key in missing if key not in self.known), None)
+            self.failed |= {} if first is None else {first: None}
+            missing = {key: config for key, config in missing.items() if key not in self.known | self.failed}
+
+    def key(self, config: Mapping[str, Any]) -> str:
+        """What trainings of one speed have in common."""
         alike = {**config, "max_samples": None, "seed": 0, "checkpoint": None}
         alike["optimizer"] = {**config["optimizer"], "lr": None}
-        key = f"{config_hash(alike)}-{self.threads}"
-        if key not in self.known:
-            self.known[key] = asdict(measure_speed({**config, "threads": self.threads}, self.measure_for))
-            write_json(self.path, self.known)
-        return Speed(**self.known[key])
+        return f"{config_hash(alike)}-{self.threads}"
+
+    def read(self) -> dict[str, Any]:
+        """What the file holds."""
+        return json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
 
     def of_start(self) -> float:
         """Seconds that a process needs before it trains: Python and the frameworks."""
@@ -140,3 +163,21 @@ class Stopwatch(pl.Callback):
             self.evaluation = time.monotonic() - started
         elif not self.is_warm:
             self.started, self.first, self.is_warm = now, pl_module.samples, True
+
+
+def main() -> None:
+    """Measures trainings one after the other, and adds each to the file of known speeds as it comes."""
+    todo, path = map(Path, sys.argv[1:])
+    work = json.loads(todo.read_text(encoding="utf-8"))
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    logging.disable(logging.INFO)
+    for key, config in work["trainings"].items():
+        try:
+            known[key] = asdict(measure_speed(config, work["seconds"]))
+        except (ConfigError, ValueError, OSError, RuntimeError, Interrupted):
+            sys.exit(1)  # the training says itself what is wrong, when its turn comes
+        write_json(path, known)
+
+
+if __name__ == "__main__":
+    main()

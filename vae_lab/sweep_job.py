@@ -48,8 +48,8 @@ class SweepJob:
     total: int
     """Jobs of the sweep, as far as known."""
     threads: int
-    at_once: int
-    """Jobs that may run at once on one machine, however many the launcher starts."""
+    places: int | None
+    """Jobs that may run at once on this machine, however many the launcher starts; None: a cluster places them."""
     fail_fast: bool
     value: str | None
     """The entry of the ledger that is handed to the sweeper; None: nothing is."""
@@ -61,7 +61,7 @@ class SweepJob:
             KeyboardInterrupt: a signal stopped it, after a checkpoint.
             RuntimeError: the sweeper waits for a value, and the job has none.
         """
-        job = Job(RunDir(cfg.run_dir), tuple(cfg.budget))
+        job = Job(RunDir(cfg.run_dir), allow=tuple(cfg.allow))
         children = Children()
         if os.getppid() == self.owner:
             end_with(self.owner)
@@ -88,13 +88,15 @@ class SweepJob:
 
     def outcome(self, job: Job, children: Children) -> Outcome:
         """Runs the job as soon as the machine has room for it."""
-        with free_slot(self.folder.parent, self.at_once, children) as slot:
+        with free_slot(self.folder.parent, self.places, children) as slot:
             if slot is None:
                 return Outcome(job, "interrupted", reason="stopped before it began")
             if self.stop_file.exists():
                 return Outcome(job, "interrupted", reason=NOT_BEGUN)
-            environment = thread_environment(self.threads) | device_environment(slot)
+            environment = thread_environment(self.threads)
             try:
+                if self.places is not None:  # else the cluster has chosen the devices
+                    environment |= device_environment(slot, job)
                 return run_job(job, children, threads=self.threads, environment=environment)
             except Exception as error:  # the boundary of a job: recorded and reported
                 return Outcome(job, "failed", reason=f"{type(error).__name__}: {error}")
@@ -129,8 +131,11 @@ def end_with(owner: int) -> None:
 
 
 @contextmanager
-def free_slot(folder: Path, count: int, children: Children) -> Iterator[int | None]:
+def free_slot(folder: Path, count: int | None, children: Children) -> Iterator[int | None]:
     """One of this machine's `count` places for jobs, held while the block runs; None where a signal ended the wait."""
+    if count is None:
+        yield 0
+        return
     with ExitStack() as stack:
         paths = [folder / f".slot-{socket.gethostname()}-{i}" for i in range(count)]
         files = [stack.enter_context(open(path, "a")) for path in paths]
@@ -152,8 +157,10 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     write_json(path, {"status": outcome.status, "seconds": outcome.seconds, "reason": outcome.reason})
 
 
-def read_outcome(path: Path, job: Job) -> Outcome:
+def read_outcome(path: Path, job: Job, *, interrupted: bool) -> Outcome:
     """The outcome that a job left, or that it left none."""
-    if not path.is_file():
-        return Outcome(job, "failed", reason="its launcher lost it; the same command tries again")
-    return Outcome(job, **json.loads(path.read_text(encoding="utf-8")))
+    if path.is_file():
+        return Outcome(job, **json.loads(path.read_text(encoding="utf-8")))
+    if interrupted:
+        return Outcome(job, "interrupted", reason="stopped, or not begun")
+    return Outcome(job, "failed", reason="its launcher lost it; the same command tries again")

@@ -17,7 +17,7 @@ from vae_lab.assembly import Parts, assemble
 from vae_lab.callbacks.checkpoint import take_back_best
 from vae_lab.continuation import Request, budget_of, continued_config
 from vae_lab.curve import keep_rows
-from vae_lab.errors import ConfigError, Interrupted
+from vae_lab.errors import ConfigError, Interrupted, RunError
 from vae_lab.events import keep_events
 from vae_lab.matmul import settled
 from vae_lab.measurement import measure_bound, summarise
@@ -54,10 +54,13 @@ def train(cfg: DictConfig) -> Path:
     run = RunDir(run_path(request, requested))
     if not run.exists():
         run.require_free()
-        config = settled(config)
         parts = assemble(config, run)
-        plan_run(run.path, config, choices=request.choices, overrides=request.overrides)
-        return execute(run, parts)
+        config = settled(config)
+        with run.locked():
+            if run.exists():
+                raise RunError(f"{run.path} was planned by another process at this moment: name another run_dir")
+            plan_run(run.path, config, choices=request.choices, overrides=request.overrides)
+            return execute(run, parts)
     frozen = run.config
     build.refuse_untrusted(frozen, requested["allow"])
     config = continued_config(frozen, config, request, run)
@@ -65,7 +68,10 @@ def train(cfg: DictConfig) -> Path:
         log.info("%s is finished, and nothing is to be added", run.path)
         return run.path
     parts = assemble(config, run)
-    return execute(run, parts, config)
+    with run.locked():
+        run.config = settled(config)
+        run.update_record(config_hash=config_hash(config))
+        return execute(run, parts)
 
 
 def frozen_config(requested: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,12 +97,12 @@ def run_path(request: Request, requested: Mapping[str, Any]) -> Path:
     return Path(str(requested["run_dir"]))  # a name of digits arrives as a number
 
 
-def execute(run: RunDir, parts: Parts, config: Mapping[str, Any] | None = None) -> Path:
-    """Trains to the end of the budget, from the last checkpoint where there is one, and measures the result."""
-    with run.locked(), logging_to(run.log):
-        if config is not None:
-            run.config = config
-            run.update_record(config_hash=config_hash(config))
+def execute(run: RunDir, parts: Parts) -> Path:
+    """Trains to the end of the budget, from the last checkpoint where there is one, and measures the result.
+
+    The run directory is locked by this process.
+    """
+    with logging_to(run.log):
         started = time.time()
         before = run.record.get("wall_seconds", 0.0)
         where = provenance(parts.trainer.strategy.root_device) | {"image_shape": list(parts.data.image_shape)}

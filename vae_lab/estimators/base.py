@@ -62,9 +62,9 @@ class Estimator(ABC):
     """An estimate of log p(x), per datapoint."""
 
     needs_encoder: ClassVar[bool]
+    """Whether it uses q(z|x), which a model trained by Monte Carlo EM does not have."""
     bias: ClassVar[str] = "downwards"
     """Where its log p(x) lies on average: `downwards`, `upwards` or `none`."""
-    """Whether it uses q(z|x), which a model trained by Monte Carlo EM does not have."""
 
     @property
     @abstractmethod
