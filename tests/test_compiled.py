@@ -9,12 +9,26 @@ from vae_lab.run_directory import RunDir
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["aevb", "importance_weighted"])
-def test_compiled_training_is_the_same_to_rounding(tmp_path, objective):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["objective=aevb", "optimizer=adagrad", "optimizer.warmup_steps=5", "parameter_prior=true"],
+        [
+            "objective=aevb",
+            "schedule=cosine",
+            "schedule.T_max=18",
+            "gradient_clip_norm=5",
+            "objective.kl_warmup_samples=500",
+        ],
+        ["objective=importance_weighted", "objective.num_samples=5", "likelihood=gaussian"],
+    ],
+    ids=["adagrad", "adam", "iwae"],
+)
+def test_compiled_training_is_the_same_to_rounding(tmp_path, settings):
     curves = []
     for key in ("false", "true"):  # in processes without the tests' checks of shapes, which cannot be compiled
         run = RunDir(tmp_path / key)
-        overrides = [*TINY, "data=digits", f"objective={objective}", "trainer.max_epochs=3", f"compile={key}"]
+        overrides = [*TINY, "data=digits", *settings, "trainer.max_epochs=3", f"compile={key}"]
         finish(vae_lab("train", f"run_dir={run.path}", *overrides))
         curves.append(read_rows(run.curve))
     plain, compiled = curves

@@ -11,6 +11,7 @@ from training import (
     scalars,
     train_more,
     train_tiny,
+    vae_lab,
     weights,
 )
 
@@ -144,3 +145,17 @@ def test_a_run_that_another_process_writes_is_refused(copied_run):
             train_more(copied_run.path, "trainer.max_epochs=8")
         with pytest.raises(RunError, match="is being written by another process"):
             evaluate_tiny(copied_run)
+
+
+@pytest.mark.slow
+def test_two_trainings_begun_at_once_in_one_folder_are_one_training(tmp_path):
+    overrides = [*TINY, "data=digits", "trainer.max_epochs=4"]
+    started = [vae_lab("train", f"run_dir={tmp_path / 'run'}", f"seed={seed}", *overrides) for seed in (0, 1)]
+    ended = [(*process.communicate(timeout=180), process.returncode) for process in started]
+    assert sorted(code for *_, code in ended) == [0, 2]
+    (winner,) = [seed for seed, (*_, code) in enumerate(ended) if code == 0]
+    (told,) = [err for _, err, code in ended if code == 2]
+    assert any(words in told for words in ("another process", "was planned with"))
+    run = RunDir(tmp_path / "run")
+    assert run.config["seed"] == run.record["seed"] == winner and run.status == "finished"
+    assert f"seed {winner}" in run.log.read_text() and f"seed {1 - winner}" not in run.log.read_text()

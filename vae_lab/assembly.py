@@ -92,8 +92,8 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
         max_samples=max_samples,
         **{key: config[key] for key in LOOP_KEYS},
     )
-    try:
-        lit.configure_optimizers()  # made again for the training: here, so that what they refuse is refused in time
+    try:  # made again for the training: here, so that what they refuse is refused in time
+        (optimizer,), _ = lit.configure_optimizers()
     except ValueError as error:
         raise ConfigError(str(error)) from error
     trainer = build.instantiate(
@@ -125,7 +125,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
             f"{objective.single_process_because}"
         )
     if config["compile"] and (
-        reason := why_not_compiled(objective, trainer.strategy.root_device.type, trainer.world_size)
+        reason := why_not_compiled(objective, optimizer, trainer.strategy.root_device.type, trainer.world_size)
     ):
         raise ConfigError(f"compile must be false, got true: {reason}")
     use_backend(config["matmul_backend"])

@@ -1,37 +1,121 @@
-"""The forward and backward pass of a training step as generated C++: fewer, fused loops over memory, on a CPU."""
+"""A whole training step as one compiled function, on a CPU: bound, gradients, prior and optimiser as generated C++.
+
+The networks of the paper are so small that a step's bookkeeping, and memory read once for every operation, cost about
+as much as its matrix products. Compiled, everything but the products becomes a few loops over memory.
+"""
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+from torch.optim import Adam, Optimizer
 
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.objectives.base import Minibatch, Objective, TrainingState
+from vae_lab.optimizers import Adagrad, adagrad_step, adam_step
 
 
-def compiled_terms(objective: Objective, model: VAE, num_train: int) -> Callable[[Minibatch], Terms]:
-    """The only update of a minibatch, compiled when it is first asked for; its noise is that of the uncompiled one.
+class CompiledStep:
+    """Presents a minibatch; returns the sums of its loss and measured parts over it, in float64.
 
-    For an objective whose updates no longer depend on the state of the training: see `Objective.steady_from`.
+    The noise is that of the step that is not compiled, and the numbers agree to rounding. The optimiser's state must
+    exist already: its first step makes it.
+
+    Args:
+        objective: one with a single update for a minibatch that no longer depends on the training's state.
+        model: what it moves; parameters that are frozen stay.
+        optimizer: over the model's parameters; its own tensors are updated.
+        num_train: size of the training part.
+        parameter_prior: whether N(0, I) on the weights adds w / N to their gradients.
+        gradient_clip_norm: the norm to which the gradient is cut; None: never.
     """
 
-    def terms_of(batch: Minibatch) -> Terms:
-        (terms,) = objective.updates(model, batch, TrainingState(objective.steady_from, num_train))
-        return terms
+    def __init__(
+        self,
+        objective: Objective,
+        model: VAE,
+        optimizer: Optimizer,
+        *,
+        num_train: int,
+        parameter_prior: bool,
+        gradient_clip_norm: float | None,
+    ) -> None:
+        update = Update(objective, model, num_train)
+        named = {name: parameter for name, parameter in update.named_parameters() if parameter.requires_grad}
+        parameters = {name: parameter.detach() for name, parameter in named.items()}
+        states = {name: optimizer.state[parameter] for name, parameter in named.items()}
+        (self.settings,) = optimizer.param_groups
+        self.rate = torch.tensor(0.0, dtype=torch.float64)
+        fixed = {key: value for key, value in self.settings.items() if key in ("betas", "eps")}
+        move = adagrad_step if isinstance(optimizer, Adagrad) else adam_step
 
-    return torch.compile(terms_of, options={"fallback_random": True})
+        def loss_of(parameters: Mapping[str, Tensor], batch: Minibatch) -> tuple[Tensor, Tensor]:
+            values = functional_call(update, dict(parameters), (batch,))
+            return values[0].mean(), values.detach().sum(-1, dtype=torch.float64)
+
+        def step(batch: Minibatch, rate: Tensor) -> Tensor:
+            gradients, sums = grad(loss_of, has_aux=True)(parameters, batch)
+            if parameter_prior:
+                weights = {name for name, parameter in parameters.items() if parameter.dim() > 1}
+                gradients = {
+                    name: gradient + parameters[name] / num_train if name in weights else gradient
+                    for name, gradient in gradients.items()
+                }
+            if gradient_clip_norm is not None:
+                norm = torch.stack([gradient.square().sum() for gradient in gradients.values()]).sum().sqrt()
+                share = (gradient_clip_norm / (norm + 1e-6)).clamp(max=1.0)
+                gradients = {name: gradient * share for name, gradient in gradients.items()}
+            for name, parameter in parameters.items():
+                move(parameter, gradients[name], states[name], rate, fixed)
+            return sums
+
+        self.step = torch.compile(step, options={"fallback_random": True})
+
+    @torch.no_grad()
+    def __call__(self, batch: Minibatch) -> Tensor:
+        """The sums of this minibatch."""
+        return self.step(batch, self.rate.fill_(self.settings["lr"]))
 
 
-def why_not_compiled(objective: Objective, device: str, num_processes: int) -> str:
-    """Why a training cannot be compiled; empty if it can."""
+class Update(nn.Module):
+    """The only update of a minibatch: its loss and its measured parts, [values, batch]."""
+
+    def __init__(self, objective: Objective, model: VAE, num_train: int) -> None:
+        super().__init__()
+        self.objective, self.model = objective, model
+        self.state = TrainingState(objective.steady_from, num_train)
+
+    def forward(self, batch: Minibatch) -> Tensor:
+        """The loss comes first."""
+        (terms,) = self.objective.updates(self.model, batch, self.state)
+        return torch.stack([terms.loss, *terms.parts.values()])
+
+
+def why_not_compiled(objective: Objective, optimizer: Optimizer, device: str, num_processes: int) -> str:
+    """Why the steps of a training cannot be compiled; empty if they can."""
     if not objective.has_one_update:
         return f"{type(objective).__name__} has several updates for a minibatch, and each is a step of its own"
     if device != "cpu":
         return "the training is not on the CPU; on a GPU cuda_graph=true does more"
     if num_processes > 1:
         return f"{num_processes} processes exchange their gradients"
-    names = [os.environ.get("CXX", "g++"), "g++", "clang++"]
-    if not any(map(shutil.which, names)):
+    if reason := unknown_rule(optimizer):
+        return reason
+    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
         return "there is no C++ compiler (g++ or clang++) on this machine"
     return ""
+
+
+def unknown_rule(optimizer: Optimizer) -> str:
+    """Why the optimiser's rule cannot be part of the compiled step; empty if it can."""
+    if isinstance(optimizer, Adagrad):
+        return ""
+    if type(optimizer) is not Adam:
+        return f"the step of {type(optimizer).__name__} is not known to it; Adam's and this lab's Adagrad's are"
+    plain: dict[str, Any] = {"weight_decay": 0, "amsgrad": False, "maximize": False}
+    changed = [key for key, value in plain.items() if optimizer.defaults[key] != value]
+    return f"of Adam it does not know {', '.join(changed)}" if changed else ""

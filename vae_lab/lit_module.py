@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vae_lab.compiled import compiled_terms
+from vae_lab.compiled import CompiledStep
 from vae_lab.cuda_graph import WARM_UP_STEPS, CapturedStep, is_steady, prepare, why_not
 from vae_lab.data.arrays import ImageData, Minibatches
 from vae_lab.errors import NonFiniteDensity
@@ -71,9 +72,11 @@ class LitVAE(pl.LightningModule):
         self.gradient_clip_norm = gradient_clip_norm
         self.seed = seed
         self.samples = self.block_start = 0
+        self.seconds_before, self.started = 0.0, time.monotonic()
         self.running = RunningMeans()
         self.measured: list[str] = []
-        self.cuda_graph, self.captures, self.captured_step = cuda_graph, False, None
+        self.cuda_graph, self.compile_step = cuda_graph, compile
+        self.fast_step: Callable[[Minibatch], Tensor] | None = None
         self.resident: dict[str, Tensor] = {}
         self.latest: dict[str, float] = {}
         self.interrupted = self.stopped_early = False
@@ -81,7 +84,6 @@ class LitVAE(pl.LightningModule):
             model.drop_encoder()
         seed_global_noise(torch.device("cpu"), seed, "objective")
         objective.prepare(model, num_train)
-        self.compiled = compiled_terms(objective, model, num_train) if compile else None
         self.trained = list(self.parameters())
 
     def training_step(self, block: tuple[int, int], _: int) -> None:
@@ -100,23 +102,31 @@ class LitVAE(pl.LightningModule):
             self.keep(dict(zip(self.measured, sums, strict=True)), step=first + i)
 
     def present(self, batch: Minibatch) -> Tensor:
-        """All updates of one minibatch, replayed where they have been captured; their losses and measured sums."""
-        if self.captured_step is not None:
-            return self.captured_step(batch)
-        if not self.captures or self.samples < self.capture_from or not is_steady(self.bare_optimizer):
+        """All updates of one minibatch, by the captured or compiled step once there is one."""
+        if self.fast_step is not None:
+            return self.fast_step(batch)
+        if self.samples < self.fast_from or not is_steady(self.bare_optimizer):
             return self.step(batch)
-        self.captured_step = CapturedStep(self.step, batch)
-        return self.captured_step(batch)
+        if self.captures:
+            self.fast_step = CapturedStep(self.step, batch)
+        elif self.compile_step:
+            self.fast_step = CompiledStep(
+                self.objective,
+                self.model,
+                self.bare_optimizer,
+                num_train=self.minibatches.num_datapoints,
+                parameter_prior=self.parameter_prior,
+                gradient_clip_norm=self.gradient_clip_norm,
+            )
+        else:
+            self.fast_step = self.step
+        return self.fast_step(batch)
 
     def step(self, batch: Minibatch) -> Tensor:
         """All updates of one minibatch; the sums of their losses and measured parts over it, in float64."""
         state = TrainingState(self.samples, self.minibatches.num_datapoints)
         sums, self.measured = [], []
-        if self.compiled is not None and self.samples >= self.objective.steady_from:
-            updates = [self.compiled(batch)]
-        else:
-            updates = self.objective.updates(self.model, batch, state)
-        for i, terms in enumerate(updates):
+        for i, terms in enumerate(self.objective.updates(self.model, batch, state)):
             self.update(self.bare_optimizer, terms)
             values = {f"{LOSS}{i}": terms.loss, **terms.parts}
             sums.append(torch.stack([value.detach() for value in values.values()]).sum(-1, dtype=torch.float64))
@@ -182,14 +192,14 @@ class LitVAE(pl.LightningModule):
         """Decides, with everything on the device, whether steps are captured, and from which count of samples on."""
         # bare, since Lightning's wrapper pays for hooks that nobody here listens to
         self.bare_optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
-        self.captured_step = None
+        self.fast_step = None
         reason = why_not(self.objective, self.bare_optimizer, self.device, self.trainer.world_size)
         self.captures = self.cuda_graph and not reason
         if self.cuda_graph and self.device.type == "cuda":
             log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps are captured")
         prepare(self.bare_optimizer, captured=self.captures)
         warm = self.samples + WARM_UP_STEPS * self.samples_per_step
-        self.capture_from = max(warm, self.objective.steady_from)
+        self.fast_from = max(warm, self.objective.steady_from)
 
     def train_dataloader(self) -> "Blocks":
         """Which minibatches to present, block by block; the images themselves are already on the device."""
@@ -216,11 +226,13 @@ class LitVAE(pl.LightningModule):
         checkpoint.pop("loops", None)
         running = self.running.sums(self.trainer.strategy)
         checkpoint["vae_lab"] = {"samples": self.samples, "running": running, "latest": self.latest}
+        checkpoint["seconds"] = self.seconds_before + time.monotonic() - self.started
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counts; the sums so far go to rank 0, whose share they then are."""
         self.samples = checkpoint["vae_lab"]["samples"]
         self.latest = checkpoint["vae_lab"]["latest"]
+        self.seconds_before = checkpoint.get("seconds", 0.0)  # older checkpoints did not count them
         self.running = RunningMeans(checkpoint["vae_lab"]["running"] if self.global_rank == 0 else {})
 
 

@@ -1,7 +1,7 @@
 """Adagrad as in the author's code (section 5): epsilon inside the root, first steps that only accumulate."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -88,3 +88,19 @@ class Adagrad(torch.optim.Adagrad):
 def _fused(params: Iterable[nn.Parameter]) -> bool | None:
     """True where all parameters are on the CPU; None leaves the choice to torch."""
     return all(parameter.device.type == "cpu" for parameter in params) or None
+
+
+def adagrad_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], rate: Tensor, settings: Mapping[str, Any]) -> None:
+    """The step of `Adagrad` after its warm-up, for one parameter, in place: what a compiled training inlines."""
+    state["step"].add_(1)
+    state["sum"].addcmul_(g, g)
+    w.sub_(rate.to(w.dtype) * g / state["sum"].sqrt())
+
+
+def adam_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], rate: Tensor, settings: Mapping[str, Any]) -> None:
+    """Adam's step (Kingma & Ba, 2015) for one parameter, in place; `settings` holds `betas` and `eps`."""
+    (beta1, beta2), step = settings["betas"], state["step"].add_(1).double()
+    state["exp_avg"].lerp_(g, 1 - beta1)
+    state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    root = state["exp_avg_sq"].sqrt() / (1 - beta2**step).sqrt().to(w.dtype) + settings["eps"]
+    w.sub_((rate / (1 - beta1**step)).to(w.dtype) * state["exp_avg"] / root)

@@ -103,8 +103,12 @@ def execute(run: RunDir, parts: Parts) -> Path:
     The run directory is locked by this process.
     """
     with logging_to(run.log):
-        started = time.time()
-        before = run.record.get("wall_seconds", 0.0)
+        started, before = time.time(), run.record.get("wall_seconds", 0.0)
+
+        def wall_seconds() -> float:
+            # a piece that was killed is known to its checkpoint alone
+            return max(before, parts.lit.seconds_before) + time.time() - started
+
         where = provenance(parts.trainer.strategy.root_device) | {"image_shape": list(parts.data.image_shape)}
         run.update_record(status="running", error=None, command=sys.argv, **where)
         log.info("run directory: %s", run.path)
@@ -123,7 +127,7 @@ def execute(run: RunDir, parts: Parts) -> Path:
                 status="interrupted" if stopped else "failed",
                 error=None if stopped else f"{type(error).__name__}: {error}",
                 samples_evaluated=parts.lit.samples,
-                wall_seconds=before + time.time() - started,
+                wall_seconds=wall_seconds(),
             )
             if isinstance(error, KeyboardInterrupt):
                 raise Interrupted(f"interrupted; {continuation}") from error
@@ -133,7 +137,7 @@ def execute(run: RunDir, parts: Parts) -> Path:
             samples_evaluated=parts.lit.samples,
             stopped_early=parts.lit.stopped_early,
             evaluation_seconds=parts.curve.seconds,
-            wall_seconds=before + time.time() - started,
+            wall_seconds=wall_seconds(),
         )
         report(run, parts, ledger)
     return run.path
