@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer
 
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, TrainingState
-from vae_lab.optimizers import Adagrad, adagrad_step, adam_step
+from vae_lab.optimizers import Adagrad, adagrad_step, adam_factors, adam_step
 
 
 class CompiledStep:
@@ -49,15 +49,16 @@ class CompiledStep:
         parameters = {name: parameter.detach() for name, parameter in named.items()}
         states = {name: optimizer.state[parameter] for name, parameter in named.items()}
         (self.settings,) = optimizer.param_groups
-        self.rate = torch.tensor(0.0, dtype=torch.float64)
+        self.is_adam = not isinstance(optimizer, Adagrad)
+        self.factors, self.count = torch.zeros(2), next(iter(states.values()))["step"]
         fixed = {key: value for key, value in self.settings.items() if key in ("betas", "eps")}
-        move = adagrad_step if isinstance(optimizer, Adagrad) else adam_step
+        move = adam_step if self.is_adam else adagrad_step
 
         def loss_of(parameters: Mapping[str, Tensor], batch: Minibatch) -> tuple[Tensor, Tensor]:
             values = functional_call(update, dict(parameters), (batch,))
             return values[0].mean(), values.detach().sum(-1, dtype=torch.float64)
 
-        def step(batch: Minibatch, rate: Tensor) -> Tensor:
+        def step(batch: Minibatch, factors: Tensor) -> Tensor:
             gradients, sums = grad(loss_of, has_aux=True)(parameters, batch)
             if parameter_prior:
                 weights = {name for name, parameter in parameters.items() if parameter.dim() > 1}
@@ -70,15 +71,22 @@ class CompiledStep:
                 share = (gradient_clip_norm / (norm + 1e-6)).clamp(max=1.0)
                 gradients = {name: gradient * share for name, gradient in gradients.items()}
             for name, parameter in parameters.items():
-                move(parameter, gradients[name], states[name], rate, fixed)
+                move(parameter, gradients[name], states[name], factors, fixed)
             return sums
 
-        self.step = torch.compile(step, options={"fallback_random": True})
+        # what a step depends on never changes, so nothing is looked at again before each
+        unguarded = torch.compiler.skip_all_guards_unsafe
+        self.step = torch.compile(step, options={"fallback_random": True, "guard_filter_fn": unguarded})
 
     @torch.no_grad()
     def __call__(self, batch: Minibatch) -> Tensor:
         """The sums of this minibatch."""
-        return self.step(batch, self.rate.fill_(self.settings["lr"]))
+        rate = self.settings["lr"]
+        if self.is_adam:
+            self.factors.copy_(torch.tensor(adam_factors(rate, self.count.item() + 1, self.settings["betas"])))
+        else:
+            self.factors.fill_(rate)
+        return self.step(batch, self.factors)
 
 
 class Update(nn.Module):

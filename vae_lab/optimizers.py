@@ -90,17 +90,24 @@ def _fused(params: Iterable[nn.Parameter]) -> bool | None:
     return all(parameter.device.type == "cpu" for parameter in params) or None
 
 
-def adagrad_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], rate: Tensor, settings: Mapping[str, Any]) -> None:
+def adagrad_step(
+    w: Tensor, g: Tensor, state: Mapping[str, Tensor], factors: Tensor, settings: Mapping[str, Any]
+) -> None:
     """The step of `Adagrad` after its warm-up, for one parameter, in place: what a compiled training inlines."""
     state["step"].add_(1)
     state["sum"].addcmul_(g, g)
-    w.sub_(rate.to(w.dtype) * g / state["sum"].sqrt())
+    w.sub_(factors[0] * g / state["sum"].sqrt())
 
 
-def adam_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], rate: Tensor, settings: Mapping[str, Any]) -> None:
-    """Adam's step (Kingma & Ba, 2015) for one parameter, in place; `settings` holds `betas` and `eps`."""
-    (beta1, beta2), step = settings["betas"], state["step"].add_(1).double()
+def adam_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], factors: Tensor, settings: Mapping[str, Any]) -> None:
+    """Adam's step (Kingma & Ba, 2015) for one parameter, in place; `factors` as `adam_factors` has them."""
+    state["step"].add_(1)
+    beta1, beta2 = settings["betas"]
     state["exp_avg"].lerp_(g, 1 - beta1)
     state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-    root = state["exp_avg_sq"].sqrt() / (1 - beta2**step).sqrt().to(w.dtype) + settings["eps"]
-    w.sub_((rate / (1 - beta1**step)).to(w.dtype) * state["exp_avg"] / root)
+    w.sub_(factors[0] * state["exp_avg"] / (state["exp_avg_sq"].sqrt() / factors[1] + settings["eps"]))
+
+
+def adam_factors(rate: float, step: float, betas: tuple[float, float]) -> list[float]:
+    """Of the t-th step, the first of which is 1: rate / (1 - beta1^t) and sqrt(1 - beta2^t)."""
+    return [rate / (1 - betas[0] ** step), math.sqrt(1 - betas[1] ** step)]

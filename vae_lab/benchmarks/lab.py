@@ -1,8 +1,8 @@
 """Ours: the whole training of `vae-lab train`, through Lightning's Trainer, with events, CSV and checkpoints.
 
 The config is the experiment's own but for its budget and its evaluations: in a measurement there is one, at its end,
-which writes a row, its events and a checkpoint, and measures no bound (evaluation.splits=[]): how much time that takes
-of a whole run is a case of its own, `evaluation`. Without the callbacks that talk and draw (callbacks=none).
+behind the last block, where the clock stops. What evaluations take of a whole run, with their rows, events, pictures
+and checkpoints, is a case of its own, `evaluation`. Without the callbacks that talk and draw (callbacks=none).
 """
 
 import functools
@@ -30,7 +30,7 @@ NEVER = 2**62
 
 
 class Lab(Throughput):
-    """Samples per second of a training, from the end of its first block to its last checkpoint.
+    """Samples per second of a training, from the end of its first block to the end of its last.
 
     Args:
         name: as for every side.
@@ -47,7 +47,7 @@ class Lab(Throughput):
     def work(self, amount: int) -> float:
         """A training in a new run directory, of one block more than the amount."""
         with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
-            clock = Clock(self.conditions)
+            clock = SteadyClock(self.conditions)
             train_once(self.config | {"max_samples": amount + self.unit}, Path(folder) / "run", clock)
         assert clock.samples == amount
         return clock.seconds
@@ -77,6 +77,23 @@ class Clock(pl.Callback):
         """The time that counts, once the device has done its work."""
         self.conditions.synchronize()
         return time.perf_counter()
+
+
+class SteadyClock(Clock):
+    """The seconds from the end of the first block to the end of the last, whatever follows there."""
+
+    def attach(self, parts: Parts) -> None:
+        """Comes first of the callbacks."""
+        parts.trainer.callbacks.insert(0, self)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Starts the clock after the first block, stops it after the last."""
+        super().on_train_batch_end(trainer, pl_module)
+        if pl_module.samples >= pl_module.max_samples:
+            self.samples, self.seconds = pl_module.samples - self.first, self.now() - self.started
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """It has stopped."""
 
 
 def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:

@@ -157,5 +157,5 @@ def cuda_graph(conditions: Conditions) -> Case:
 
 
 def compiled(name: str, overrides: Sequence[str], conditions: Conditions) -> list[Lab]:
-    """The same training with its step compiled, which is made for the CPU; compiling is over before the clock starts."""
+    """The same training with its step compiled, on a CPU; compiling is over before the clock starts."""
     return [Lab(name, [*overrides, "compile=true"], conditions)] if conditions.device == "cpu" else []
