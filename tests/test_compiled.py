@@ -1,5 +1,9 @@
 """Compiled training steps: the same training to float32 rounding, refused where they cannot be."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from training import TINY, finish, train_tiny, vae_lab
 
@@ -46,3 +50,16 @@ def test_what_cannot_be_compiled_is_refused_with_the_reason(tmp_path, override, 
     with pytest.raises(ConfigError, match=f"compile must be false, got true: .*{reason}"):
         train_tiny(tmp_path / "run", "compile=true", override)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_second_training_of_a_process_is_compiled_anew(tmp_path):
+    common = [*TINY[:-1], "data=digits", "trainer.max_epochs=2", "compile=true", "steps_per_execution=4"]
+    other = ["model=conv", "model.encoder.channels=[4]", "model.decoder.channels=[4]", "seed=1"]
+    conv = [text for text in common if "hidden" not in text] + other
+    lines = [["train", f"run_dir={tmp_path / 'first'}", *common], ["train", f"run_dir={tmp_path / 'second'}", *conv]]
+    code = f"from vae_lab.cli import main; assert [main(line) for line in {lines!r}] == [0, 0]"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    finish(vae_lab("train", f"run_dir={tmp_path / 'alone'}", *conv))
+    again, alone = (read_rows(RunDir(tmp_path / name).curve) for name in ("second", "alone"))
+    assert again == alone

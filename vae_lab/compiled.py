@@ -7,6 +7,7 @@ as much as its matrix products. Compiled, everything but the products becomes a 
 import os
 import shutil
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -74,9 +75,11 @@ class CompiledStep:
                 move(parameter, gradients[name], states[name], factors, fixed)
             return sums
 
-        # what a step depends on never changes, so nothing is looked at again before each
+        # What a step depends on never changes, so nothing is looked at again before each; but torch keeps what it
+        # compiled by the code object, and another training in this process must not find it there.
+        own = FunctionType(step.__code__.replace(), globals(), closure=step.__closure__)
         unguarded = torch.compiler.skip_all_guards_unsafe
-        self.step = torch.compile(step, options={"fallback_random": True, "guard_filter_fn": unguarded})
+        self.step = torch.compile(own, options={"fallback_random": True, "guard_filter_fn": unguarded})
 
     @torch.no_grad()
     def __call__(self, batch: Minibatch) -> Tensor:
