@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from training import TINY, finish, train_tiny, vae_lab
+from training import TINY, assert_same_training, finish, train_tiny, vae_lab
 
 from vae_lab.curve import read_rows
 from vae_lab.errors import ConfigError
@@ -63,3 +63,14 @@ def test_second_training_of_a_process_is_compiled_anew(tmp_path):
     finish(vae_lab("train", f"run_dir={tmp_path / 'alone'}", *conv))
     again, alone = (read_rows(RunDir(tmp_path / name).curve) for name in ("second", "alone"))
     assert again == alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+def test_continued_compiled_training_is_the_undisturbed_one(tmp_path, optimizer):
+    common = [*TINY, "data=digits", f"optimizer={optimizer}", "compile=true", "trainer.max_epochs=null"]
+    whole, halves = RunDir(tmp_path / "whole"), RunDir(tmp_path / "halves")
+    finish(vae_lab("train", f"run_dir={whole.path}", "max_samples=1600", *common))
+    finish(vae_lab("train", f"run_dir={halves.path}", "max_samples=1000", *common))
+    finish(vae_lab("train", f"run_dir={halves.path}", "max_samples=1600"))
+    assert_same_training(halves, whole)

@@ -198,8 +198,15 @@ class LitVAE(pl.LightningModule):
         if self.cuda_graph and self.device.type == "cuda":
             log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps are captured")
         prepare(self.bare_optimizer, captured=self.captures)
-        warm = self.samples + WARM_UP_STEPS * self.samples_per_step
-        self.fast_from = max(warm, self.objective.steady_from)
+        if self.compile_step:
+            log.info(
+                "the training step is compiled: that takes up to half a minute, before the first samples are counted"
+            )
+        # the first steps make the optimiser's state and name the parts; a continued training has both, and goes on
+        # as it would have
+        is_new = self.captures or not self.measured
+        warm_up = WARM_UP_STEPS * self.samples_per_step if is_new else 0
+        self.fast_from = max(self.samples + warm_up, self.objective.steady_from)
 
     def train_dataloader(self) -> "Blocks":
         """Which minibatches to present, block by block; the images themselves are already on the device."""
@@ -226,12 +233,14 @@ class LitVAE(pl.LightningModule):
         checkpoint.pop("loops", None)
         running = self.running.sums(self.trainer.strategy)
         checkpoint["vae_lab"] = {"samples": self.samples, "running": running, "latest": self.latest}
+        checkpoint["measured"] = self.measured
         checkpoint["seconds"] = self.seconds_before + time.monotonic() - self.started
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counts; the sums so far go to rank 0, whose share they then are."""
         self.samples = checkpoint["vae_lab"]["samples"]
         self.latest = checkpoint["vae_lab"]["latest"]
+        self.measured = checkpoint.get("measured", [])  # older checkpoints do not name them
         self.seconds_before = checkpoint.get("seconds", 0.0)  # older checkpoints did not count them
         self.running = RunningMeans(checkpoint["vae_lab"]["running"] if self.global_rank == 0 else {})
 

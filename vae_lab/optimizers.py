@@ -21,8 +21,7 @@ class Adagrad(torch.optim.Adagrad):
         eps: Added to the sum of squares, inside the root.
     """
 
-    is_warm = False
-    """Whether none of the parameters warms up any more, which spares the look at each."""
+    _all_warm = False  # spares the look at every parameter once none warms up any more
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
@@ -51,11 +50,17 @@ class Adagrad(torch.optim.Adagrad):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        withheld = [] if self.is_warm else self._accumulate()
+        withheld = [] if self._all_warm else self._accumulate()
         super().step()
         for parameter, gradient in withheld:
             parameter.grad = gradient
         return loss
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether none of the parameters warms up any more."""
+        pairs = ((self.state[w]["step"], group["warmup_steps"]) for group in self.param_groups for w in group["params"])
+        return all(step >= warmup_steps for step, warmup_steps in pairs)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from `state_dict`, which another kind of device may have written."""
@@ -64,19 +69,19 @@ class Adagrad(torch.optim.Adagrad):
             for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True)
         ]
         super().load_state_dict({**state_dict, "param_groups": groups})
-        self.is_warm = False
+        self._all_warm = False
 
     @torch.no_grad()
     def _accumulate(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Does the warm-up's half of the step, and takes those gradients away from the other half."""
         withheld = []
-        self.is_warm = True
+        self._all_warm = True
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if state["step"] >= group["warmup_steps"]:
                     continue
-                self.is_warm = False
+                self._all_warm = False
                 if parameter.grad is not None:
                     state["step"] += 1
                     state["sum"].addcmul_(parameter.grad, parameter.grad)
