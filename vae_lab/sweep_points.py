@@ -43,7 +43,11 @@ def run_folder(folder: Path, varied: Sequence[str], config: Mapping[str, Any]) -
 
 def holds(path: Path, config: Mapping[str, Any]) -> bool:
     """Whether a run directory has this very config."""
-    return RunDir(path).exists() and not is_broken(path) and identity(RunDir(path).config) == identity(config)
+    run = RunDir(path)
+    try:
+        return run.exists() and bool(run.record) and identity(run.config) == identity(config)
+    except RunError:  # broken
+        return False
 
 
 def is_broken(path: Path) -> bool:
