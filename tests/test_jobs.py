@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training import TINY, train_tiny, vae_lab
+from training import TINY, kill_training, train_tiny, vae_lab
 
 from vae_lab import jobs
 from vae_lab.compose import compose_command
@@ -256,14 +256,7 @@ def test_killed_training_is_resumed_as_if_nothing_had_happened(tmp_path: Path) -
         run = planned[0].run
         while not (run.checkpoints / "last.ckpt").exists():
             time.sleep(0.005)
-        pid = next(
-            int(process.name)
-            for process in Path("/proc").iterdir()
-            if process.name.isdigit()
-            and b"killed" in (process / "cmdline").read_bytes()
-            and b"vae_lab" in (process / "cmdline").read_bytes()
-        )
-        os.kill(pid, signal.SIGKILL)
+        kill_training(run)
 
     threading.Thread(target=kill_at_checkpoint, daemon=True).start()
     outcomes = run_jobs(planned, num_parallel=2)

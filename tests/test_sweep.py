@@ -1,7 +1,6 @@
 """Sweeps: planned before anything starts, recognised by their configs, finished by repetition whatever was killed."""
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training import TINY, finish, vae_lab
+from training import TINY, finish, kill_training, vae_lab
 
 from vae_lab import jobs, sweep_points
 from vae_lab.cli import main
@@ -326,17 +325,6 @@ def kept_samples(run: RunDir) -> int:
     import torch
 
     return torch.load(run.checkpoints / "last.ckpt", weights_only=True)["vae_lab"]["samples"]
-
-
-def kill_training(run: RunDir) -> None:
-    """SIGKILL for the process that trains there."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            words = (folder / "cmdline").read_bytes().split(b"\0") if (folder / "cmdline").exists() else []
-            if f"run_dir='{run.path}'".encode() in words:
-                os.kill(int(folder.name), signal.SIGKILL)
-                return
-    raise AssertionError(f"no process trains in {run.path}")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vae_lab.config_folders import package_configs
+from vae_lab.continuation import quoted
 from vae_lab.evaluate import evaluate
 from vae_lab.runs import RunDir
 from vae_lab.train import train
@@ -117,3 +118,14 @@ def assert_same_training(run: RunDir, other: RunDir) -> None:
 def assert_equal(ours: object, theirs: object) -> None:
     """Equal bits through dictionaries and lists."""
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def kill_training(run: RunDir) -> None:
+    """SIGKILL for the child process that trains there."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            words = (folder / "cmdline").read_bytes().split(b"\0") if (folder / "cmdline").exists() else []
+            if f"run_dir={quoted(str(run.path))}".encode() in words:
+                os.kill(int(folder.name), signal.SIGKILL)
+                return
+    raise AssertionError(f"no process trains in {run.path}")
