@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "vae_lab"
 
 FLOORS = (
     # 0: what anybody may use, then the parts that know nothing of a VAE
-    "errors randomness atomic marks config_folders provenance terminal",
+    "errors randomness atomic marks config_folders provenance terminal sharing",
     "matmul",
     "plain_command",
     "distributions hmc optimizers schedules networks.choices data.arrays data.files curve events figures.grids",
@@ -33,7 +33,7 @@ FLOORS = (
     # 5
     "build",
     "runs",
-    "continuation assembly",
+    "continuation assembly children",
     "compose jobs",
     # 6
     "listing.small_files",

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts short scripts in the place of trainings, by the job's name."""
 
     def put(**scripts: str) -> None:
-        def command(job: Job, threads: int) -> list[str]:
+        def command(group: Sequence[Job], threads: int) -> list[str]:
+            (job,) = group
             script = scripts[job.name.split("-")[0]]
             return [sys.executable, "-S", "-c", PRELUDE + script, str(job.run.path)]
 
@@ -102,7 +103,7 @@ def test_larger_budget_extends_a_finished_run(tmp_path: Path) -> None:
     assert plan_job(tmp_path / "a", CONFIG).is_done
     extended = plan_job(tmp_path / "a", {**CONFIG, "max_samples": 2000})
     assert extended.budget == ("max_samples=2000",) and not extended.is_done
-    assert jobs.command(extended, 3)[-2:] == ["threads=3", "max_samples=2000"]
+    assert jobs.command([extended], 3)[-2:] == ["threads=3", "max_samples=2000"]
 
 
 def test_finished_jobs_are_skipped_and_failures_stop_nobody(make_job, stand_in) -> None:

@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a process that only leaves its record in the place of trainings; those with `fails` in their names fail."""
 
     def put(fails: str = "nothing", error: str = "RuntimeError: no luck") -> None:
-        def command(job: Job, threads: int) -> list[str]:
+        def command(group: Sequence[Job], threads: int) -> list[str]:
+            (job,) = group
             return [sys.executable, "-S", "-c", STAND_IN, str(job.run.path), str(threads), fails, error]
 
         monkeypatch.setattr(jobs, "command", command)
@@ -127,9 +128,9 @@ def test_dry_run_shows_the_plan_and_leaves_no_run(capfd: pytest.CaptureFixture[s
 def test_all_configs_are_frozen_before_the_first_job_starts(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def command(job: Job, threads: int) -> list[str]:
+    def command(group: Sequence[Job], threads: int) -> list[str]:
         seen.append(sorted(path.name[:-7] for path in FOLDER.iterdir() if (path / "config.yaml").is_file()))
-        return [sys.executable, "-S", "-c", STAND_IN, str(job.run.path), "1", "nothing", ""]
+        return [sys.executable, "-S", "-c", STAND_IN, str(group[0].run.path), "1", "nothing", ""]
 
     monkeypatch.setattr(jobs, "command", command)
     assert sweep("model.latent_dim=2,5,10") == 0
@@ -240,6 +241,22 @@ def test_interrupted_sweep_says_so(launcher: list[str]) -> None:
     process.send_signal(signal.SIGINT)
     out, err = finish(process, returncode=130)
     assert "stopped with 0 of 3 jobs done" in err and "failed" not in out + err and "interrupted" in out
+
+
+@pytest.mark.slow
+def test_runs_of_a_sweep_can_share_processes() -> None:
+    _, err = finish(vae_lab("train", "-m", *QUICK, "sweep.runs_per_process=2", "seed=0,1,2"))
+    assert "1 at once, 2 in a process" in err and "[3/3]" in err
+    runs = runs_of(FOLDER)
+    assert [run.status for run in runs] == ["finished"] * 3
+    assert [(run.path / "output.txt").exists() for run in runs] == [True, False, True]
+
+
+@pytest.mark.parametrize("count", ["0", "1.5", "null"])
+def test_runs_per_process_is_a_count(count: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("seed=0,1", f"sweep.runs_per_process={count}") == 2
+    assert "sweep.runs_per_process must be a whole number >= 1" in capfd.readouterr().err
+    assert runs_of(FOLDER) == []
 
 
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vae_lab.config_folders import package_configs
-from vae_lab.continuation import quoted
 from vae_lab.evaluate import evaluate
+from vae_lab.jobs import Job, address
 from vae_lab.runs import RunDir
 from vae_lab.train import train
 
@@ -120,12 +120,13 @@ def assert_equal(ours: object, theirs: object) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-def kill_training(run: RunDir) -> None:
+def kill_training(*runs: RunDir) -> None:
     """SIGKILL for the child process that trains there."""
+    folder_of_runs, _ = address([Job(run) for run in runs])
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             words = (folder / "cmdline").read_bytes().split(b"\0") if (folder / "cmdline").exists() else []
-            if f"run_dir={quoted(str(run.path))}".encode() in words:
+            if folder_of_runs.encode() in words:
                 os.kill(int(folder.name), signal.SIGKILL)
                 return
-    raise AssertionError(f"no process trains in {run.path}")
+    raise AssertionError(f"no process trains in {folder_of_runs}")

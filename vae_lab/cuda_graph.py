@@ -55,7 +55,9 @@ class CapturedStep:
 def recorded(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
     """The kernels that `work` launches, recorded and not run."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(
+        graph, capture_error_mode="thread_local"
+    ):  # other trainings of the process may wait meanwhile
         work()
     return graph
 

@@ -7,13 +7,10 @@ waited for. Repeating the same call after a kill of anything finishes the work.
 import logging
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,19 +19,19 @@ from typing import Any
 import torch
 
 from vae_lab import build
-from vae_lab.callbacks.stop_on_signal import PARENT
+from vae_lab.children import INTERRUPTED, Children
 from vae_lab.continuation import BUDGET, is_larger, quoted, set_value_at, value_at
 from vae_lab.errors import NonFiniteDensity, RunError
 from vae_lab.matmul import settled
 from vae_lab.provenance import available_cores
 from vae_lab.run_directory import RunDir, identity, plan_run
+from vae_lab.sharing import why_alone
 
 log = logging.getLogger("vae_lab")
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.5
-MISTAKE, INTERRUPTED = 2, 130
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MISTAKE = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,11 @@ class Job:
     def output(self) -> Path:
         """What its process prints."""
         return self.run.path / "output.txt"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.run.checkpoints / "last.ckpt").is_file()
 
     @property
     def is_done(self) -> bool:
@@ -128,12 +130,14 @@ def run_jobs(
     jobs: Sequence[Job],
     *,
     num_parallel: int,
+    runs_per_process: int = 1,
     fail_fast: bool = False,
     report: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Runs the jobs, `num_parallel` at once, in their order; returns how each ended, in the same order.
+    """Runs the jobs, `num_parallel` processes at once, in their order; returns how each ended, in the same order.
 
-    A failed job does not stop the others, unless `fail_fast`. SIGINT, SIGTERM and SIGHUP are passed on to the running
+    Up to `runs_per_process` of them share a process, and in it a GPU, which one of these networks cannot fill. A failed
+    job does not stop the others, unless `fail_fast`. SIGINT, SIGTERM and SIGHUP are passed on to the running
     jobs, which end after a checkpoint; what remains is then reported as interrupted, and nothing raises.
     """
     children = Children()
@@ -142,29 +146,73 @@ def run_jobs(
     for slot in range(num_parallel):
         slots.put(slot)
 
-    def work(job: Job) -> Outcome:
+    def work(group: Sequence[Job]) -> list[Outcome]:
         slot = slots.get()
         try:
-            environment = thread_environment(threads) | device_environment(slot, job)
-            return run_job(job, children, threads=threads, environment=environment)
-        except Exception as error:  # the boundary of a job: recorded and reported
-            return Outcome(job, "failed", reason=f"{type(error).__name__}: {error}")
+            environment = thread_environment(threads) | device_environment(slot, group[0])
+            return run_group(group, children, threads=threads, environment=environment)
         finally:
             slots.put(slot)
 
-    outcomes = {}
+    outcomes: dict[RunDir, Outcome] = {}
     with children.stopped_by_signals(), ThreadPoolExecutor(num_parallel) as pool:
-        futures = {pool.submit(work, job): i for i, job in enumerate(jobs)}
-        for future in as_completed(futures):
-            outcome = outcomes[futures[future]] = future.result()
-            if report is not None:
-                report(outcome)
-            if fail_fast and outcome.status == "failed":
-                children.stop()
-    return [outcomes[i] for i in range(len(jobs))]
+        for future in as_completed([pool.submit(work, group) for group in grouped(jobs, runs_per_process)]):
+            for outcome in future.result():
+                outcomes[outcome.job.run] = outcome
+                if report is not None:
+                    report(outcome)
+                if fail_fast and outcome.status == "failed":
+                    children.stop()
+    return [outcomes[job.run] for job in jobs]
 
 
-def run_job(job: Job, children: "Children", *, threads: int, environment: Mapping[str, str]) -> Outcome:
+def grouped(jobs: Sequence[Job], size: int) -> list[list[Job]]:
+    """The jobs in their order, in groups of up to `size` that can share a process."""
+    groups: dict[Any, list[list[Job]]] = {}
+    for i, job in enumerate(jobs):
+        kind = i
+        if size > 1 and not job.budget and not why_alone(job.run.config["trainer"]):
+            kind = (job.allow, job.run.config.get("matmul_backend"))  # what a process has once
+        own = groups.setdefault(kind, [[]])
+        if len(own[-1]) == size:
+            own.append([])
+        own[-1].append(job)
+    return [group for kind in groups.values() for group in kind]
+
+
+def run_group(
+    group: Sequence[Job], children: Children, *, threads: int, environment: Mapping[str, str]
+) -> list[Outcome]:
+    """Jobs that share a child process; what did not finish there is tried again in a process of its own."""
+    started = time.monotonic()
+    pending = [job for job in group if not (job.run.is_locked() or job.is_done or job.is_hopeless)]
+    ended: dict[Job, Outcome] = {}
+    if len(pending) > 1:
+        begun = {job for job in pending if job.has_checkpoint}
+        code = children.run(command(pending, threads), pending[0].output, environment)
+        for job in pending:
+            seconds = time.monotonic() - started
+            if job.is_done:
+                ended[job] = Outcome(job, "resumed" if job in begun else "finished", seconds)
+            elif children.stopping.is_set() or code == INTERRUPTED:
+                ended[job] = Outcome(job, "interrupted", seconds, last_line(pending[0].output))
+
+    outcomes = []
+    for job in group:
+        tried = len(pending) > 1 and job in pending
+        try:
+            outcomes.append(
+                ended.get(job)
+                or run_job(job, children, threads=threads, environment=environment, attempts=ATTEMPTS - tried)
+            )
+        except Exception as error:  # the boundary of a job: recorded and reported
+            outcomes.append(Outcome(job, "failed", reason=f"{type(error).__name__}: {error}"))
+    return outcomes
+
+
+def run_job(
+    job: Job, children: Children, *, threads: int, environment: Mapping[str, str], attempts: int = ATTEMPTS
+) -> Outcome:
     """One job in a child process, begun, resumed or skipped as the disk says; tried again once after a failure."""
     started = time.monotonic()
 
@@ -180,25 +228,30 @@ def run_job(job: Job, children: "Children", *, threads: int, environment: Mappin
         return outcome("skipped")
     if job.is_hopeless:
         return outcome("failed", f"as before, and it would fail again: {job.run.record['error']}")
-    begun = (job.run.checkpoints / "last.ckpt").is_file()
-    for _ in range(ATTEMPTS):
-        code = children.run(command(job, threads), job.output, environment)
+    begun = job.has_checkpoint
+    for _ in range(attempts):
+        code = children.run(command([job], threads), job.output, environment)
         if code == 0:
             return outcome("resumed" if begun else "finished")
         if children.stopping.is_set() or code == INTERRUPTED:
             return outcome("interrupted", last_line(job.output))
         if code == MISTAKE or job.is_hopeless:
             break
-        begun = (job.run.checkpoints / "last.ckpt").is_file()
+        begun = job.has_checkpoint
     return outcome("failed", reason_of_failure(job, code))
 
 
-def command(job: Job, threads: int) -> list[str]:
-    """The command line of a job's process."""
-    what = [f"run_dir={quoted(str(job.run.path))}", f"allow={list(job.allow)}"]
+def command(jobs: Sequence[Job], threads: int) -> list[str]:
+    """The command line of the process of a job, or of several that share it."""
     # composed from a config of its own, so that an edited YAML reaches no planned run
     start = [sys.executable, "-m", "vae_lab", "train", "--config-name", "job"]
-    return [*start, *what, f"threads={threads}", *job.budget]
+    return [*start, *address(jobs), f"threads={threads}", *jobs[0].budget]
+
+
+def address(jobs: Sequence[Job]) -> list[str]:
+    """The overrides that say which runs are meant: one, or several that share a process."""
+    folders = ",".join(quoted(str(job.run.path)) for job in jobs)
+    return [f"run_dir={folders if len(jobs) == 1 else f'[{folders}]'}", f"allow={list(jobs[0].allow)}"]
 
 
 def reason_of_failure(job: Job, code: int) -> str:
@@ -230,66 +283,3 @@ def device_environment(slot: int, job: Job) -> dict[str, str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     devices = visible if len(visible) == count else [str(i) for i in range(count)]
     return {"CUDA_VISIBLE_DEVICES": ",".join(devices[(slot * wanted + i) % count] for i in range(wanted))}
-
-
-class Children:
-    """The child processes that run now, and the wish to stop them.
-
-    Each has a session of its own, so that a Ctrl-C of the terminal reaches it once, through `stop`. A child that
-    trains ends by itself, after a checkpoint, where this process is killed.
-    """
-
-    def __init__(self) -> None:
-        self.stopping = threading.Event()
-        self.running: set[subprocess.Popen[bytes]] = set()
-        self.lock = threading.RLock()  # a signal may interrupt the thread that holds it
-
-    def run(self, arguments: Sequence[str], output: Path, environment: Mapping[str, str]) -> int:
-        """Runs a process to its end, its output appended to a file; returns its exit code, -N if signal N killed it."""
-        with open(output, "ab") as file:
-            with self.lock:
-                if self.stopping.is_set():
-                    return INTERRUPTED
-                process = subprocess.Popen(
-                    arguments,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, **environment, PARENT: str(os.getpid())},
-                    start_new_session=True,
-                )
-                self.running.add(process)
-            try:
-                return process.wait()
-            finally:
-                with self.lock:
-                    self.running.discard(process)
-
-    def stop(self) -> None:
-        """Asks every process to end after a checkpoint, and lets no other begin; a second time: to end at once."""
-        self.stopping.set()
-        with self.lock:
-            for process in self.running:
-                process.send_signal(signal.SIGINT)
-
-    @contextmanager
-    def stopped_by_signals(self) -> Iterator[None]:
-        """While the block runs, a signal to stop means `stop`; only the main thread can listen."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in STOPPING}
-        for number, handler in before.items():
-            if not (number == signal.SIGHUP and handler is signal.SIG_IGN):  # nohup
-                signal.signal(number, self.receive)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def receive(self, number: int, frame: Any) -> None:
-        """Handles a signal."""
-        if not self.stopping.is_set():
-            log.info("stopping: the running jobs save a checkpoint first (once more: they end at once)")
-        self.stop()

@@ -20,6 +20,7 @@ from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
 from vae_lab.randomness import seed_global_noise
 from vae_lab.running_means import RunningMeans
+from vae_lab.sharing import others_turn
 
 log = logging.getLogger("vae_lab")
 
@@ -98,7 +99,10 @@ class LitVAE(pl.LightningModule):
             records.append(self.present(Minibatch(minibatches.x[i], minibatches.index[i])))
             schedule.step()
             self.samples += self.samples_per_step
-        for i, sums in enumerate(torch.stack(records).tolist()):  # the block's only wait for the device
+        measured = torch.stack(records)
+        with others_turn():  # the block's only wait for the device
+            block_sums = measured.tolist()
+        for i, sums in enumerate(block_sums):
             self.keep(dict(zip(self.measured, sums, strict=True)), step=first + i)
 
     def present(self, batch: Minibatch) -> Tensor:

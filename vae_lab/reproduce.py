@@ -67,8 +67,9 @@ def reproduce(cfg: DictConfig) -> Path:
         if settings["dry_run"]:
             return root
         work = Work()
-        choices = choose_step_sizes(trainings, root, num_parallel, scale)
-        train_all(trainings, choices, root, num_parallel, scale, work)
+        engine = Engine(num_parallel, settings["runs_per_process"], scale)
+        choices = choose_step_sizes(trainings, root, engine)
+        train_all(trainings, choices, root, engine, work)
         draw_all(figures, root, scale, work)
         rows = reproduction_rows(root)
         write_rows(root / "verification.csv", rows)
@@ -85,7 +86,7 @@ def reproduce(cfg: DictConfig) -> Path:
 def check_settings(settings: dict[str, Any]) -> None:
     """Checks the keys that belong to no figure."""
     check_scale(settings["scale"])
-    for key, lowest in {"jobs": 1, "probe_samples": 1, "speed_seconds": 0}.items():
+    for key, lowest in {"jobs": 1, "runs_per_process": 1, "probe_samples": 1, "speed_seconds": 0}.items():
         value = settings[key]
         kinds = int | float if key == "speed_seconds" else int
         if not (value is None and key == "jobs") and (
@@ -135,7 +136,33 @@ def print_plan(
     )
 
 
-def choose_step_sizes(trainings: Sequence[Training], root: Path, num_parallel: int, scale: str) -> dict[str, Choice]:
+@dataclass(frozen=True)
+class Engine:
+    """How jobs are run."""
+
+    num_parallel: int
+    """Processes at once."""
+    runs_per_process: int
+    scale: str
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Runs the jobs with a line for each.
+
+        Raises:
+            Interrupted: a signal stopped them.
+        """
+        report = JobReport(jobs, self.num_parallel)
+        outcomes = run_jobs(jobs, num_parallel=self.num_parallel, runs_per_process=self.runs_per_process, report=report)
+        if any(outcome.status == "interrupted" for outcome in outcomes):
+            good = sum(outcome.is_good for outcome in outcomes)
+            raise Interrupted(
+                f"stopped with {good} of {len(outcomes)} runs done; the same command goes on: "
+                f"vae-lab reproduce scale={self.scale}"
+            )
+        return outcomes
+
+
+def choose_step_sizes(trainings: Sequence[Training], root: Path, engine: Engine) -> dict[str, Choice]:
     """Makes the probes; every curve's step size by label, also written to probes.csv."""
     probes = {
         training.curve.label: [
@@ -149,7 +176,7 @@ def choose_step_sizes(trainings: Sequence[Training], root: Path, num_parallel: i
     if not jobs:
         return {}
     log.info("step sizes: %d probes", len(jobs))
-    outcomes = dict(zip([job.run.path for job in jobs], run_all(jobs, num_parallel, scale), strict=True))
+    outcomes = dict(zip([job.run.path for job in jobs], engine.run(jobs), strict=True))
     choices, rows = {}, []
     for label, group in probes.items():
         choices[label], own = choose(group, [outcomes[probe.job.run.path] for probe in group])
@@ -162,8 +189,7 @@ def train_all(
     trainings: Sequence[Training],
     choices: dict[str, Choice],
     root: Path,
-    num_parallel: int,
-    scale: str,
+    engine: Engine,
     work: Work,
 ) -> None:
     """Makes the runs, the longest first; what cannot be planned or fails is a failure in words."""
@@ -183,29 +209,13 @@ def train_all(
             continue
         jobs.append(replace(job, seconds=training.seconds or 1.0))
     log.info("training: %d runs", len(jobs))
-    work.outcomes = run_all(jobs, num_parallel, scale)
+    work.outcomes = engine.run(jobs)
     print_table(as_table(work.outcomes, "runs"))
     work.failures += [
         f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.output})"
         for outcome in work.outcomes
         if not outcome.is_good
     ]
-
-
-def run_all(jobs: Sequence[Job], num_parallel: int, scale: str) -> list[Outcome]:
-    """Runs the jobs with a line for each.
-
-    Raises:
-        Interrupted: a signal stopped them.
-    """
-    outcomes = run_jobs(jobs, num_parallel=num_parallel, report=JobReport(jobs, num_parallel))
-    if any(outcome.status == "interrupted" for outcome in outcomes):
-        good = sum(outcome.is_good for outcome in outcomes)
-        raise Interrupted(
-            f"stopped with {good} of {len(outcomes)} runs done; the same command goes on: "
-            f"vae-lab reproduce scale={scale}"
-        )
-    return outcomes
 
 
 def draw_all(figures: Sequence[PaperFigure], root: Path, scale: str, work: Work) -> None:

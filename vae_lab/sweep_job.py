@@ -9,24 +9,23 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from vae_lab.atomic import write_json
+from vae_lab.children import INTERRUPTED, Children
 from vae_lab.job_report import told
 from vae_lab.jobs import (
-    INTERRUPTED,
     POLL_SECONDS,
-    Children,
     Job,
     Outcome,
     device_environment,
-    run_job,
+    run_group,
     thread_environment,
 )
 from vae_lab.run_directory import RunDir
@@ -39,7 +38,7 @@ NOT_BEGUN = "not begun: another job failed, and sweep.fail_fast is on"
 
 @dataclass(frozen=True)
 class SweepJob:
-    """What a launcher calls with the config `job.yaml` of one job; picklable, for it may happen in another process."""
+    """What a launcher calls with the config `job.yaml` of one process; picklable, for it may call from elsewhere."""
 
     folder: Path
     """Of this invocation of the sweep: outcomes land here."""
@@ -55,30 +54,32 @@ class SweepJob:
     """The entry of the ledger that is handed to the sweeper; None: nothing is."""
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Runs the job and leaves its outcome in the folder.
+        """Runs its job, or the jobs that share its process, and leaves their outcomes in the folder.
 
         Raises:
             KeyboardInterrupt: a signal stopped it, after a checkpoint.
             RuntimeError: the sweeper waits for a value, and the job has none.
         """
-        job = Job(RunDir(cfg.run_dir), allow=tuple(cfg.allow))
+        folders = cfg.run_dir if isinstance(cfg.run_dir, ListConfig) else [cfg.run_dir]
+        jobs = [Job(RunDir(folder), allow=tuple(cfg.allow)) for folder in folders]
         children = Children()
         if os.getppid() == self.owner:
             end_with(self.owner)
         with children.stopped_by_signals(), BUSY:
-            outcome = self.outcome(job, children)
-        number = HydraConfig.get().job.num
-        write_outcome(self.folder / f"{number:06}.json", outcome)
-        if outcome.status == "failed" and self.fail_fast:
-            self.stop_file.touch()
-        self.report(outcome)
+            outcomes = self.outcomes(jobs, children)
+        for i, outcome in enumerate(outcomes):
+            write_outcome(self.outcome_file(HydraConfig.get().job.num, i), outcome)
+            if outcome.status == "failed" and self.fail_fast:
+                self.stop_file.touch()
+            self.report(outcome)
         if children.stopping.is_set():
             raise KeyboardInterrupt
         if self.value is None:
             return None
-        ledger = job.run.ledger(job.run.default_checkpoint)
+        (outcome,), run = outcomes, jobs[0].run  # one whose value is waited for has its process alone
+        ledger = run.ledger(run.default_checkpoint)
         if not outcome.is_good or self.value not in ledger:
-            raise RuntimeError(outcome.reason or f"{job.run.path} has no {self.value}: choose data with that split")
+            raise RuntimeError(outcome.reason or f"{run.path} has no {self.value}: choose data with that split")
         return ledger[self.value]
 
     @property
@@ -86,20 +87,21 @@ class SweepJob:
         """Exists once no further job is to begin."""
         return self.folder / "stop"
 
-    def outcome(self, job: Job, children: Children) -> Outcome:
-        """Runs the job as soon as the machine has room for it."""
+    def outcome_file(self, number: int, position: int) -> Path:
+        """Where the outcome of a job lands, by the launcher's number and the place in its group."""
+        return self.folder / f"{number:06}-{position:03}.json"
+
+    def outcomes(self, jobs: Sequence[Job], children: Children) -> list[Outcome]:
+        """Runs the jobs as soon as the machine has room for their process."""
         with free_slot(self.folder.parent, self.places, children) as slot:
             if slot is None:
-                return Outcome(job, "interrupted", reason="stopped before it began")
+                return [Outcome(job, "interrupted", reason="stopped before it began") for job in jobs]
             if self.stop_file.exists():
-                return Outcome(job, "interrupted", reason=NOT_BEGUN)
+                return [Outcome(job, "interrupted", reason=NOT_BEGUN) for job in jobs]
             environment = thread_environment(self.threads)
-            try:
-                if self.places is not None:  # else the cluster has chosen the devices
-                    environment |= device_environment(slot, job)
-                return run_job(job, children, threads=self.threads, environment=environment)
-            except Exception as error:  # the boundary of a job: recorded and reported
-                return Outcome(job, "failed", reason=f"{type(error).__name__}: {error}")
+            if self.places is not None:  # else the cluster has chosen the devices
+                environment |= device_environment(slot, jobs[0])
+            return run_group(jobs, children, threads=self.threads, environment=environment)
 
     def report(self, outcome: Outcome) -> None:
         """A line about the job that ended."""

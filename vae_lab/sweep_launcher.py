@@ -15,16 +15,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vae_lab.compose import own_config
-from vae_lab.continuation import quoted
 from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError
 from vae_lab.explanations import CommandLine, missing
 from vae_lab.job_report import as_table
-from vae_lab.jobs import Job, Outcome, plan_job
+from vae_lab.jobs import Job, Outcome, address, grouped, plan_job
 from vae_lab.run_directory import RunDir
 from vae_lab.speed import Speeds, count_evaluations
 from vae_lab.sweep_job import SweepJob, read_outcome
 from vae_lab.sweep_points import is_broken, run_folder, varied_overrides
-from vae_lab.sweep_resources import parallel_jobs
+from vae_lab.sweep_resources import parallel_jobs, runs_per_process
 from vae_lab.terminal import duration, print_table
 from vae_lab.train import frozen_config
 
@@ -80,7 +79,8 @@ class PlannedLauncher(Launcher):
         # what is finished needs no launcher; a sweeper that waits for values gets them all from one
         pending = jobs if self.task.value else [job for job in jobs if not job.is_done]
         self.inner.task_function = replace(self.task, total=initial_job_idx + len(pending))
-        arguments = [[f"run_dir={quoted(str(job.run.path))}", f"allow={list(job.allow)}"] for job in pending]
+        groups = grouped(pending, 1 if self.task.value else runs_per_process(self.cfg))
+        arguments = [address(group) for group in groups]
         returns: Sequence[JobReturn] = []
         try:
             if pending:
@@ -92,7 +92,11 @@ class PlannedLauncher(Launcher):
         except Exception as error:  # the boundary of many jobs: what they left on disk says how each ended
             log.warning("the launcher broke down: %s: %s", type(error).__name__, error)
         finally:
-            files = {job: self.task.folder / f"{initial_job_idx + i:06}.json" for i, job in enumerate(pending)}
+            files = {
+                job: self.task.outcome_file(initial_job_idx + i, k)
+                for i, group in enumerate(groups)
+                for k, job in enumerate(group)
+            }
             for job in planned:
                 if isinstance(job, Outcome):
                     self.outcomes.append(job)
@@ -149,12 +153,14 @@ class PlannedLauncher(Launcher):
         log.info("sweep over %s: %d jobs (%s)", ", ".join(keys) or "one point", len(points), told)
         for folder in sorted({point.run.path.parent for point in points} - {self.folder}):
             log.info("some of them are in %s: a sweep over less made them", folder)
+        together = runs_per_process(self.cfg)
         at_once = min(parallel_jobs(self.cfg), self.task.places or len(points))
         seconds, disk = self.estimate(points)
         log.info(
-            "folder %s; %d at once, threads each: %d; estimated time %s, disk %s of %.0f GB free",
+            "folder %s; %d at once%s, threads each: %d; estimated time %s, disk %s of %.0f GB free",
             self.folder,
             at_once,
+            "" if together == 1 else f", {together} in a process",
             self.task.threads,
             "unknown" if seconds is None else duration(seconds / at_once),
             "unknown" if seconds is None else f"{disk / 1e6:.0f} MB",

@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig
 
+from vae_lab.errors import ConfigError
 from vae_lab.provenance import available_cores
 
 
@@ -30,3 +31,15 @@ def places(cfg: DictConfig) -> int | None:
     if launcher._target_.endswith("SlurmLauncher") or "ray" in launcher:
         return None
     return max(1, available_cores() // threads_of_a_job(cfg))
+
+
+def runs_per_process(cfg: DictConfig) -> int:
+    """Runs that share a process, and in it a GPU.
+
+    Raises:
+        ConfigError: it is no whole number above 0.
+    """
+    count = cfg.sweep.runs_per_process
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ConfigError(f"sweep.runs_per_process must be a whole number >= 1, got {count!r}")
+    return count

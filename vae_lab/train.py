@@ -3,21 +3,24 @@
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vae_lab import build
 from vae_lab.assembly import Parts, assemble
 from vae_lab.callbacks.checkpoint import take_back_best
+from vae_lab.callbacks.stop_on_signal import STOP
 from vae_lab.continuation import Request, budget_of, continued_config
 from vae_lab.curve import keep_rows
-from vae_lab.errors import ConfigError, Interrupted, RunError
+from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError
 from vae_lab.events import keep_events
 from vae_lab.matmul import settled
 from vae_lab.measurement import measure_bound, summarise
@@ -31,6 +34,7 @@ from vae_lab.runs import (
     plan_run,
     read_checkpoint,
 )
+from vae_lab.sharing import share_device, why_alone
 
 log = logging.getLogger("vae_lab")
 
@@ -38,8 +42,10 @@ UNFROZEN = ("run_dir", "allow", "name", "output_root", "sweep")
 """Keys that say where a run goes, not what it is."""
 
 
-def train(cfg: DictConfig) -> Path:
+def train(cfg: DictConfig) -> Path | str:
     """Trains a new run, or continues the one at `run_dir`; returns the run directory.
+
+    With a list of run directories these are continued together; returns them, a line each.
 
     Raises:
         ConfigError: the config is refused; nothing was written.
@@ -48,6 +54,8 @@ def train(cfg: DictConfig) -> Path:
     """
     if "VAE_LAB_RUN_DIR" in os.environ and int(os.environ.get("LOCAL_RANK", 0)) > 0:
         return assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
+    if isinstance(cfg.run_dir, ListConfig):
+        return train_together(cfg)
     requested: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
     config = frozen_config(requested)
     request = Request.of_this_command(requested)
@@ -72,6 +80,42 @@ def train(cfg: DictConfig) -> Path:
         run.config = settled(config)
         run.update_record(config_hash=config_hash(config))
         return execute(run, parts)
+
+
+def train_together(cfg: DictConfig) -> str:
+    """Continues several runs in this process, where they share the device; returns their directories, a line each.
+
+    Raises:
+        ConfigError: a directory is none of a run, or named twice; nothing was done.
+        Failed: some of them failed; the others went on to their ends.
+        Interrupted: a signal stopped them; the same command continues.
+    """
+    runs = [RunDir(str(path)) for path in cfg.run_dir]
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise ConfigError(f"run_dir must name every run once, got {list(cfg.run_dir)}")
+    for run in runs:
+        if not run.exists():
+            raise ConfigError(f"run_dir={run.path} must be a run that exists, where several are named: it is none")
+        if reason := why_alone(run.config["trainer"]):
+            raise ConfigError(f"run_dir={run.path} must be continued alone: {reason}")
+    alone = [DictConfig({**cfg, "run_dir": str(run.path)}) for run in runs]
+    STOP.listen()
+    try:
+        ends = share_device([partial(train, part) for part in alone])
+    finally:
+        STOP.ignore()
+    stopped = sum(isinstance(end, Interrupted) for end in ends)
+    failed = {}
+    for run, end in zip(runs, ends, strict=True):
+        if isinstance(end, Exception) and not isinstance(end, Interrupted):
+            failed[run.path] = end
+            known = isinstance(end, ConfigError | NonFiniteDensity)
+            log.error("%s: %s", run.path, end, exc_info=None if known else end)
+    if stopped:
+        raise Interrupted(f"stopped with {stopped} of {len(runs)} trainings to continue; the same command goes on")
+    if failed:
+        raise Failed(f"{len(failed)} of {len(runs)} trainings failed, such as {next(iter(failed))} (see above)")
+    return "\n".join(str(run.path) for run in runs)
 
 
 def frozen_config(requested: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +215,7 @@ def fit(run: RunDir, parts: Parts) -> None:
     except SystemExit as ending:  # Lightning's answer to Ctrl-C outside of the blocks
         raise KeyboardInterrupt from ending
     finally:
-        del os.environ["VAE_LAB_RUN_DIR"]
+        os.environ.pop("VAE_LAB_RUN_DIR", None)  # where trainings share a process, which has no further ones
 
 
 def assist(run: RunDir) -> Path:
@@ -246,8 +290,10 @@ def report(run: RunDir, parts: Parts, ledger: Mapping[str, Any]) -> None:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Everything that is logged goes to the run's log.txt as well, whoever set up the logging."""
+    """Everything that this thread logs goes to the run's log.txt as well, whoever set up the logging."""
+    thread = threading.get_ident()
     handler = logging.FileHandler(path)
+    handler.addFilter(lambda record: record.thread == thread)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     level = log.level

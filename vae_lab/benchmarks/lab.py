@@ -7,8 +7,10 @@ and checkpoints, is a case of its own, `evaluation`. Without the callbacks that 
 
 import functools
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from vae_lab.compose import compose_command
 from vae_lab.data.arrays import ImageData
 from vae_lab.lit_module import LitVAE
 from vae_lab.runs import RunDir, plan_run
+from vae_lab.sharing import others_turn, share_device
 from vae_lab.train import fit, frozen_config
 
 NEVER = 2**62
@@ -51,6 +54,38 @@ class Lab(Throughput):
             train_once(self.config | {"max_samples": amount + self.unit}, Path(folder) / "run", clock)
         assert clock.samples == amount
         return clock.seconds
+
+
+class LabTogether(Lab):
+    """Samples per second of several trainings in one process, which share its device; they differ in their seeds.
+
+    Args:
+        name: as for every side.
+        overrides: of `vae-lab train`.
+        conditions: as for `Lab`.
+        count: of the trainings.
+    """
+
+    def __init__(self, name: str, overrides: Sequence[str], conditions: Conditions, *, count: int) -> None:
+        super().__init__(name, overrides, conditions)
+        self.block, self.count = self.unit, count
+        self.unit *= count
+
+    def work(self, amount: int) -> float:
+        """The trainings, each of one block more than its part; the clock starts once all of them have that behind."""
+        all_there = threading.Barrier(self.count)
+        clocks = [SharedClock(self.conditions, all_there) for _ in range(self.count)]
+        config = self.config | {"max_samples": amount // self.count + self.block}
+        with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
+            trainings = [
+                partial(train_once, config | {"seed": i}, Path(folder) / str(i), clock)
+                for i, clock in enumerate(clocks)
+            ]
+            for end in share_device(trainings):
+                if isinstance(end, Exception):
+                    raise end
+        assert sum(clock.samples for clock in clocks) == amount
+        return max(clock.started + clock.seconds for clock in clocks) - min(clock.started for clock in clocks)
 
 
 class Clock(pl.Callback):
@@ -94,6 +129,26 @@ class SteadyClock(Clock):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """It has stopped."""
+
+
+class SharedClock(SteadyClock):
+    """That of a training among others, started together.
+
+    Args:
+        conditions: as for every clock.
+        all_there: lets nobody through before all of them have come.
+    """
+
+    def __init__(self, conditions: Conditions, all_there: threading.Barrier) -> None:
+        super().__init__(conditions)
+        self.all_there = all_there
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Waits behind the first block."""
+        if not self.first:
+            with others_turn():
+                self.all_there.wait()
+        super().on_train_batch_end(trainer, pl_module, *arguments)
 
 
 def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from vae_lab.benchmarks.data_loader import ItemByItem
 from vae_lab.benchmarks.hand_written import HandWritten, bernoulli_loss
 from vae_lab.benchmarks.hand_written_objectives import WakeSleepLoop, gaussian_loss, importance_weighted_loss
 from vae_lab.benchmarks.jax_epoch import JaxEpoch
-from vae_lab.benchmarks.lab import Lab, training_images
+from vae_lab.benchmarks.lab import Lab, LabTogether, training_images
 from vae_lab.benchmarks.matrix_products import ALL_GRADIENTS, limits
 from vae_lab.benchmarks.networks import frey_face_mlp, mnist_conv, mnist_mlp, two_layer_mlp
 from vae_lab.benchmarks.pythae_training import PythaeTraining
@@ -160,6 +160,22 @@ def cuda_graph(conditions: Conditions) -> Case:
             ratio(OURS, "without graphs, step by step", at_least=10),
             time_for(1e8, OURS, at_most=150, name="seconds for 1e8 samples, extrapolated"),
         ],
+        longer=5,
+    )
+
+
+def sharing(conditions: Conditions) -> Case:
+    """What several trainings gain that share a GPU in one process."""
+    counts = (4, 16)
+    names = {count: f"{count} in a process" for count in counts}
+    return Case(
+        "experiment=mnist, samples of all trainings together",
+        SPEED,
+        [
+            Lab("alone", ["experiment=mnist"], conditions),
+            *[LabTogether(names[count], ["experiment=mnist"], conditions, count=count) for count in counts],
+        ],
+        [ratio(name, "alone") for name in names.values()],
         longer=5,
     )
 

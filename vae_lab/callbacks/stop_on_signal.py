@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -13,15 +14,16 @@ PARENT = "VAE_LAB_PARENT"
 """Environment variable: the process without which this training is to stop."""
 
 
-class StopOnSignal(pl.Callback):
-    """The first SIGINT or SIGTERM asks the training to stop; a second one is the system's own."""
+class StopRequest:
+    """The wish that this process ends in good order; signals belong to the process, and so does this."""
 
     def __init__(self) -> None:
         self.received = False
         self.before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listens from the first block on (Lightning has set its own handlers by then)."""
+    def listen(self) -> None:
+        """From now on the first SIGINT or SIGTERM is the wish; a second one is the system's own."""
+        self.received = False
         self.before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in self.before:
             signal.signal(number, self.receive)
@@ -31,17 +33,41 @@ class StopOnSignal(pl.Callback):
         self.received = True
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
+    def ignore(self) -> None:
+        """Puts the handlers back that were there before."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+
+STOP = StopRequest()
+
+
+class StopOnSignal(pl.Callback):
+    """Ends a training at the end of a block once that is wished for.
+
+    One that shares the process with others, in a thread of its own, leaves the listening to the process.
+    """
+
+    listens = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listens from the first block on (Lightning has set its own handlers by then)."""
+        self.listens = threading.current_thread() is threading.main_thread()
+        if self.listens:
+            STOP.listen()
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Stops all ranks at the same block."""
         orphaned = trainer.is_global_zero and os.environ.get(PARENT, str(os.getppid())) != str(os.getppid())
-        if trainer.strategy.reduce_boolean_decision(self.received or orphaned, all=False):
+        if trainer.strategy.reduce_boolean_decision(STOP.received or orphaned, all=False):
             pl_module.interrupted = pl_module.samples < pl_module.max_samples
             trainer.should_stop = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Puts the handlers back that were there before."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        if self.listens:
+            STOP.ignore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Puts the handlers back that were there before."""

@@ -1,0 +1,82 @@
+"""Child processes that end in good order: a signal to this process, or its death, is one to them."""
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vae_lab.callbacks.stop_on_signal import PARENT
+
+log = logging.getLogger("vae_lab")
+
+INTERRUPTED = 130
+"""The exit code of a training that a signal stopped, after a checkpoint."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Children:
+    """The child processes that run now, and the wish to stop them.
+
+    Each has a session of its own, so that a Ctrl-C of the terminal reaches it once, through `stop`. A child that
+    trains ends by itself, after a checkpoint, where this process is killed.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = threading.Event()
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.lock = threading.RLock()  # a signal may interrupt the thread that holds it
+
+    def run(self, arguments: Sequence[str], output: Path, environment: Mapping[str, str]) -> int:
+        """Runs a process to its end, its output appended to a file; returns its exit code, -N if signal N killed it."""
+        with open(output, "ab") as file:
+            with self.lock:
+                if self.stopping.is_set():
+                    return INTERRUPTED
+                process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment, PARENT: str(os.getpid())},
+                    start_new_session=True,
+                )
+                self.running.add(process)
+            try:
+                return process.wait()
+            finally:
+                with self.lock:
+                    self.running.discard(process)
+
+    def stop(self) -> None:
+        """Asks every process to end after a checkpoint, and lets no other begin; a second time: to end at once."""
+        self.stopping.set()
+        with self.lock:
+            for process in self.running:
+                process.send_signal(signal.SIGINT)
+
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """While the block runs, a signal to stop means `stop`; only the main thread can listen."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in STOPPING}
+        for number, handler in before.items():
+            if not (number == signal.SIGHUP and handler is signal.SIG_IGN):  # nohup
+                signal.signal(number, self.receive)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def receive(self, number: int, frame: Any) -> None:
+        """Handles a signal."""
+        if not self.stopping.is_set():
+            log.info("stopping: the running jobs save a checkpoint first (once more: they end at once)")
+        self.stop()
