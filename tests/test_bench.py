@@ -20,7 +20,7 @@ from vae_lab.benchmarks.estimators import WithModel
 from vae_lab.benchmarks.hand_written import HandWritten, bernoulli_loss
 from vae_lab.benchmarks.hand_written_objectives import WakeSleepLoop, gaussian_loss, importance_weighted_loss
 from vae_lab.benchmarks.jax_epoch import JaxEpoch
-from vae_lab.benchmarks.lab import Lab, train_config
+from vae_lab.benchmarks.lab import Lab, LabTogether, train_config
 from vae_lab.benchmarks.long_runs import EvaluationShare, Growth
 from vae_lab.benchmarks.matrix_products import ALL_GRADIENTS, FORWARD, INPUT_GRADIENTS, MatrixProducts
 from vae_lab.benchmarks.processes import CHILD, PeakMemory, ProcessTime, SeveralTrainings, python
@@ -28,7 +28,7 @@ from vae_lab.benchmarks.pythae_training import PythaeTraining
 from vae_lab.benchmarks.sides import Case, Outcome, Side, Throughput, measure_case
 from vae_lab.cli import main
 from vae_lab.compose import compose_command
-from vae_lab.errors import ConfigError, Failed
+from vae_lab.errors import ConfigError, Failed, NonFiniteDensity
 
 TINY = ("data.train_size=300", "data.batch_size=50", "model.encoder.hidden=[16]", "steps_per_execution=2")
 
@@ -249,9 +249,9 @@ def no_data(experiment: str) -> Tensor:
 def test_default_and_all_depend_on_the_device() -> None:
     assert {"mlp", "conv", "jobs", "memory"} <= set(catalogue.chosen(["default"], "cpu"))
     assert not {"growth", "evaluation", "cuda_graph"} & set(catalogue.chosen(["default"], "cpu"))
-    assert catalogue.chosen(["all"], "cpu") == [name for name in catalogue.CASES if name != "cuda_graph"]
+    assert set(catalogue.CASES) - set(catalogue.chosen(["all"], "cpu")) == {"cuda_graph", "sharing"}
     assert catalogue.chosen(["growth", "mlp"], "cpu") == ["mlp", "growth"]
-    assert "cuda_graph" in catalogue.chosen(["default"], "cuda")
+    assert {"cuda_graph", "sharing"} <= set(catalogue.chosen(["default"], "cuda"))
     assert set(catalogue.chosen(["all"], "cuda")) == set(catalogue.CASES)
 
 
@@ -401,6 +401,16 @@ def test_lab_trains_for_real_and_leaves_nothing_behind(conditions: Conditions) -
     assert list(conditions.folder.iterdir()) == []
 
 
+def test_trainings_that_share_a_process_are_counted_together(conditions: Conditions) -> None:
+    side = LabTogether("", TINY, conditions, count=3)
+    assert side.unit == 300
+    assert 0 < side.work(600) < 60
+    assert list(conditions.folder.iterdir()) == []
+    broken = LabTogether("", [*TINY, "optimizer.lr=1e30"], conditions, count=2)
+    with pytest.raises(NonFiniteDensity):
+        broken.work(2000)
+
+
 def test_side_with_a_model_multiplies_as_the_lab_would(conditions: Conditions) -> None:
     class Silent(WithModel):
         seen: tuple[str, ...] = ()
@@ -420,7 +430,10 @@ def test_share_of_evaluations_and_growth_come_from_a_whole_run(conditions: Condi
     share = EvaluationShare("", config, conditions)
     assert share.measure(0) > 0
     assert share.facts["evaluation_seconds"] > share.facts["of_which_measuring"] > 0
-    assert Growth("", config, conditions).measure(0) > 0
+    images = torch.rand(100, 1, 28, 28)
+    growth = Growth("", config, conditions, HandWritten("", networks.mnist_mlp, bernoulli_loss, images, conditions))
+    growth.prepare(0)
+    assert growth.measure(0) > 0 and growth.facts["without_reference"] > 0
 
 
 def test_process_that_fails_is_named() -> None:

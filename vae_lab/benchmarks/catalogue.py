@@ -39,7 +39,7 @@ CASES = {
     "evaluation": Entry("what evaluations take of a whole run's time", "long_runs", ON_REQUEST),
     "growth": Entry("what a sample costs late in a long run", "long_runs", ON_REQUEST),
     "cuda_graph": Entry("what CUDA graphs gain", "training_cases", GPU, GPU),
-    "sharing": Entry("what trainings gain that share a GPU in one process", "training_cases", GPU),
+    "sharing": Entry("what trainings gain that share a GPU in one process", "training_cases", GPU, GPU),
 }
 """A case is the function of that name in its module of vae_lab.benchmarks: from the conditions to a `Case`."""
 

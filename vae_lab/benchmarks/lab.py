@@ -28,6 +28,8 @@ from vae_lab.runs import RunDir, plan_run
 from vae_lab.sharing import others_turn, share_device
 from vae_lab.train import fit, frozen_config
 
+PATIENCE = 300
+"""Seconds until a training gives up that waits for others, which may have failed."""
 NEVER = 2**62
 """A count of samples that no training reaches."""
 
@@ -147,7 +149,7 @@ class SharedClock(SteadyClock):
         """Waits behind the first block."""
         if not self.first:
             with others_turn():
-                self.all_there.wait()
+                self.all_there.wait(timeout=PATIENCE)
         super().on_train_batch_end(trainer, pl_module, *arguments)
 
 

@@ -32,7 +32,8 @@ def evaluation(conditions: Conditions) -> Case:
 def growth(conditions: Conditions) -> Case:
     """The cost of a sample late in a long run."""
     overrides = ["experiment=mnist", "trainer.max_epochs=null", "max_samples=3000000", "callbacks=none"]
-    side = Growth("last tenth / first tenth", train_config(overrides, conditions), conditions)
+    reference = HandWritten("hand-written", mnist_mlp, bernoulli_loss, training_images("mnist"), conditions)
+    side = Growth("last tenth / first tenth", train_config(overrides, conditions), conditions, reference)
     return Case(
         "experiment=mnist, 3e6 samples: time of a sample without evaluations, in that of the hand-written loop",
         "of the first tenth's time",
@@ -91,14 +92,22 @@ class EvaluationClock(Clock):
 class Growth(LongRun):
     """Cost per sample in the last tenth of a run against its first, without evaluations.
 
-    In between machines change their speed by more than is looked for. So cost is counted in that of the hand-written
-    loop, which takes its turn after every block.
+    In between machines change their speed by more than is looked for. So cost is counted in that of a reference, which
+    takes its turn after every block.
+
+    Args:
+        name: as for every side.
+        config: of the training.
+        conditions: threads and device.
+        reference: work that costs the same from beginning to end.
     """
 
+    def __init__(self, name: str, config: Mapping[str, Any], conditions: Conditions, reference: Throughput) -> None:
+        super().__init__(name, config, conditions)
+        self.reference = reference
+
     def prepare(self, seconds: float) -> None:
-        """The loop that is the same from beginning to end."""
-        images = training_images("mnist")
-        self.reference = HandWritten("hand-written", mnist_mlp, bernoulli_loss, images, self.conditions)
+        """The reference."""
         self.reference.prepare(seconds=0.1)
 
     def measure(self, seconds: float) -> float:
