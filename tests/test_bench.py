@@ -20,8 +20,8 @@ from vae_lab.benchmarks.estimators import WithModel
 from vae_lab.benchmarks.hand_written import HandWritten, bernoulli_loss
 from vae_lab.benchmarks.hand_written_objectives import WakeSleepLoop, gaussian_loss, importance_weighted_loss
 from vae_lab.benchmarks.jax_epoch import JaxEpoch
-from vae_lab.benchmarks.lab import Lab, LabTogether, train_config
-from vae_lab.benchmarks.long_runs import EvaluationShare, Growth
+from vae_lab.benchmarks.lab import Clock, Lab, LabTogether, train_config
+from vae_lab.benchmarks.long_runs import BlockClock, EvaluationShare, FinalBound, Growth
 from vae_lab.benchmarks.matrix_products import ALL_GRADIENTS, FORWARD, INPUT_GRADIENTS, MatrixProducts
 from vae_lab.benchmarks.processes import CHILD, PeakMemory, ProcessTime, SeveralTrainings, python
 from vae_lab.benchmarks.pythae_training import PythaeTraining
@@ -68,7 +68,7 @@ class Fake(Side):
         return next(self.values)
 
 
-def measured(case: Case, repeats: int = 3, calls: list[str] | None = None) -> Outcome:
+def measured(case: Case, repeats: int | None = 3, calls: list[str] | None = None) -> Outcome:
     noted = [] if calls is None else calls
     return measure_case(case, repeats=repeats, seconds=0.5, neutral=lambda: noted.append("neutral"))
 
@@ -94,7 +94,11 @@ def test_side_whose_package_is_missing_is_left_out_with_its_comparisons() -> Non
 
 def test_case_that_takes_long_is_repeated_less_often() -> None:
     case = Case("", "s", [Fake("a", [1, 2], [])], most_repeats=2)
-    assert measured(case, repeats=7).sides["a"].values == (1, 2)
+    assert measured(case, repeats=None).sides["a"].values == (1, 2)
+    case = Case("", "s", [Fake("a", [1, 2, 3], [])], most_repeats=2)
+    assert measured(case, repeats=3).sides["a"].values == (1, 2, 3)  # as it was asked for
+    case = Case("", "s", [Fake("a", list(range(7)), [])])
+    assert len(measured(case, repeats=None).sides["a"].values) == 7
 
 
 def test_ratio_is_the_median_over_neighbours() -> None:
@@ -434,6 +438,20 @@ def test_share_of_evaluations_and_growth_come_from_a_whole_run(conditions: Condi
     growth = Growth("", config, conditions, HandWritten("", networks.mnist_mlp, bernoulli_loss, images, conditions))
     growth.prepare(0)
     assert growth.measure(0) > 0 and growth.facts["without_reference"] > 0
+
+
+def test_growth_is_counted_in_the_reference_of_the_same_time(conditions: Conditions) -> None:
+    images = torch.rand(100, 1, 28, 28)
+    clock = BlockClock(conditions, HandWritten("", networks.mnist_mlp, bernoulli_loss, images, conditions))
+    clock.blocks = [(0, 100, 1.0, 0.005), (0, 300, 3.0, 0.005), (4, 100, 9.0, 0.001), (9, 100, 4.0, 0.01)]
+    assert clock.cost(0) == pytest.approx((0.01, 0.005))
+    assert clock.cost(9) == pytest.approx((0.04, 0.01))
+
+
+def test_final_bound_is_the_last_of_the_curve(conditions: Conditions) -> None:
+    config = train_config([*TINY, "evaluation.first=100", "max_samples=1000"], conditions)
+    clock, side = Clock(conditions), FinalBound("", config, conditions)
+    assert side.measure(0) == side.train(clock)[-1]["test/bound"] < 0
 
 
 def test_process_that_fails_is_named() -> None:

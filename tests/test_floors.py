@@ -10,7 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "vae_lab"
 
 FLOORS = (
     # 0: what anybody may use, then the parts that know nothing of a VAE
-    "errors randomness atomic marks config_folders provenance terminal sharing",
+    "errors randomness atomic marks config_folders provenance terminal",
+    "sharing",
     "matmul",
     "plain_command",
     "distributions hmc optimizers schedules networks.choices data.arrays data.files curve events figures.grids",

@@ -29,7 +29,7 @@ CONFIG = {
     "max_samples": 1000,
     "data": {"root": "a", "batch_size": 100},
     "model": {"latent_dim": 2},
-    "trainer": {"max_epochs": None, "precision": "32-true", "devices": 1},
+    "trainer": {"max_epochs": None, "precision": "32-true", "devices": 1, "num_nodes": 1},
     "matmul_backend": "default",
 }
 PRELUDE = """
@@ -119,6 +119,17 @@ def test_finished_jobs_are_skipped_and_failures_stop_nobody(make_job, stand_in) 
     assert sorted(outcome.job.name for outcome in reported) == sorted(names)
     again = run_jobs(planned, num_parallel=2)
     assert statuses(again) == ["skipped", "failed", "skipped", "failed", "skipped"]
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_broken_run_stops_nobody(make_job, stand_in, together: int) -> None:
+    stand_in(good=FINISH, broken=FINISH)
+    planned = [make_job(name) for name in ("good-1", "broken", "good-2")]
+    (planned[1].run.path / "run.json").write_text("{")
+    planned[2] = Job(planned[2].run, budget=("max_samples=2000",)) if together > 1 else planned[2]  # alone
+    outcomes = run_jobs(planned, num_parallel=1, runs_per_process=together)
+    assert statuses(outcomes) == ["finished", "failed", "finished"]
+    assert "run.json is no JSON" in outcomes[1].reason
 
 
 def test_what_would_fail_again_is_not_repeated(make_job, stand_in) -> None:
@@ -228,7 +239,7 @@ def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     def devices(slots: int, wanted: int | str) -> list[str | None]:
         config = {**CONFIG, "seed": len(str(wanted)), "trainer": {**CONFIG["trainer"], "devices": wanted}}
         job = plan_job(tmp_path / f"{wanted}", config)
-        return [jobs.device_environment(slot, job).get("CUDA_VISIBLE_DEVICES") for slot in range(slots)]
+        return [jobs.devices(slot, job).get("CUDA_VISIBLE_DEVICES") for slot in range(slots)]
 
     monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")

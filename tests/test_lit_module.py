@@ -48,7 +48,9 @@ def make_lit(**settings) -> LitVAE:
         partial(torch.optim.SGD, lr=0.1),
         partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0, total_iters=0),
         data,
-        **defaults | {"gradient_clip_norm": None, "cuda_graph": False, "compile": False, "seed": 0} | settings,
+        **defaults
+        | {"gradient_clip_norm": None, "cuda_graph": False, "compile": False, "channels_last": False, "seed": 0}
+        | settings,
     )
     lit._trainer = ALONE
     lit.minibatches = Minibatches(data.parts["train"], batch_size=50, seed=0, binarization="none")

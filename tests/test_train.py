@@ -4,12 +4,12 @@ import re
 
 import pytest
 import torch
-from training import assert_equal, assert_same_training, checkpoint, scalars, train_tiny, weights
+from training import assert_equal, assert_same_training, checkpoint, scalars, train_more, train_tiny, weights
 
 from vae_lab.curve import read_rows
 from vae_lab.errors import ConfigError, NonFiniteDensity
 from vae_lab.measurement import measure_bound, summarise
-from vae_lab.runs import load_run
+from vae_lab.runs import config_hash, load_run
 
 
 def test_run_directory_is_complete(finished_run):
@@ -269,3 +269,23 @@ def test_a_whole_number_written_as_a_float_is_one_and_the_same_config(tmp_path):
     run = train_tiny(tmp_path / "run", "max_samples=1e2", "steps_per_execution=4e0")
     assert [run.config[key] for key in ("max_samples", "steps_per_execution")] == [100, 4]
     assert isinstance(run.config["max_samples"], int)
+
+
+def test_channels_last_trains_the_same_network_and_is_resumed_bit_for_bit(tmp_path):
+    conv = ["model=conv", "model.encoder.hidden=16", "model.encoder.channels=[4,8]", "trainer.max_epochs=null"]
+    plain = train_tiny(tmp_path / "plain", *conv, "max_samples=1200")
+    whole = train_tiny(tmp_path / "whole", *conv, "max_samples=1200", "channels_last=true")
+    assert config_hash(whole.config) == config_hash(plain.config)
+    assert whole.ledger("best")["test/bound"] == pytest.approx(plain.ledger("best")["test/bound"], rel=1e-4)
+    kernels = [value for value in weights(whole).values() if value.dim() == 4]
+    assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    half = train_tiny(tmp_path / "half", *conv, "max_samples=600", "channels_last=true")
+    assert_same_training(train_more(half.path, "max_samples=1200"), whole)
+
+
+def test_run_of_another_machine_goes_on_where_its_backend_would_round(tmp_path, monkeypatch):
+    run = train_tiny(tmp_path / "run", "max_samples=300", "trainer.max_epochs=null")
+    run.config = run.config | {"matmul_backend": "onednn"}
+    monkeypatch.setattr("vae_lab.matmul.is_exact", lambda: False)
+    train_more(run.path, "max_samples=600")
+    assert run.record["samples_evaluated"] == 600 and run.config["matmul_backend"] == "onednn"

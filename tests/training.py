@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,6 +119,14 @@ def assert_same_training(run: RunDir, other: RunDir) -> None:
 def assert_equal(ours: object, theirs: object) -> None:
     """Equal bits through dictionaries and lists."""
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Waits for it, but not for ever."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
 
 
 def kill_training(*runs: RunDir) -> None:

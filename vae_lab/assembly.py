@@ -39,11 +39,14 @@ PARTS = (
 """The sections of a config without which nothing can be trained."""
 
 
-LOOP_KEYS = ("steps_per_execution", "parameter_prior", "gradient_clip_norm", "cuda_graph", "compile", "seed")
+LOOP_KEYS = (
+    *("steps_per_execution", "cuda_graph", "compile", "channels_last"),
+    *("parameter_prior", "gradient_clip_norm", "seed"),
+)
 """The keys that the training loop itself takes."""
 
 
-BEFORE = {"matmul_backend": "default", "cuda_graph": False, "compile": False}
+BEFORE = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "channels_last": False}
 """What a run did that was planned before there was a choice."""
 
 
@@ -161,7 +164,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
     rate = config["optimizer"].get("lr", 0.0)
     if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate < math.inf:
         raise ConfigError(f"optimizer.lr must be a number >= 0, got {rate!r}")
-    for key in ("parameter_prior", "cuda_graph", "compile"):
+    for key in ("parameter_prior", "cuda_graph", "compile", "channels_last"):
         if not isinstance(config[key], bool):
             raise ConfigError(f"{key} must be true or false, got {config[key]!r}")
     precision = config["trainer"]["precision"]

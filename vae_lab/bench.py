@@ -22,8 +22,11 @@ BUSY = 0.25
 
 KEYS = {
     "case": Key(f"what is measured: {ALL}, or some of {', '.join(CASES)}", default=DEFAULT, is_list=True),
-    "repeats": Key("how often each side of a case works, in turn with the others", default="7"),
-    "seconds": Key("about how long each time", default="1"),
+    "repeats": Key(
+        "how often each side of a case works, in turn with the others; without it: 7, or fewer where one takes long",
+        default="",
+    ),
+    "seconds": Key("about how long each time", default="0.7"),
     "threads": Key("of the CPU; without it: all cores"),
     "device": Key("what computes", default="cpu", choices=("cpu", "cuda")),
     "output": Key("a new JSON file; without it: outputs/bench/<date_time>.json", is_path=True),
@@ -36,7 +39,8 @@ def bench(arguments: Arguments) -> Path:
     Raises:
         ConfigError: an argument is refused, or the data is not there; nothing was measured.
     """
-    repeats, seconds = arguments.whole("repeats", at_least=1), positive(arguments, "seconds")
+    repeats = arguments.whole("repeats", at_least=1) if arguments.one("repeats") else None
+    seconds = positive(arguments, "seconds")
     device = arguments.one("device")
     names = chosen(arguments.all("case"), device)
     path = new_file(arguments.one("output"))
@@ -60,7 +64,7 @@ def bench(arguments: Arguments) -> Path:
     return path
 
 
-def measured(name: str, case: "Case", conditions: Conditions, repeats: int, seconds: float) -> dict[str, Any]:
+def measured(name: str, case: "Case", conditions: Conditions, repeats: int | None, seconds: float) -> dict[str, Any]:
     """Measures a case and prints it; returns what the file says about it."""
     from vae_lab.benchmarks.results import plain, print_outcome
     from vae_lab.benchmarks.sides import measure_case

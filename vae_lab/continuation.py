@@ -9,7 +9,7 @@ from vae_lab.errors import ConfigError
 from vae_lab.runs import RunDir
 
 BUDGET = ("max_samples", "trainer.max_epochs")
-CHANGEABLE = ("threads", "matmul_backend", "cuda_graph", "compile", "data.root")
+CHANGEABLE = ("threads", "matmul_backend", "cuda_graph", "compile", "channels_last", "data.root")
 """Keys that do not change what the run computes."""
 FREE = ("run_dir", "allow", "name", "output_root", "threads", "sweep")
 """Keys that say where and how a run is made, not what it is."""

@@ -53,11 +53,13 @@ class CapturedStep:
 
 
 def recorded(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """The kernels that `work` launches, recorded and not run."""
+    """The kernels that `work` launches, recorded and not run.
+
+    On a stream that nothing else uses: before torch 2.15 cuBLAS has one workspace for a stream, and that of this graph
+    must belong to no other training of the process.
+    """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(
-        graph, capture_error_mode="thread_local"
-    ):  # other trainings of the process may wait meanwhile
+    with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
         work()
     return graph
 

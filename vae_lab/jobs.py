@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -149,8 +150,7 @@ def run_jobs(
     def work(group: Sequence[Job]) -> list[Outcome]:
         slot = slots.get()
         try:
-            environment = thread_environment(threads) | device_environment(slot, group[0])
-            return run_group(group, children, threads=threads, environment=environment)
+            return run_group(group, children, threads=threads, slot=slot)
         finally:
             slots.put(slot)
 
@@ -168,46 +168,81 @@ def run_jobs(
 
 def grouped(jobs: Sequence[Job], size: int) -> list[list[Job]]:
     """The jobs in their order, in groups of up to `size` that can share a process."""
-    groups: dict[Any, list[list[Job]]] = {}
+    alike: dict[Any, list[Job]] = {}
     for i, job in enumerate(jobs):
-        kind = i
-        if size > 1 and not job.budget and not why_alone(job.run.config["trainer"]):
-            kind = (job.allow, job.run.config.get("matmul_backend"))  # what a process has once
-        own = groups.setdefault(kind, [[]])
-        if len(own[-1]) == size:
-            own.append([])
-        own[-1].append(job)
-    return [group for kind in groups.values() for group in kind]
+        alike.setdefault(what_it_shares(job) if size > 1 else i, []).append(job)
+    groups = []
+    for members in alike.values():
+        count = -(-len(members) // size)
+        bounds = [len(members) * i // count for i in range(count + 1)]  # as equal as can be
+        groups += [members[begin:end] for begin, end in pairwise(bounds)]
+    return groups
 
 
-def run_group(
-    group: Sequence[Job], children: Children, *, threads: int, environment: Mapping[str, str]
-) -> list[Outcome]:
-    """Jobs that share a child process; what did not finish there is tried again in a process of its own."""
-    started = time.monotonic()
-    pending = [job for job in group if not (job.run.is_locked() or job.is_done or job.is_hopeless)]
-    ended: dict[Job, Outcome] = {}
-    if len(pending) > 1:
-        begun = {job for job in pending if job.has_checkpoint}
-        code = children.run(command(pending, threads), pending[0].output, environment)
-        for job in pending:
-            seconds = time.monotonic() - started
-            if job.is_done:
-                ended[job] = Outcome(job, "resumed" if job in begun else "finished", seconds)
-            elif children.stopping.is_set() or code == INTERRUPTED:
-                ended[job] = Outcome(job, "interrupted", seconds, last_line(pending[0].output))
+def what_it_shares(job: Job) -> object:
+    """What the jobs of one process have in common; the job itself if it can share with none."""
+    if job.budget or not is_readable(job) or why_alone(job.run.config["trainer"]):
+        return job
+    return job.allow, job.run.config.get("matmul_backend")
 
+
+def run_group(group: Sequence[Job], children: Children, *, threads: int, slot: int | None) -> list[Outcome]:
+    """Jobs that share a child process; what did not finish there is tried again in a process of its own.
+
+    Args:
+        group: one job or several.
+        children: among which the process is.
+        threads: of the process.
+        slot: the number of the place that it takes, which has its own devices; None: a cluster has chosen them.
+    """
+    environment = thread_environment(threads)
+    together: dict[Job, Outcome | None] = {}
+    if len(group) > 1:
+        together = run_together(group, children, threads=threads, environment=environment | devices(slot, group[0]))
     outcomes = []
     for job in group:
-        tried = len(pending) > 1 and job in pending
         try:
             outcomes.append(
-                ended.get(job)
-                or run_job(job, children, threads=threads, environment=environment, attempts=ATTEMPTS - tried)
+                together.get(job)
+                or run_job(
+                    job,
+                    children,
+                    threads=threads,
+                    environment=environment | devices(slot, job),
+                    attempts=ATTEMPTS - (job in together),
+                )
             )
         except Exception as error:  # the boundary of a job: recorded and reported
             outcomes.append(Outcome(job, "failed", reason=f"{type(error).__name__}: {error}"))
     return outcomes
+
+
+def run_together(
+    group: Sequence[Job], children: Children, *, threads: int, environment: Mapping[str, str]
+) -> dict[Job, Outcome | None]:
+    """The jobs that there is something to do for, in one child process; None for those that failed in it."""
+    readable = [job for job in group if is_readable(job)]  # of the others it is said when their own turn comes
+    pending = [job for job in readable if not (job.run.is_locked() or job.is_done or job.is_hopeless)]
+    if len(pending) < 2:
+        return {}
+    started, begun = time.monotonic(), {job for job in pending if job.has_checkpoint}
+    code = children.run(command(pending, threads), pending[0].output, environment)
+    seconds = (time.monotonic() - started) / len(pending)  # each has its share of the time
+    together: dict[Job, Outcome | None] = dict.fromkeys(pending)
+    for job in pending:
+        if is_readable(job) and job.is_done:
+            together[job] = Outcome(job, "resumed" if job in begun else "finished", seconds)
+        elif children.stopping.is_set() or code == INTERRUPTED:
+            together[job] = Outcome(job, "interrupted", seconds, last_line(pending[0].output))
+    return together
+
+
+def is_readable(job: Job) -> bool:
+    """Whether config and record of the run are there."""
+    try:
+        return bool(job.run.config and job.run.status)
+    except (RunError, OSError):
+        return False
 
 
 def run_job(
@@ -273,9 +308,9 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
-def device_environment(slot: int, job: Job) -> dict[str, str]:
+def devices(slot: int | None, job: Job) -> dict[str, str]:
     """With several GPUs: as many as it asks for, for each of the jobs that run at once."""
-    if (count := torch.cuda.device_count()) < 2:
+    if slot is None or (count := torch.cuda.device_count()) < 2:
         return {}
     wanted = job.run.config["trainer"]["devices"]
     if not isinstance(wanted, int) or not 0 < wanted < count:  # all of them, or ones that its user names

@@ -25,6 +25,8 @@ from vae_lab.sharing import others_turn
 log = logging.getLogger("vae_lab")
 
 
+STEPS_PER_TURN = 50
+"""After so many minibatches a training that shares its process lets the others go on."""
 LOSS = "loss of update "
 """What precedes the number of an update in the name of its loss, which is measured beside the parts."""
 
@@ -52,6 +54,7 @@ class LitVAE(pl.LightningModule):
         gradient_clip_norm: float | None,
         cuda_graph: bool,
         compile: bool,
+        channels_last: bool,
         seed: int,
     ) -> None:
         super().__init__()
@@ -85,6 +88,8 @@ class LitVAE(pl.LightningModule):
             model.drop_encoder()
         seed_global_noise(torch.device("cpu"), seed, "objective")
         objective.prepare(model, num_train)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.trained = list(self.parameters())
 
     def training_step(self, block: tuple[int, int], _: int) -> None:
@@ -99,6 +104,9 @@ class LitVAE(pl.LightningModule):
             records.append(self.present(Minibatch(minibatches.x[i], minibatches.index[i])))
             schedule.step()
             self.samples += self.samples_per_step
+            if i % STEPS_PER_TURN == STEPS_PER_TURN - 1:
+                with others_turn():  # whose kernels would else wait until all of these have been launched
+                    pass
         measured = torch.stack(records)
         with others_turn():  # the block's only wait for the device
             block_sums = measured.tolist()
@@ -200,17 +208,22 @@ class LitVAE(pl.LightningModule):
         reason = why_not(self.objective, self.bare_optimizer, self.device, self.trainer.world_size)
         self.captures = self.cuda_graph and not reason
         if self.cuda_graph and self.device.type == "cuda":
-            log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps are captured")
+            log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps will be captured")
         prepare(self.bare_optimizer, captured=self.captures)
         if self.compile_step:
             log.info(
-                "the training step is compiled: that takes up to half a minute, before the first samples are counted"
+                "the training step will be compiled once it is the same every time: that takes up to half a minute"
             )
         # the first steps make the optimiser's state and name the parts; a continued training has both, and goes on
         # as it would have
         is_new = self.captures or not self.measured
         warm_up = WARM_UP_STEPS * self.samples_per_step if is_new else 0
         self.fast_from = max(self.samples + warm_up, self.objective.steady_from)
+
+    def on_train_end(self) -> None:
+        """Lets go of what only the training needs, a graph's memory on the device among it."""
+        self.fast_step = None
+        self.resident.clear()
 
     def train_dataloader(self) -> "Blocks":
         """Which minibatches to present, block by block; the images themselves are already on the device."""

@@ -59,8 +59,12 @@ class Adagrad(torch.optim.Adagrad):
     @property
     def is_warm(self) -> bool:
         """Whether none of the parameters warms up any more."""
-        pairs = ((self.state[w]["step"], group["warmup_steps"]) for group in self.param_groups for w in group["params"])
-        return all(step >= warmup_steps for step, warmup_steps in pairs)
+        return all(
+            self.state[w]["step"] >= group["warmup_steps"]
+            for group in self.param_groups
+            for w in group["params"]
+            if w.requires_grad  # a frozen one has no steps
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from `state_dict`, which another kind of device may have written."""

@@ -26,6 +26,7 @@ from vae_lab.reproduction_plan import (
     timed,
 )
 from vae_lab.runs import RunDir
+from vae_lab.sharing import check_runs_per_process
 from vae_lab.speed import Speeds
 from vae_lab.step_sizes import Choice, choose, plan_probes, with_step_size, write_probes
 from vae_lab.terminal import duration, print_table
@@ -60,7 +61,8 @@ def reproduce(cfg: DictConfig) -> Path:
     curves = needed_curves(figures, scale, settings["only"])
     trainings = [compose_training(curve, settings) for curve in curves]
     with RunDir(root).locked():
-        num_parallel = settings["jobs"] or min(available_cores(), max(1, len(trainings)))
+        processes = -(-len(trainings) // settings["runs_per_process"])
+        num_parallel = settings["jobs"] or min(available_cores(), max(1, processes))
         if settings["speed_seconds"]:
             trainings = estimated(trainings, root, num_parallel, settings["speed_seconds"])
         print_plan(trainings, figures, root, num_parallel, scale)
@@ -86,7 +88,8 @@ def reproduce(cfg: DictConfig) -> Path:
 def check_settings(settings: dict[str, Any]) -> None:
     """Checks the keys that belong to no figure."""
     check_scale(settings["scale"])
-    for key, lowest in {"jobs": 1, "runs_per_process": 1, "probe_samples": 1, "speed_seconds": 0}.items():
+    check_runs_per_process("runs_per_process", settings["runs_per_process"])
+    for key, lowest in {"jobs": 1, "probe_samples": 1, "speed_seconds": 0}.items():
         value = settings[key]
         kinds = int | float if key == "speed_seconds" else int
         if not (value is None and key == "jobs") and (

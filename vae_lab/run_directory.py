@@ -23,7 +23,7 @@ from vae_lab.atomic import write_json, write_text
 from vae_lab.errors import ConfigError, RunError
 
 UNIDENTIFYING = (
-    *("threads", "matmul_backend", "cuda_graph", "compile", "steps_per_execution"),
+    *("threads", "matmul_backend", "cuda_graph", "compile", "channels_last", "steps_per_execution"),
     *("expected", "logger", "callbacks"),
 )
 PLACES = ("accelerator", "devices", "num_nodes", "strategy")

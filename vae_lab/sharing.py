@@ -14,7 +14,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from vae_lab.errors import ConfigError
+
 T = TypeVar("T")
+MOST = 16
+"""Trainings that may share a process: each takes two of the 32 streams that torch has for a device."""
 
 
 class Turns:
@@ -46,28 +50,35 @@ class Share:
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
-        self.on_gpu = torch.cuda.is_available()
-        if self.on_gpu:
+        self.stream = None
+        if torch.cuda.is_available():
+            torch.cuda.init()  # before which there are no generators
             self.stream = torch.cuda.Stream()
-            self.noise = torch.cuda.default_generators[torch.cuda.current_device()].clone_state()
-
-    def take(self) -> None:
-        """Waits for the turn; from then on noise comes from this training's own state."""
-        self.turns.take(self)
-        if self.on_gpu:
-            torch.cuda.default_generators[torch.cuda.current_device()].graphsafe_set_state(self.noise)
+            self.generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            self.noise = self.generator.clone_state()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """The training, which gives its turn away only in `others_turn`."""
-        self.take()
-        token = CURRENT.set(self)
+        self.turns.take(self)
         try:
-            with torch.cuda.stream(self.stream if self.on_gpu else None):
+            self.use_own_noise()
+            CURRENT.set(self)
+            with torch.cuda.stream(self.stream):
                 yield
         finally:
-            CURRENT.reset(token)
             self.turns.pass_on()
+
+    def use_own_noise(self) -> None:
+        """From now on noise comes from this training's own state, which its captured step holds as well."""
+        if self.stream is not None:
+            self.generator.graphsafe_set_state(self.noise)
+
+
+def check_runs_per_process(key: str, value: object) -> None:
+    """Raises ConfigError unless so many trainings can share a process."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+        raise ConfigError(f"{key} must be a whole number from 1 to {MOST}, got {value!r}")
 
 
 def why_alone(trainer: Mapping[str, Any]) -> str:
@@ -92,7 +103,8 @@ def others_turn() -> Iterator[None]:
     try:
         yield
     finally:
-        share.take()
+        share.turns.take(share)
+        share.use_own_noise()
 
 
 def share_device(trainings: Sequence[Callable[[], T]]) -> list[T | Exception]:
@@ -101,11 +113,12 @@ def share_device(trainings: Sequence[Callable[[], T]]) -> list[T | Exception]:
     An exception in this thread, such as that of a signal's handler, leaves the trainings to the end of the process.
     """
     turns = Turns()
+    shares = [Share(turns) for _ in trainings]  # before a thread puts its own noise in the place of the default one
     results: list[T | Exception] = [RuntimeError("did not begin")] * len(trainings)
 
     def work(i: int) -> None:
         try:
-            with Share(turns).turn():
+            with shares[i].turn():
                 results[i] = trainings[i]()
         except Exception as error:  # the boundary of a training: the others go on
             results[i] = error

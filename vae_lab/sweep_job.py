@@ -24,9 +24,7 @@ from vae_lab.jobs import (
     POLL_SECONDS,
     Job,
     Outcome,
-    device_environment,
     run_group,
-    thread_environment,
 )
 from vae_lab.run_directory import RunDir
 from vae_lab.terminal import duration
@@ -98,10 +96,8 @@ class SweepJob:
                 return [Outcome(job, "interrupted", reason="stopped before it began") for job in jobs]
             if self.stop_file.exists():
                 return [Outcome(job, "interrupted", reason=NOT_BEGUN) for job in jobs]
-            environment = thread_environment(self.threads)
-            if self.places is not None:  # else the cluster has chosen the devices
-                environment |= device_environment(slot, jobs[0])
-            return run_group(jobs, children, threads=self.threads, environment=environment)
+            own = slot if self.places is not None else None  # else the cluster has chosen the devices
+            return run_group(jobs, children, threads=self.threads, slot=own)
 
     def report(self, outcome: Outcome) -> None:
         """A line about the job that ended."""

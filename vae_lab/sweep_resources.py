@@ -2,8 +2,8 @@
 
 from omegaconf import DictConfig
 
-from vae_lab.errors import ConfigError
 from vae_lab.provenance import available_cores
+from vae_lab.sharing import check_runs_per_process
 
 
 def threads_of_a_job(cfg: DictConfig) -> int:
@@ -37,9 +37,7 @@ def runs_per_process(cfg: DictConfig) -> int:
     """Runs that share a process, and in it a GPU.
 
     Raises:
-        ConfigError: it is no whole number above 0.
+        ConfigError: it is no whole number from 1 to `MOST`.
     """
-    count = cfg.sweep.runs_per_process
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ConfigError(f"sweep.runs_per_process must be a whole number >= 1, got {count!r}")
-    return count
+    check_runs_per_process("sweep.runs_per_process", cfg.sweep.runs_per_process)
+    return cfg.sweep.runs_per_process

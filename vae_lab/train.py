@@ -34,7 +34,7 @@ from vae_lab.runs import (
     plan_run,
     read_checkpoint,
 )
-from vae_lab.sharing import share_device, why_alone
+from vae_lab.sharing import MOST, share_device, why_alone
 
 log = logging.getLogger("vae_lab")
 
@@ -77,7 +77,8 @@ def train(cfg: DictConfig) -> Path | str:
         return run.path
     parts = assemble(config, run)
     with run.locked():
-        run.config = settled(config)
+        # on another machine its backend may be refused to new runs, while this one goes on with the default
+        run.config = settled(config) if config.get("matmul_backend") == "auto" else config
         run.update_record(config_hash=config_hash(config))
         return execute(run, parts)
 
@@ -91,13 +92,20 @@ def train_together(cfg: DictConfig) -> str:
         Interrupted: a signal stopped them; the same command continues.
     """
     runs = [RunDir(str(path)) for path in cfg.run_dir]
+    if not 0 < len(runs) <= MOST:
+        raise ConfigError(f"run_dir must name from 1 to {MOST} runs, got {len(runs)}: start several processes for more")
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise ConfigError(f"run_dir must name every run once, got {list(cfg.run_dir)}")
+    backends = {}
     for run in runs:
         if not run.exists():
             raise ConfigError(f"run_dir={run.path} must be a run that exists, where several are named: it is none")
         if reason := why_alone(run.config["trainer"]):
             raise ConfigError(f"run_dir={run.path} must be continued alone: {reason}")
+        backends[run.config.get("matmul_backend", "default")] = run.path
+    if len(backends) > 1:
+        which = ", ".join(f"{path} has {name}" for name, path in backends.items())
+        raise ConfigError(f"run_dir must name runs with one matmul_backend, which a process has once: {which}")
     alone = [DictConfig({**cfg, "run_dir": str(run.path)}) for run in runs]
     STOP.listen()
     try:

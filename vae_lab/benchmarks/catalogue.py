@@ -35,9 +35,10 @@ CASES = {
     "hmc": Entry("Hamiltonian transitions", "estimation_cases", BOTH),
     "startup": Entry("seconds to the help, and to the first step of a training", "process_cases", CPU),
     "memory": Entry("peaks of a training and of importance sampling", "process_cases", CPU),
-    "jobs": Entry("four trainings, one or two at once", "process_cases", CPU),
+    "jobs": Entry("two trainings, one after the other or at once", "process_cases", CPU),
     "evaluation": Entry("what evaluations take of a whole run's time", "long_runs", ON_REQUEST),
     "growth": Entry("what a sample costs late in a long run", "long_runs", ON_REQUEST),
+    "precision": Entry("what bfloat16 loses in five epochs", "long_runs", ON_REQUEST),
     "cuda_graph": Entry("what CUDA graphs gain", "training_cases", GPU, GPU),
     "sharing": Entry("what trainings gain that share a GPU in one process", "training_cases", GPU, GPU),
 }

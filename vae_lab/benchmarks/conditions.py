@@ -85,6 +85,7 @@ def machine(device: str) -> dict[str, Any]:
     """Where it was measured: processor, load, versions."""
     import torch
 
+    from vae_lab.matmul import processor
     from vae_lab.provenance import provenance
 
     facts = provenance(torch.device(device))
@@ -100,11 +101,3 @@ def version_of(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def processor() -> str:
-    """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,9 +44,9 @@ class WithModel(Throughput):
         self.conditions.synchronize()
         return time.perf_counter() - started
 
+    @abstractmethod
     def do(self, amount: int) -> None:
         """The work itself."""
-        raise NotImplementedError
 
 
 class ImportanceSampling(WithModel):

@@ -8,13 +8,15 @@ from typing import Any
 import pytorch_lightning as pl
 
 from vae_lab.assembly import Parts
-from vae_lab.benchmarks.comparisons import value_of
+from vae_lab.benchmarks.comparisons import difference, value_of
 from vae_lab.benchmarks.conditions import Conditions
 from vae_lab.benchmarks.hand_written import HandWritten, bernoulli_loss
-from vae_lab.benchmarks.lab import Clock, train_config, train_once, training_images
+from vae_lab.benchmarks.lab import NEVER, Clock, train_config, train_once, training_images
 from vae_lab.benchmarks.networks import mnist_mlp
-from vae_lab.benchmarks.sides import Case, Side, Spread, Throughput
+from vae_lab.benchmarks.sides import Case, Side, Throughput
+from vae_lab.curve import read_rows
 from vae_lab.lit_module import LitVAE
+from vae_lab.runs import RunDir
 
 
 def evaluation(conditions: Conditions) -> Case:
@@ -30,15 +32,35 @@ def evaluation(conditions: Conditions) -> Case:
 
 
 def growth(conditions: Conditions) -> Case:
-    """The cost of a sample late in a long run."""
+    """The cost of a sample late in a long run that is evaluated all along."""
     overrides = ["experiment=mnist", "trainer.max_epochs=null", "max_samples=3000000", "callbacks=none"]
+    marks = [f"evaluation.first={NEVER}", "evaluation.every=50000"]  # as many in every tenth
     reference = HandWritten("hand-written", mnist_mlp, bernoulli_loss, training_images("mnist"), conditions)
-    side = Growth("last tenth / first tenth", train_config(overrides, conditions), conditions, reference)
+    config = train_config([*overrides, *marks], conditions)
+    side = Growth("last tenth / first tenth", config, conditions, reference)
     return Case(
-        "experiment=mnist, 3e6 samples: time of a sample without evaluations, in that of the hand-written loop",
+        "experiment=mnist, 3e6 samples, 60 evaluations: time of a sample with all that is written, in that of the "
+        "hand-written loop",
         "of the first tenth's time",
         [side],
         [value_of(side.name, at_most=1.10)],
+        most_repeats=1,
+    )
+
+
+def precision(conditions: Conditions) -> Case:
+    """What bfloat16 loses in five epochs."""
+    names = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+    overrides = ["experiment=mnist", "trainer.max_epochs=5", "callbacks=none"]
+    sides = [
+        FinalBound(name, train_config([*overrides, f"trainer.precision={value}"], conditions), conditions)
+        for name, value in names.items()
+    ]
+    return Case(
+        "experiment=mnist, 5 epochs: test bound",
+        "nats",
+        sides,
+        [difference("float32", "bfloat16", at_most=0.3)],
         most_repeats=1,
     )
 
@@ -53,10 +75,19 @@ class LongRun(Side):
     def prepare(self, seconds: float) -> None:
         """Nothing: the run is long enough."""
 
-    def train(self, clock: Clock) -> None:
-        """The training, in a folder that is thrown away."""
+    def train(self, clock: Clock) -> list[dict[str, float]]:
+        """The training, in a folder that is thrown away; the rows of its curve."""
         with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
             train_once(self.config, Path(folder) / "run", clock)
+            return read_rows(RunDir(Path(folder) / "run").curve)
+
+
+class FinalBound(LongRun):
+    """The bound of the test part at the end, in nats per datapoint."""
+
+    def measure(self, seconds: float) -> float:
+        """Whatever `seconds` says."""
+        return self.train(Clock(self.conditions))[-1]["test/bound"]
 
 
 class EvaluationShare(LongRun):
@@ -90,7 +121,7 @@ class EvaluationClock(Clock):
 
 
 class Growth(LongRun):
-    """Cost per sample in the last tenth of a run against its first, without evaluations.
+    """Cost per sample in the last tenth of a run against its first, whatever is written on the way.
 
     In between machines change their speed by more than is looked for. So cost is counted in that of a reference, which
     takes its turn after every block.
@@ -114,13 +145,12 @@ class Growth(LongRun):
         """Whatever `seconds` says."""
         clock = BlockClock(self.conditions, self.reference)
         self.train(clock)
-        first, last = (Spread(tuple(a / b for a, b in clock.pairs[tenth])).median for tenth in (0, 9))
-        seconds_of = [sum(a for a, _ in clock.pairs[tenth]) / len(clock.pairs[tenth]) for tenth in (0, 9)]
-        self.facts["without_reference"] = seconds_of[1] / seconds_of[0]
-        return last / first
+        (first, first_reference), (last, last_reference) = clock.cost(0), clock.cost(9)
+        self.facts["without_reference"] = last / first
+        return last / first * first_reference / last_reference
 
 
-class BlockClock(EvaluationClock):
+class BlockClock(Clock):
     """Notes, by the tenth of the training, the seconds of every block and of the reference after it.
 
     Args:
@@ -132,15 +162,21 @@ class BlockClock(EvaluationClock):
         super().__init__(conditions)
         self.reference = reference
         self.samples_before, self.before = -1, 0.0
-        self.pairs: dict[int, list[tuple[float, float]]] = {tenth: [] for tenth in range(10)}
+        self.blocks: list[tuple[int, int, float, float]] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A further block; the first one of all only begins."""
+        """A further block, with what callbacks did behind it; the first one of all only begins."""
         super().on_train_batch_end(trainer, pl_module)
-        count = pl_module.samples - pl_module.block_start
         if self.samples_before == pl_module.block_start:
-            seconds = (self.now() - self.before - self.evaluations) / count
+            seconds = self.now() - self.before
             tenth = min(9, 10 * pl_module.samples // pl_module.max_samples)
             amount = 5 * self.reference.unit
-            self.pairs[tenth].append((seconds, self.reference.work(amount) / amount))
-        self.samples_before, self.before = pl_module.samples, self.now() - self.evaluations
+            count = pl_module.samples - pl_module.block_start
+            self.blocks.append((tenth, count, seconds, self.reference.work(amount) / amount))
+        self.samples_before, self.before = pl_module.samples, self.now()
+
+    def cost(self, tenth: int) -> tuple[float, float]:
+        """Seconds of a sample in a tenth of the training, and of the reference meanwhile."""
+        blocks = [block for block in self.blocks if block[0] == tenth]
+        samples, seconds = (sum(block[i] for block in blocks) for i in (1, 2))
+        return seconds / samples, sum(block[3] for block in blocks) / len(blocks)

@@ -33,19 +33,23 @@ def memory(conditions: Conditions) -> Case:
     training_images("mnist")
     train = ["train", *train_arguments(conditions), "trainer.max_epochs=1"]
     training = PeakMemory("train experiment=mnist", "command", train, conditions)
-    estimate = ["5000", "50", str(conditions.threads)]
-    estimating = PeakMemory("importance sampling", "estimate", estimate, conditions)
-    sides = [training, imports_of(training, conditions), estimating, imports_of(estimating, conditions)]
-    names = [side.name for side in sides]
+    estimates = [
+        PeakMemory(f"K = {k}, N = {n}", "estimate", [str(k), str(n), str(conditions.threads)], conditions)
+        for k, n in ((5000, 50), (500, 500), (50000, 5))
+    ]
+    imports = [imports_of(training, conditions), imports_of(estimates[0], conditions)]
     return Case(
-        "peak of memory",
+        "peak of memory, of a training and of importance sampling with K samples for N datapoints",
         "MB",
-        sides,
+        [training, imports[0], estimates[0], imports[1], *estimates[1:]],
         [
-            difference(*names[:2], at_most=450, name="train experiment=mnist above its imports"),
-            difference(*names[2:], at_most=250, name="importance sampling, K = 5000, above its imports"),
+            difference(training.name, imports[0].name, at_most=450, name="train experiment=mnist above its imports"),
+            *[
+                difference(side.name, imports[1].name, at_most=250, name=f"{side.name}, above its imports")
+                for side in estimates
+            ],
         ],
-        most_repeats=2,
+        most_repeats=1,
     )
 
 
@@ -55,14 +59,14 @@ def imports_of(side: PeakMemory, conditions: Conditions) -> PeakMemory:
 
 
 def jobs(conditions: Conditions) -> Case:
-    """Four short trainings, one after the other with all cores, or two at once with half of them each."""
+    """Two trainings, one after the other with all cores, or at once with half of them each."""
     training_images("mnist")
-    config = train_config(["experiment=mnist", "max_samples=20000", "callbacks=none"], conditions)
+    config = train_config(["experiment=mnist", "max_samples=50000", "callbacks=none"], conditions)
     return Case(
-        "four trainings of 20,000 samples of experiment=mnist",
+        "two trainings of 50,000 samples of experiment=mnist",
         "s",
         [
-            SeveralTrainings(f"jobs={at_once}", config, count=4, at_once=at_once, conditions=conditions)
+            SeveralTrainings(f"jobs={at_once}", config, count=2, at_once=at_once, conditions=conditions)
             for at_once in (1, 2)
         ],
         [ratio("jobs=1", "jobs=2", name="how many times faster two at once are")],

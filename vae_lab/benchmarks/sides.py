@@ -8,6 +8,9 @@ from importlib.util import find_spec
 
 from vae_lab.benchmarks.comparisons import Comparison, Values
 
+REPEATS = 7
+"""How often each side works, unless it is said."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -97,7 +100,7 @@ class Case:
     sides: Sequence[Side]
     comparisons: Sequence[Comparison] = ()
     most_repeats: int | None = None
-    """Where one repeat takes long, whatever `seconds` says."""
+    """Where one repeat takes long, whatever `seconds` says, and nobody asks for more."""
     longer: float = 1.0
     """Times `seconds`, where the first ones would be an exception."""
 
@@ -117,12 +120,12 @@ class Outcome:
         return {side.name: side.absent_because for side in self.case.sides if side.absent_because}
 
 
-def measure_case(case: Case, *, repeats: int, seconds: float, neutral: Callable[[], None]) -> Outcome:
+def measure_case(case: Case, *, repeats: int | None, seconds: float, neutral: Callable[[], None]) -> Outcome:
     """Prepares every side, then lets each work once in every repeat, in turn.
 
     Args:
         case: what is measured.
-        repeats: how often each side works.
+        repeats: how often each side works; None: `REPEATS`, or fewer where one takes long.
         seconds: about how long each time.
         neutral: called before a side works, so that none finds the settings of its neighbour.
     """
@@ -131,7 +134,7 @@ def measure_case(case: Case, *, repeats: int, seconds: float, neutral: Callable[
         neutral()
         side.prepare(seconds)
     values: Values = {side.name: [] for side in sides}
-    for _ in range(min(repeats, case.most_repeats or repeats)):
+    for _ in range(repeats or min(REPEATS, case.most_repeats or REPEATS)):
         for side in sides:
             neutral()
             values[side.name].append(side.measure(seconds))

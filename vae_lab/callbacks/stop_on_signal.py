@@ -37,7 +37,7 @@ class StopRequest:
         """Puts the handlers back that were there before."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        self.before = {}
+        self.before, self.received = {}, False
 
 
 STOP = StopRequest()

@@ -155,7 +155,7 @@ class LogMean:
 
 
 def rows_at_once(model: VAE, device: torch.device) -> int:
-    """Images that the decoder makes at once: bounded memory, and on a CPU about what its caches hold."""
-    elements = 2**25 if device.type == "cuda" else 2**19
+    """Images that the decoder makes at once: bounded memory, and on a CPU where a chunk costs least."""
+    elements = 2**25 if device.type == "cuda" else 2**21
     channel, height, width = model.image_shape
     return max(1, elements // (channel * height * width))
