@@ -253,7 +253,7 @@ def no_data(experiment: str) -> Tensor:
 def test_default_and_all_depend_on_the_device() -> None:
     assert {"mlp", "conv", "jobs", "memory"} <= set(catalogue.chosen(["default"], "cpu"))
     assert not {"growth", "evaluation", "cuda_graph"} & set(catalogue.chosen(["default"], "cpu"))
-    assert set(catalogue.CASES) - set(catalogue.chosen(["all"], "cpu")) == {"cuda_graph", "sharing"}
+    assert set(catalogue.CASES) - set(catalogue.chosen(["all"], "cpu")) == {"cuda_graph", "sharing", "shared_jobs"}
     assert catalogue.chosen(["growth", "mlp"], "cpu") == ["mlp", "growth"]
     assert {"cuda_graph", "sharing"} <= set(catalogue.chosen(["default"], "cuda"))
     assert set(catalogue.chosen(["all"], "cuda")) == set(catalogue.CASES)
@@ -482,7 +482,9 @@ def test_memory_is_held_against_the_same_imports(conditions: Conditions) -> None
 @pytest.mark.slow
 def test_several_trainings_run_and_a_failure_is_named(conditions: Conditions) -> None:
     config = train_config([*TINY, "max_samples=200", "callbacks=none"], conditions)
-    assert SeveralTrainings("", config, count=2, at_once=2, conditions=conditions).measure(0) > 0
+    for at_once, together in ((2, 1), (1, 2)):
+        side = SeveralTrainings("", config, count=2, at_once=at_once, conditions=conditions, runs_per_process=together)
+        assert side.measure(0) > 0
     broken = {**config, "seed": -1, "trainer": {**config["trainer"], "precision": "64-true"}}
     with pytest.raises(Failed, match=r"trainer\.precision"):
         SeveralTrainings("jobs", broken, count=1, at_once=1, conditions=conditions).measure(0)

@@ -101,7 +101,7 @@ def test_runs_in_one_process_are_those_in_processes_of_their_own(tmp_path: Path)
     planned.append(plan_tiny(folder / "longer", "max_samples=9000", "trainer.max_epochs=null", "model.latent_dim=2"))
     outcomes = run_jobs(planned, num_parallel=1, runs_per_process=4)
     assert statuses(outcomes) == ["finished", "finished", "failed", "finished"]
-    assert "NonFiniteDensity" in outcomes[2].reason and "would fail again" in outcomes[2].reason
+    assert outcomes[2].reason.startswith("NonFiniteDensity")
     assert not planned[1].output.exists()  # it shared the process of the first one
     assert "seed 1" in planned[1].run.log.read_text() and "seed 0" not in planned[1].run.log.read_text()
     for i in range(2):

@@ -232,6 +232,8 @@ def run_together(
     for job in pending:
         if is_readable(job) and job.is_done:
             together[job] = Outcome(job, "resumed" if job in begun else "finished", seconds)
+        elif is_readable(job) and job.is_hopeless:
+            together[job] = Outcome(job, "failed", seconds, reason_of_failure(job, code))
         elif children.stopping.is_set() or code == INTERRUPTED:
             together[job] = Outcome(job, "interrupted", seconds, last_line(pending[0].output))
     return together

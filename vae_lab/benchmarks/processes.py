@@ -53,11 +53,21 @@ class PeakMemory(Side):
 
 
 class SeveralTrainings(Side):
-    """Seconds of the same trainings, each in a process of its own, so many at once."""
+    """Seconds of the same trainings, so many processes at once and so many trainings in each."""
 
-    def __init__(self, name: str, config: Mapping[str, Any], *, count: int, at_once: int, conditions: Conditions):
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        *,
+        count: int,
+        at_once: int,
+        conditions: Conditions,
+        runs_per_process: int = 1,
+    ) -> None:
         super().__init__(name)
-        self.config, self.count, self.at_once, self.conditions = config, count, at_once, conditions
+        self.config, self.count, self.conditions = config, count, conditions
+        self.at_once, self.runs_per_process = at_once, runs_per_process
 
     def prepare(self, seconds: float) -> None:
         """Nothing is paid once."""
@@ -67,7 +77,7 @@ class SeveralTrainings(Side):
         with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
             jobs = [plan_job(Path(folder) / str(i), {**self.config, "seed": i}) for i in range(self.count)]
             started = time.perf_counter()
-            outcomes = run_jobs(jobs, num_parallel=self.at_once)
+            outcomes = run_jobs(jobs, num_parallel=self.at_once, runs_per_process=self.runs_per_process)
             taken = time.perf_counter() - started
         if bad := [outcome for outcome in outcomes if not outcome.is_good]:
             raise Failed(f"{self.name}: a training {bad[0].status}: {bad[0].reason}")
