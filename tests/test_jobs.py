@@ -228,6 +228,7 @@ def test_line_of_an_ended_job_has_result_and_time_left(tmp_path: Path, caplog: p
     done.run.update_ledger("last", {"test/bound": -101.234, "samples_evaluated": 1})
     report = JobReport([done, new], num_parallel=1)
     report(Outcome(done, "finished", seconds=300.0))
+    new.output.touch()
     report(Outcome(new, "failed", seconds=5.0, reason="no luck"))
     first, second = caplog.messages
     assert first.startswith("[1/2] done finished in 5:00 min: test bound -101.23 nats; about ")

@@ -55,13 +55,13 @@ def test_turns_go_round_in_the_order_of_asking() -> None:
 
     first = object()
     turns.take(first)
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(3)]
     for i, thread in enumerate(threads):
         thread.start()
         wait_until(lambda i=i: len(turns.queue) == i + 2)
     turns.pass_on()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
     assert order[:3] == [0, 1, 2] and all(order.count(i) == 3 for i in range(3))
 
 
@@ -101,7 +101,7 @@ def test_runs_in_one_process_are_those_in_processes_of_their_own(tmp_path: Path)
     planned.append(plan_tiny(folder / "longer", "max_samples=9000", "trainer.max_epochs=null", "model.latent_dim=2"))
     outcomes = run_jobs(planned, num_parallel=1, runs_per_process=4)
     assert statuses(outcomes) == ["finished", "finished", "failed", "finished"]
-    assert outcomes[2].reason.startswith("NonFiniteDensity")
+    assert outcomes[2].reason.startswith("NonFiniteDensity") and planned[2].report == planned[2].run.log
     assert not planned[1].output.exists()  # it shared the process of the first one
     assert "seed 1" in planned[1].run.log.read_text() and "seed 0" not in planned[1].run.log.read_text()
     for i in range(2):

@@ -281,6 +281,10 @@ def test_channels_last_trains_the_same_network_and_is_resumed_bit_for_bit(tmp_pa
     assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
     half = train_tiny(tmp_path / "half", *conv, "max_samples=600", "channels_last=true")
     assert_same_training(train_more(half.path, "max_samples=1200"), whole)
+    for first, then in (("true", "false"), ("false", "true")):  # the optimiser's state comes in the other format
+        other = train_tiny(tmp_path / first, *conv, "max_samples=600", f"channels_last={first}")
+        train_more(other.path, "max_samples=1200", f"channels_last={then}")
+        assert other.ledger("best")["test/bound"] == pytest.approx(plain.ledger("best")["test/bound"], rel=1e-4)
 
 
 def test_run_of_another_machine_goes_on_where_its_backend_would_round(tmp_path, monkeypatch):

@@ -134,7 +134,10 @@ def kill_training(*runs: RunDir) -> None:
     folder_of_runs, _ = address([Job(run) for run in runs])
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
-            words = (folder / "cmdline").read_bytes().split(b"\0") if (folder / "cmdline").exists() else []
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:  # it has ended
+                continue
             if folder_of_runs.encode() in words:
                 os.kill(int(folder.name), signal.SIGKILL)
                 return

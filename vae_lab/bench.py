@@ -24,7 +24,6 @@ KEYS = {
     "case": Key(f"what is measured: {ALL}, or some of {', '.join(CASES)}", default=DEFAULT, is_list=True),
     "repeats": Key(
         "how often each side of a case works, in turn with the others; without it: 7, or fewer where one takes long",
-        default="",
     ),
     "seconds": Key("about how long each time", default="0.7"),
     "threads": Key("of the CPU; without it: all cores"),

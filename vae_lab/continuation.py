@@ -10,7 +10,7 @@ from vae_lab.runs import RunDir
 
 BUDGET = ("max_samples", "trainer.max_epochs")
 CHANGEABLE = ("threads", "matmul_backend", "cuda_graph", "compile", "channels_last", "data.root")
-"""Keys that do not change what the run computes."""
+"""Keys that do not change what the run computes, but for rounding."""
 FREE = ("run_dir", "allow", "name", "output_root", "threads", "sweep")
 """Keys that say where and how a run is made, not what it is."""
 
@@ -69,7 +69,7 @@ def continued_config(
         if key in request.choices:
             if request.choices[key] != recorded.get(key):
                 differences.append(f"{key}={recorded.get(key)} (asked for: {request.choices[key]})")
-        elif key in FREE and key not in frozen:
+        elif key.split(".")[0] in FREE and key not in frozen:
             continue
         elif (asked := value_at(composed, key)) != (kept := value_at(frozen, key)):
             if key in CHANGEABLE or (key in BUDGET and is_larger(asked, kept)):

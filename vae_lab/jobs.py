@@ -1,9 +1,10 @@
-"""The engine for many runs: plans run directories, then starts each as a child process `vae-lab train run_dir=DIR`.
+"""The engine for many runs: plans run directories, then trains each in a child process, `vae-lab train run_dir=DIR`.
 
 What is on disk decides: a finished run is skipped, an interrupted one resumed, one that another process is writing is
 waited for. Repeating the same call after a kill of anything finishes the work.
 """
 
+import json
 import logging
 import os
 import signal
@@ -33,6 +34,7 @@ log = logging.getLogger("vae_lab")
 ATTEMPTS = 2
 POLL_SECONDS = 0.5
 MISTAKE = 2
+NOT_BEGUN = "not begun: another job failed, and sweep.fail_fast is on"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Job:
     def output(self) -> Path:
         """What its process prints."""
         return self.run.path / "output.txt"
+
+    @property
+    def report(self) -> Path:
+        """Where to read more: its output, or its log where it shared the process of another."""
+        return self.output if self.output.is_file() else self.run.log
 
     @property
     def has_checkpoint(self) -> bool:
@@ -150,7 +157,7 @@ def run_jobs(
     def work(group: Sequence[Job]) -> list[Outcome]:
         slot = slots.get()
         try:
-            return run_group(group, children, threads=threads, slot=slot)
+            return run_group(group, children, threads=threads, slot=slot, fail_fast=fail_fast)
         finally:
             slots.put(slot)
 
@@ -183,10 +190,15 @@ def what_it_shares(job: Job) -> object:
     """What the jobs of one process have in common; the job itself if it can share with none."""
     if job.budget or not is_readable(job) or why_alone(job.run.config["trainer"]):
         return job
-    return job.allow, job.run.config.get("matmul_backend")
+    config = job.run.config
+    # what a process has once: the backend, the device, and flags that the Trainer's constructor sets
+    trainer = {key: value for key, value in config["trainer"].items() if key not in ("max_epochs", "precision")}
+    return job.allow, config.get("matmul_backend", "default"), json.dumps(trainer, sort_keys=True)
 
 
-def run_group(group: Sequence[Job], children: Children, *, threads: int, slot: int | None) -> list[Outcome]:
+def run_group(
+    group: Sequence[Job], children: Children, *, threads: int, slot: int | None, fail_fast: bool = False
+) -> list[Outcome]:
     """Jobs that share a child process; what did not finish there is tried again in a process of its own.
 
     Args:
@@ -194,13 +206,22 @@ def run_group(group: Sequence[Job], children: Children, *, threads: int, slot: i
         children: among which the process is.
         threads: of the process.
         slot: the number of the place that it takes, which has its own devices; None: a cluster has chosen them.
+        fail_fast: whether no further process begins once a job has failed.
     """
     environment = thread_environment(threads)
     together: dict[Job, Outcome | None] = {}
     if len(group) > 1:
-        together = run_together(group, children, threads=threads, environment=environment | devices(slot, group[0]))
-    outcomes = []
+        try:
+            own = environment | devices(slot, group[0])
+            together = run_together(group, children, threads=threads, environment=own)
+        except Exception as error:  # the boundary of a process: each job has another one
+            log.warning("%d runs could not share a process: %s: %s", len(group), type(error).__name__, error)
+    outcomes: list[Outcome] = []
     for job in group:
+        failed = any(outcome.status == "failed" for outcome in (*outcomes, *together.values()) if outcome)
+        if fail_fast and failed and not together.get(job):
+            outcomes.append(Outcome(job, "interrupted", reason=NOT_BEGUN))
+            continue
         try:
             outcomes.append(
                 together.get(job)
@@ -234,16 +255,17 @@ def run_together(
             together[job] = Outcome(job, "resumed" if job in begun else "finished", seconds)
         elif is_readable(job) and job.is_hopeless:
             together[job] = Outcome(job, "failed", seconds, reason_of_failure(job, code))
-        elif children.stopping.is_set() or code == INTERRUPTED:
+        elif children.stopping.is_set() or (code == INTERRUPTED and job.run.status != "failed"):
             together[job] = Outcome(job, "interrupted", seconds, last_line(pending[0].output))
     return together
 
 
 def is_readable(job: Job) -> bool:
-    """Whether config and record of the run are there."""
+    """Whether config and record of the run are there, and whole."""
     try:
-        return bool(job.run.config and job.run.status)
-    except (RunError, OSError):
+        trainer = job.run.config["trainer"]
+        return bool(job.run.status and trainer["devices"] and trainer["num_nodes"])
+    except (RunError, OSError, KeyError, TypeError):
         return False
 
 

@@ -18,6 +18,7 @@ from vae_lab.data.arrays import ImageData, Minibatches
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.optimizers import lay_out_state
 from vae_lab.randomness import seed_global_noise
 from vae_lab.running_means import RunningMeans
 from vae_lab.sharing import others_turn
@@ -209,6 +210,7 @@ class LitVAE(pl.LightningModule):
         self.captures = self.cuda_graph and not reason
         if self.cuda_graph and self.device.type == "cuda":
             log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps will be captured")
+        lay_out_state(self.bare_optimizer)
         prepare(self.bare_optimizer, captured=self.captures)
         if self.compile_step:
             log.info(
@@ -220,7 +222,7 @@ class LitVAE(pl.LightningModule):
         warm_up = WARM_UP_STEPS * self.samples_per_step if is_new else 0
         self.fast_from = max(self.samples + warm_up, self.objective.steady_from)
 
-    def on_train_end(self) -> None:
+    def release(self) -> None:
         """Lets go of what only the training needs, a graph's memory on the device among it."""
         self.fast_step = None
         self.resident.clear()

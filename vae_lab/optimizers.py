@@ -94,6 +94,18 @@ class Adagrad(torch.optim.Adagrad):
         return withheld
 
 
+@torch.no_grad()
+def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
+    """Lays every tensor of the state out in memory as its parameter is, which a checkpoint may have had otherwise.
+
+    Fused kernels walk parameter, gradient and state as plain lists of numbers.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def _fused(params: Iterable[nn.Parameter]) -> bool | None:
     """True where all parameters are on the CPU; None leaves the choice to torch."""
     return all(parameter.device.type == "cpu" for parameter in params) or None

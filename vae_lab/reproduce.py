@@ -215,7 +215,7 @@ def train_all(
     work.outcomes = engine.run(jobs)
     print_table(as_table(work.outcomes, "runs"))
     work.failures += [
-        f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.output})"
+        f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.report})"
         for outcome in work.outcomes
         if not outcome.is_good
     ]

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from traceback import clear_frames
 from typing import Any, TypeVar
 
 import torch
@@ -121,6 +122,7 @@ def share_device(trainings: Sequence[Callable[[], T]]) -> list[T | Exception]:
             with shares[i].turn():
                 results[i] = trainings[i]()
         except Exception as error:  # the boundary of a training: the others go on
+            clear_frames(error.__traceback__)  # which would keep its model on the device
             results[i] = error
 
     threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(trainings))]

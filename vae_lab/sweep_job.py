@@ -21,6 +21,7 @@ from vae_lab.atomic import write_json
 from vae_lab.children import INTERRUPTED, Children
 from vae_lab.job_report import told
 from vae_lab.jobs import (
+    NOT_BEGUN,
     POLL_SECONDS,
     Job,
     Outcome,
@@ -30,8 +31,6 @@ from vae_lab.run_directory import RunDir
 from vae_lab.terminal import duration
 
 log = logging.getLogger("vae_lab")
-
-NOT_BEGUN = "not begun: another job failed, and sweep.fail_fast is on"
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class SweepJob:
             if self.stop_file.exists():
                 return [Outcome(job, "interrupted", reason=NOT_BEGUN) for job in jobs]
             own = slot if self.places is not None else None  # else the cluster has chosen the devices
-            return run_group(jobs, children, threads=self.threads, slot=own)
+            return run_group(jobs, children, threads=self.threads, slot=own, fail_fast=self.fail_fast)
 
     def report(self, outcome: Outcome) -> None:
         """A line about the job that ended."""

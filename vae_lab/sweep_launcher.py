@@ -153,7 +153,7 @@ class PlannedLauncher(Launcher):
         log.info("sweep over %s: %d jobs (%s)", ", ".join(keys) or "one point", len(points), told)
         for folder in sorted({point.run.path.parent for point in points} - {self.folder}):
             log.info("some of them are in %s: a sweep over less made them", folder)
-        together = runs_per_process(self.cfg)
+        together = 1 if self.task.value else runs_per_process(self.cfg)
         at_once = min(parallel_jobs(self.cfg), self.task.places or len(points))
         seconds, disk = self.estimate(points)
         log.info(
@@ -209,7 +209,7 @@ class PlannedLauncher(Launcher):
             again = "leaves what would fail again" if hopeless else "tries them again"
             raise Failed(
                 f"{len(failed)} of {len(self.outcomes)} jobs failed, the last of them {last.job.name}: {last.reason} "
-                f"({last.job.output}); the same command skips what is finished and {again}"
+                f"({last.job.report}); the same command skips what is finished and {again}"
             )
         if good < len(self.outcomes):
             raise Interrupted(f"stopped with {good} of {len(self.outcomes)} jobs done; the same command goes on")

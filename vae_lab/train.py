@@ -223,6 +223,7 @@ def fit(run: RunDir, parts: Parts) -> None:
     except SystemExit as ending:  # Lightning's answer to Ctrl-C outside of the blocks
         raise KeyboardInterrupt from ending
     finally:
+        parts.lit.release()
         os.environ.pop("VAE_LAB_RUN_DIR", None)  # where trainings share a process, which has no further ones
 
 

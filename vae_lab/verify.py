@@ -14,7 +14,7 @@ from rich.table import Table
 from vae_lab import claims
 from vae_lab.atomic import write_json, write_text
 from vae_lab.claims import EXPLAIN, FAIL, OPEN, PASS, Row, judge
-from vae_lab.continuation import FREE
+from vae_lab.continuation import CHANGEABLE, FREE
 from vae_lab.curve import read_rows
 from vae_lab.errors import Failed, RunError
 from vae_lab.figures.base import check_scale
@@ -26,7 +26,7 @@ from vae_lab.terminal import print_table
 log = logging.getLogger("vae_lab")
 
 HARMLESS = (
-    *(*FREE, "experiment", "seed", "data.root", "trainer", "callbacks", "logger"),
+    *(*FREE, *CHANGEABLE, "steps_per_execution", "experiment", "seed", "trainer", "callbacks", "logger"),
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
 )
 """Overrides that leave a preset what it is."""
@@ -160,9 +160,9 @@ def preset_rows(run: RunDir) -> list[Row]:
 
 
 def key_of(override: str) -> str:
-    """The key of an override, without the signs of Hydra's grammar; of a callback's or logger's key the group."""
+    """The key of an override, without the signs of Hydra's grammar; of callback, logger and sweep the group."""
     key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return key.split(".")[0] if key.startswith(("callbacks.", "logger.")) else key
+    return key.split(".")[0] if key.startswith(("callbacks.", "logger.", "sweep.")) else key
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:

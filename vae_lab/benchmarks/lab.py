@@ -28,8 +28,6 @@ from vae_lab.runs import RunDir, plan_run
 from vae_lab.sharing import others_turn, share_device
 from vae_lab.train import fit, frozen_config
 
-PATIENCE = 300
-"""Seconds until a training gives up that waits for others, which may have failed."""
 NEVER = 2**62
 """A count of samples that no training reaches."""
 
@@ -79,13 +77,11 @@ class LabTogether(Lab):
         clocks = [SharedClock(self.conditions, all_there) for _ in range(self.count)]
         config = self.config | {"max_samples": amount // self.count + self.block}
         with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
-            trainings = [
-                partial(train_once, config | {"seed": i}, Path(folder) / str(i), clock)
-                for i, clock in enumerate(clocks)
-            ]
-            for end in share_device(trainings):
-                if isinstance(end, Exception):
-                    raise end
+            ends = share_device(
+                [partial(clock.train, config | {"seed": i}, Path(folder) / str(i)) for i, clock in enumerate(clocks)]
+            )
+        for end in sorted((end for end in ends if isinstance(end, Exception)), key=is_consequence):
+            raise end
         assert sum(clock.samples for clock in clocks) == amount
         return max(clock.started + clock.seconds for clock in clocks) - min(clock.started for clock in clocks)
 
@@ -145,12 +141,25 @@ class SharedClock(SteadyClock):
         super().__init__(conditions)
         self.all_there = all_there
 
+    def train(self, config: Mapping[str, Any], folder: Path) -> None:
+        """Its training; one that fails lets nobody wait for it."""
+        try:
+            train_once(config, folder, self)
+        except BaseException:
+            self.all_there.abort()
+            raise
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Waits behind the first block."""
         if not self.first:
             with others_turn():
-                self.all_there.wait(timeout=PATIENCE)
+                self.all_there.wait()
         super().on_train_batch_end(trainer, pl_module, *arguments)
+
+
+def is_consequence(error: Exception) -> bool:
+    """Whether another training's failure is behind it."""
+    return isinstance(error, threading.BrokenBarrierError)
 
 
 def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:
