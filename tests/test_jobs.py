@@ -13,6 +13,7 @@ import pytest
 from training import TINY, kill_training, train_tiny, vae_lab
 
 from vae_lab import jobs
+from vae_lab.children import STOPPING
 from vae_lab.compose import compose_command
 from vae_lab.curve import read_rows
 from vae_lab.errors import RunError
@@ -179,7 +180,8 @@ def test_fail_fast_starts_no_further_job(make_job, stand_in) -> None:
     assert statuses(outcomes)[0] == "failed" and "interrupted" in statuses(outcomes)
 
 
-def test_signal_is_passed_on_and_the_handlers_are_put_back(make_job, stand_in) -> None:
+@pytest.mark.parametrize("number", STOPPING)
+def test_signal_is_passed_on_and_the_handlers_are_put_back(number: int, make_job, stand_in) -> None:
     stand_in(
         slow="""
 def stop(*_):
@@ -193,14 +195,14 @@ time.sleep(60)"""
     def interrupt() -> None:
         while not (slow.run.path / "ready").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     threading.Thread(target=interrupt).start()
     outcomes = run_jobs([slow, waiting], num_parallel=1)
     assert statuses(outcomes) == ["interrupted", "interrupted"]
     assert outcomes[0].reason == "saved" and starts(waiting) == 0
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 def test_run_that_another_process_writes_is_waited_for(make_job, stand_in, monkeypatch) -> None:

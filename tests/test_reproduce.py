@@ -290,7 +290,7 @@ def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_reproduction_goes_on_by_repetition(number: int, tiny_configs: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
     process = reproduction(tiny_configs, root, "longer")
