@@ -340,5 +340,5 @@ def devices(slot: int | None, job: Job) -> dict[str, str]:
     if not isinstance(wanted, int) or not 0 < wanted < count:  # all of them, or ones that its user names
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    devices = visible if len(visible) == count else [str(i) for i in range(count)]
-    return {"CUDA_VISIBLE_DEVICES": ",".join(devices[(slot * wanted + i) % count] for i in range(wanted))}
+    names = visible if len(visible) == count else [str(i) for i in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[(slot * wanted + i) % count] for i in range(wanted))}

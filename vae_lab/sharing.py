@@ -118,12 +118,12 @@ def share_device(trainings: Sequence[Callable[[], T]]) -> list[T | Exception]:
     results: list[T | Exception] = [RuntimeError("did not begin")] * len(trainings)
 
     def work(i: int) -> None:
-        try:
-            with shares[i].turn():
+        with shares[i].turn():
+            try:
                 results[i] = trainings[i]()
-        except Exception as error:  # the boundary of a training: the others go on
-            clear_frames(error.__traceback__)  # which would keep its model on the device
-            results[i] = error
+            except Exception as error:  # the boundary of a training: the others go on
+                clear_frames(error.__traceback__)  # which would keep its model on the device
+                results[i] = error
 
     threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(trainings))]
     for thread in threads:

@@ -79,7 +79,7 @@ class PlannedLauncher(Launcher):
         # what is finished needs no launcher; a sweeper that waits for values gets them all from one
         pending = jobs if self.task.value else [job for job in jobs if not job.is_done]
         self.inner.task_function = replace(self.task, total=initial_job_idx + len(pending))
-        groups = grouped(pending, 1 if self.task.value else runs_per_process(self.cfg))
+        groups = grouped(pending, self.together)
         arguments = [address(group) for group in groups]
         returns: Sequence[JobReturn] = []
         try:
@@ -105,6 +105,11 @@ class PlannedLauncher(Launcher):
                 else:
                     self.outcomes.append(Outcome(job, "skipped"))
         return returns if self.task.value else []
+
+    @property
+    def together(self) -> int:
+        """Runs in a process; a sweeper that waits for values gets each from its own."""
+        return 1 if self.task.value else runs_per_process(self.cfg)
 
     def compose(self, job_overrides: Sequence[Sequence[str]]) -> list[Point]:
         """The points of a batch, each once; refuses a config with values missing."""
@@ -153,14 +158,13 @@ class PlannedLauncher(Launcher):
         log.info("sweep over %s: %d jobs (%s)", ", ".join(keys) or "one point", len(points), told)
         for folder in sorted({point.run.path.parent for point in points} - {self.folder}):
             log.info("some of them are in %s: a sweep over less made them", folder)
-        together = 1 if self.task.value else runs_per_process(self.cfg)
         at_once = min(parallel_jobs(self.cfg), self.task.places or len(points))
         seconds, disk = self.estimate(points)
         log.info(
             "folder %s; %d at once%s, threads each: %d; estimated time %s, disk %s of %.0f GB free",
             self.folder,
             at_once,
-            "" if together == 1 else f", {together} in a process",
+            "" if self.together == 1 else f", {self.together} in a process",
             self.task.threads,
             "unknown" if seconds is None else duration(seconds / at_once),
             "unknown" if seconds is None else f"{disk / 1e6:.0f} MB",

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -92,20 +92,7 @@ def train_together(cfg: DictConfig) -> str:
         Interrupted: a signal stopped them; the same command continues.
     """
     runs = [RunDir(str(path)) for path in cfg.run_dir]
-    if not 0 < len(runs) <= MOST:
-        raise ConfigError(f"run_dir must name from 1 to {MOST} runs, got {len(runs)}: start several processes for more")
-    if len({run.path.resolve() for run in runs}) < len(runs):
-        raise ConfigError(f"run_dir must name every run once, got {list(cfg.run_dir)}")
-    backends = {}
-    for run in runs:
-        if not run.exists():
-            raise ConfigError(f"run_dir={run.path} must be a run that exists, where several are named: it is none")
-        if reason := why_alone(run.config["trainer"]):
-            raise ConfigError(f"run_dir={run.path} must be continued alone: {reason}")
-        backends[run.config.get("matmul_backend", "default")] = run.path
-    if len(backends) > 1:
-        which = ", ".join(f"{path} has {name}" for name, path in backends.items())
-        raise ConfigError(f"run_dir must name runs with one matmul_backend, which a process has once: {which}")
+    check_shareable(runs)
     alone = [DictConfig({**cfg, "run_dir": str(run.path)}) for run in runs]
     STOP.listen()
     try:
@@ -124,6 +111,24 @@ def train_together(cfg: DictConfig) -> str:
     if failed:
         raise Failed(f"{len(failed)} of {len(runs)} trainings failed, such as {next(iter(failed))} (see above)")
     return "\n".join(str(run.path) for run in runs)
+
+
+def check_shareable(runs: Sequence[RunDir]) -> None:
+    """Raises ConfigError unless these are different runs that one process can continue."""
+    if not 0 < len(runs) <= MOST:
+        raise ConfigError(f"run_dir must name from 1 to {MOST} runs, got {len(runs)}: start several processes for more")
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise ConfigError(f"run_dir must name every run once, got {[str(run.path) for run in runs]}")
+    backends = {}
+    for run in runs:
+        if not run.exists():
+            raise ConfigError(f"run_dir={run.path} must be a run that exists, where several are named: it is none")
+        if reason := why_alone(run.config["trainer"]):
+            raise ConfigError(f"run_dir={run.path} must be continued alone: {reason}")
+        backends[run.config.get("matmul_backend", "default")] = run.path
+    if len(backends) > 1:
+        which = ", ".join(f"{path} has {name}" for name, path in backends.items())
+        raise ConfigError(f"run_dir must name runs with one matmul_backend, which a process has once: {which}")
 
 
 def frozen_config(requested: Mapping[str, Any]) -> dict[str, Any]:

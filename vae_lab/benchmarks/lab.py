@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +76,11 @@ class LabTogether(Lab):
         clocks = [SharedClock(self.conditions, all_there) for _ in range(self.count)]
         config = self.config | {"max_samples": amount // self.count + self.block}
         with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
-            ends = share_device(
-                [partial(clock.train, config | {"seed": i}, Path(folder) / str(i)) for i, clock in enumerate(clocks)]
-            )
+            trainings = [
+                functools.partial(clock.train, config | {"seed": seed}, Path(folder) / str(seed))
+                for seed, clock in enumerate(clocks)
+            ]
+            ends = share_device(trainings)
         for end in sorted((end for end in ends if isinstance(end, Exception)), key=is_consequence):
             raise end
         assert sum(clock.samples for clock in clocks) == amount
