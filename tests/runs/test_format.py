@@ -1,0 +1,58 @@
+"""A run directory that version 0.1 wrote, kept in git: what later versions must still load, measure, continue, list."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from training import evaluate_tiny, train_more
+
+from vae_lab import load_run
+from vae_lab.cli import main
+from vae_lab.runs import RunDir
+
+WRITTEN = Path(__file__).parent / "written_by_0_1"
+BOUND = -43.86920773226395
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> RunDir:
+    return RunDir(shutil.copytree(WRITTEN, tmp_path / "outputs" / "digits" / "run"))
+
+
+def test_old_run_is_loaded_with_its_weights_and_its_ledger(old_run: RunDir) -> None:
+    run = load_run(old_run.path)
+    assert (run.checkpoint, run.samples, run.model.latent_dim) == ("best", 400, 1)
+    assert run.metrics["test/bound"] == BOUND
+    assert [row["samples_evaluated"] for row in run.curve] == [100, 200, 250, 400]
+    images = run.data.measured("test").images[:5]
+    assert run.reconstruct(images).shape == (5, 1, 8, 8)
+    state = torch.load(WRITTEN / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    for name, value in run.model.state_dict().items():
+        torch.testing.assert_close(value, state[f"model.{name}"], rtol=0, atol=0)
+
+
+def test_old_run_is_measured_as_it_was_when_written(old_run: RunDir) -> None:
+    evaluate_tiny(old_run, "num_samples=1", "seed=3", "splits=[test]")
+    ledger = old_run.ledger("best")
+    assert ledger["test/bound"] == pytest.approx(BOUND, abs=1e-4)
+    assert ledger["train/bound"] == -44.04942580338102
+    assert "test/log_likelihood/importance_sampling_5_se" in ledger
+
+
+def test_old_run_is_continued_to_a_larger_budget(old_run: RunDir) -> None:
+    rows = old_run.curve.read_text().splitlines()
+    train_more(old_run.path, "trainer.max_epochs=8")
+    assert old_run.status == "finished"
+    assert old_run.ledger("best")["samples_evaluated"] == 800
+    continued = old_run.curve.read_text().splitlines()
+    assert continued[: len(rows)] == rows
+    assert continued[-1].startswith("800,")
+
+
+def test_old_run_is_listed_and_reported(old_run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", f"root={old_run.path.parents[1]}"]) == 0
+    listing = capsys.readouterr().out
+    assert "-43.87" in listing and "finished" in listing
+    assert main(["report", f"run={old_run.path}"]) == 0
+    assert "-43.87" in (old_run.path / "report.html").read_text()
