@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from vae_lab import build
 from vae_lab.atomic import atomic_file
-from vae_lab.curve import append_row
-from vae_lab.runs import RunDir, plan_run
+from vae_lab.runs.curve import append_row
+from vae_lab.runs.load import RunDir, plan_run
+from vae_lab.wiring import build
 
 DIGITS = {
     "_target_": "vae_lab.data.digits.Digits",

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from vae_lab import evaluate, train
 from vae_lab.cli import COMMANDS, main
+from vae_lab.commands import evaluate, train
+from vae_lab.commands.explanations import CommandLine, is_mistake
+from vae_lab.commands.task import Task
 from vae_lab.data.files import root_folder
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity, nearest
-from vae_lab.explanations import CommandLine, is_mistake
-from vae_lab.plain_command import read_arguments
-from vae_lab.task import Task
+from vae_lab.wiring.arguments import read_arguments
 
 SECONDS_FOR_HELP = 1.0
 
@@ -89,7 +89,7 @@ def test_help_of_a_command_shows_every_choice_and_those_of_a_folder_of_ones_own(
 def test_examples_of_the_help_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     for name, command in COMMANDS.items():
         if command.plain:
-            read_arguments(name, command.example.split(), import_module(f"vae_lab.{command.plain}").KEYS)
+            read_arguments(name, command.example.split(), import_module(command.plain).KEYS)
         else:
             assert main([name, *command.example.split(), "--cfg", "job", "--resolve"]) == 0
 

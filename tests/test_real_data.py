@@ -6,8 +6,8 @@ import os
 import pytest
 from training import evaluate_tiny, train_more
 
-from vae_lab.curve import read_rows
-from vae_lab.runs import load_run
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.load import load_run
 
 pytestmark = [
     pytest.mark.slow,

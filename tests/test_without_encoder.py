@@ -6,10 +6,10 @@ import pytest
 from training import assert_equal, evaluate_tiny, train_more, train_tiny, weights
 
 from vae_lab.callbacks.bound_curve import BoundCurve
-from vae_lab.curve import read_rows
 from vae_lab.errors import ConfigError, NoEncoder
 from vae_lab.estimators.importance_sampling import ImportanceSampling
-from vae_lab.runs import RunDir, load_run
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.load import RunDir, load_run
 
 MONTE_CARLO_EM = (
     "objective=monte_carlo_em",

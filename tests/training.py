@@ -15,11 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vae_lab.config_folders import package_configs
-from vae_lab.evaluate import evaluate
-from vae_lab.jobs import Job, address
-from vae_lab.runs import RunDir
-from vae_lab.train import train
+from vae_lab.commands.evaluate import evaluate
+from vae_lab.commands.train import train
+from vae_lab.jobs.engine import Job, address
+from vae_lab.runs.load import RunDir
+from vae_lab.wiring.folders import package_configs
 
 TINY = (
     "threads=1",

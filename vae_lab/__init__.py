@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vae_lab.runs import Run, load_run
+    from vae_lab.runs.load import Run, load_run
 
 __all__ = ["Run", "load_run"]
 
@@ -11,7 +11,7 @@ __all__ = ["Run", "load_run"]
 def __getattr__(name: str) -> Any:
     """Imports `load_run` and `Run` when they are asked for, so that `vae-lab --help` need not wait for torch."""
     if name in __all__:
-        from vae_lab import runs
+        from vae_lab.runs import load
 
-        return getattr(runs, name)
+        return getattr(load, name)
     raise AttributeError(f"module 'vae_lab' has no attribute {name!r}")

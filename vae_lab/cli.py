@@ -12,22 +12,27 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import NoReturn
 
-from vae_lab.command_help import Command, command_help, overview, plain_help
-from vae_lab.config_folders import package_configs
+from vae_lab.commands.help import Command, command_help, overview, plain_help
 from vae_lab.errors import ConfigError, nearest
-from vae_lab.plain_command import read_arguments
+from vae_lab.wiring.arguments import read_arguments
+from vae_lab.wiring.folders import package_configs
 
 COMMANDS = {
     "train": Command("train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"),
     "evaluate": Command("measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR"),
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=RUN_DIR"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick"),
-    "runs": Command("list runs, or means over seeds", "where=status=finished sort=test/bound", plain="runs_command"),
-    "compare": Command("runs beside each other: settings, curves, pictures, on one page", "run=A,B", "compare"),
-    "report": Command("one page about a run or a sweep, light enough to mail", "run=RUN_DIR", "report"),
+    "runs": Command(
+        "list runs, or means over seeds", "where=status=finished sort=test/bound", plain="vae_lab.commands.runs"
+    ),
+    "compare": Command(
+        "runs beside each other: settings, curves, pictures, on one page", "run=A,B", "vae_lab.commands.compare"
+    ),
+    "report": Command(
+        "one page about a run or a sweep, light enough to mail", "run=RUN_DIR", "vae_lab.commands.report"
+    ),
     "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
     "verify": Command("hold a reproduction against the published values, or a run against its preset", "scale=quick"),
-    "bench": Command("how fast the lab is beside other ways to do the same work", "case=mlp repeats=7", "bench"),
 }
 """A command is the function of that name in the module of that name: from a config to the path it wrote.
 
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vae-lab: there is no command {name!r}: {nearest(name, COMMANDS)}", file=sys.stderr)
         return MISTAKE
     try:
-        return run_plain_command(name, rest) if COMMANDS[name].plain else run_command(name, rest)
+        return run_plain_command(name, COMMANDS[name], rest) if COMMANDS[name].plain else run_command(name, rest)
     except ConfigError as error:
         print(f"vae-lab {name}: {error}", file=sys.stderr)
         return MISTAKE
@@ -61,11 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def run_plain_command(name: str, arguments: Sequence[str]) -> int:
+def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> int:
     """Runs a plain command, and prints the path that it wrote, if any; returns the exit code."""
-    module = import_module(f"vae_lab.{COMMANDS[name].plain}")
+    module = import_module(command.plain)
     if {"-h", "--help"} & set(arguments):
-        print(plain_help(name, COMMANDS[name], module.KEYS))
+        print(plain_help(name, command, module.KEYS))
         return 0
     try:
         artefact = getattr(module, name)(read_arguments(name, arguments, module.KEYS))
@@ -77,8 +82,8 @@ def run_plain_command(name: str, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own last flush would complain
         return 0
     except Exception as error:  # the boundary of a command: reported
-        from vae_lab.explanations import CommandLine
-        from vae_lab.task import FULL_ERROR, Task
+        from vae_lab.commands.explanations import CommandLine
+        from vae_lab.commands.task import FULL_ERROR, Task
 
         line = CommandLine(name, name, [], list(arguments))
         return Task(line, Path(), os.environ.get(FULL_ERROR)).report_error(error)
@@ -89,8 +94,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser
 
-    from vae_lab.explanations import CommandLine
-    from vae_lab.task import FULL_ERROR, Task, environment, exit_code, planned_sweeps
+    from vae_lab.commands.explanations import CommandLine
+    from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code, planned_sweeps
 
     parser = get_args_parser()
     parser.error = _refuse_flags

@@ -3,9 +3,9 @@ import math
 import pytest
 from training import composed
 
-from vae_lab import build
 from vae_lab.callbacks.bound_curve import BoundCurve, refuse_non_finite
 from vae_lab.errors import ConfigError, NonFiniteDensity
+from vae_lab.wiring import build
 
 
 def make(tmp_path, *overrides: str) -> BoundCurve:

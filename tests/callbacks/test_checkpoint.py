@@ -15,7 +15,7 @@ from vae_lab.callbacks.checkpoint import (
     take_back_best,
 )
 from vae_lab.errors import NonFiniteDensity
-from vae_lab.lit_module import LitVAE
+from vae_lab.training.lit_module import LitVAE
 
 
 @pytest.fixture

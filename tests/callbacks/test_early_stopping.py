@@ -4,9 +4,9 @@ import pytest
 import pytorch_lightning as pl
 
 from vae_lab.callbacks.early_stopping import EarlyStopping
-from vae_lab.curve import append_row
 from vae_lab.errors import ConfigError
-from vae_lab.lit_module import LitVAE
+from vae_lab.runs.curve import append_row
+from vae_lab.training.lit_module import LitVAE
 
 
 def make(tmp_path, bounds, patience, min_delta=0.0) -> EarlyStopping:

@@ -7,11 +7,11 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vae_lab import build
 from vae_lab.callbacks.image_grid import ImageGrid
 from vae_lab.data.digits import Digits
-from vae_lab.lit_module import LitVAE
 from vae_lab.model import VAE
+from vae_lab.training.lit_module import LitVAE
+from vae_lab.wiring import build
 
 
 def make_lit(latent_dim: int = 2) -> LitVAE:

@@ -5,7 +5,7 @@ import pytest
 import pytorch_lightning as pl
 
 from vae_lab.callbacks.progress import Progress, is_shown
-from vae_lab.lit_module import LitVAE
+from vae_lab.training.lit_module import LitVAE
 
 
 @pytest.fixture

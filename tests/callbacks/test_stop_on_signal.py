@@ -5,7 +5,7 @@ import pytest
 import pytorch_lightning as pl
 
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
-from vae_lab.lit_module import LitVAE
+from vae_lab.training.lit_module import LitVAE
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 

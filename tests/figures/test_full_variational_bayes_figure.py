@@ -6,14 +6,14 @@ import pytest
 import torch
 from training import weights
 
-from vae_lab.curve import read_rows
 from vae_lab.figures.base import part
 from vae_lab.figures.canvas import save
 from vae_lab.figures.estimates import ESTIMATES
 from vae_lab.figures.full_variational_bayes import COLUMNS, FullVariationalBayesFigure
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.objectives.full_variational_bayes import FullVariationalBayes
-from vae_lab.runs import RunDir, load_objective, load_run
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.load import RunDir, load_objective, load_run
 
 SCALES = ("quick", "standard", "paper")
 FULL = ("objective=full_variational_bayes", "objective.initial_std=0.3", "optimizer.lr=0.01")

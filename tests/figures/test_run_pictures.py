@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from vae_lab.data.arrays import Part, Source
 from vae_lab.data.digits import Digits
 from vae_lab.figures.canvas import save
-from vae_lab.figures.grids import image_grid
 from vae_lab.figures.posterior_pictures import interpolations, latent_scatter, reconstructions, traversals
 from vae_lab.figures.run_facts import (
     CannotDrawError,
@@ -18,7 +17,8 @@ from vae_lab.figures.run_facts import (
     kl_per_dimension,
 )
 from vae_lab.figures.run_pictures import bound_curve, manifold, samples
-from vae_lab.runs import Run, load_run
+from vae_lab.image_grids import image_grid
+from vae_lab.runs.load import Run, load_run
 
 POSTERIOR = (reconstructions, latent_scatter, traversals, interpolations)
 

@@ -11,7 +11,6 @@ from drawn_run import make_drawn_run
 from PIL import Image
 
 from vae_lab.figures.canvas import encoded, encoded_tile
-from vae_lab.figures.grids import image_grid
 from vae_lab.figures.side_by_side import (
     Line,
     bound_against_latent_dim,
@@ -21,7 +20,8 @@ from vae_lab.figures.side_by_side import (
     shared_decodings,
     shared_reconstructions,
 )
-from vae_lab.runs import load_run
+from vae_lab.image_grids import image_grid
+from vae_lab.runs.load import load_run
 
 
 @pytest.fixture

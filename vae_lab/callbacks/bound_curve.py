@@ -7,16 +7,16 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vae_lab.curve import append_row
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.estimators.base import Estimator
-from vae_lab.lit_module import LitVAE
 from vae_lab.marginal_likelihood import measure_log_likelihood, subset_name
-from vae_lab.marks import is_passed, next_log_mark, next_multiple
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.model import VAE
-from vae_lab.running_means import RunningMeans
+from vae_lab.runs.curve import append_row
+from vae_lab.training.lit_module import LitVAE
+from vae_lab.training.marks import is_passed, next_log_mark, next_multiple
+from vae_lab.training.running_means import RunningMeans
 
 SPLITS = ("train", "val", "test")
 

@@ -12,8 +12,8 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file
 from vae_lab.errors import NonFiniteDensity
-from vae_lab.lit_module import LitVAE
-from vae_lab.marks import is_passed
+from vae_lab.training.lit_module import LitVAE
+from vae_lab.training.marks import is_passed
 
 BEST_BEFORE = ".best-before.ckpt"
 """The best checkpoint but one, for a run whose end turns out to be none."""

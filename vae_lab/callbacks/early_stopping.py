@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from vae_lab.curve import read_rows
 from vae_lab.errors import ConfigError
-from vae_lab.lit_module import LitVAE
+from vae_lab.runs.curve import read_rows
+from vae_lab.training.lit_module import LitVAE
 
 
 class EarlyStopping(pl.Callback):

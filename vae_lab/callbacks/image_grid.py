@@ -6,10 +6,10 @@ from jaxtyping import Float
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from vae_lab.figures.grids import decode_manifold, image_grid, paired_rows
-from vae_lab.lit_module import LitVAE
+from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.measurement import evaluating
 from vae_lab.randomness import generator
+from vae_lab.training.lit_module import LitVAE
 
 
 class ImageGrid(pl.Callback):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from vae_lab.lit_module import LitVAE
+from vae_lab.training.lit_module import LitVAE
 
 log = logging.getLogger("vae_lab")
 

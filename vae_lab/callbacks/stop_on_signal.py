@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from vae_lab.lit_module import LitVAE
+from vae_lab.training.lit_module import LitVAE
 
 PARENT = "VAE_LAB_PARENT"
 """Environment variable: the process without which this training is to stop."""

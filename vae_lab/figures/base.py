@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vae_lab.errors import ConfigError, nearest
-from vae_lab.runs import RunDir
+from vae_lab.runs.load import RunDir
 
 SCALES = ("quick", "standard", "paper")
 """Budgets: minutes on two cores, an afternoon, the published axes."""

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vae_lab.curve import read_rows
 from vae_lab.figures.canvas import SPLITS
 from vae_lab.figures.run_facts import nats
-from vae_lab.runs import RunDir
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.load import RunDir
 
 KEYS = {"train": "train/bound_running", "test": "test/bound"}
 BOUND_LABEL: dict[str, Any] = {"ylabel": "$\\mathcal{L}$  (nats per datapoint)", "math_fontfamily": "stix"}

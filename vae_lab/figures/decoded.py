@@ -8,11 +8,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from vae_lab.curve import read_rows
 from vae_lab.figures.base import has_weights, table_of
 from vae_lab.figures.canvas import GREY, show_grid
 from vae_lab.figures.run_facts import nats
-from vae_lab.runs import RunDir, load_run
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.load import RunDir, load_run
 
 NAMES = {"mnist": "MNIST", "frey_face": "Frey Face", "digits": "digits"}
 """Data sets as they are printed."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.atomic import write_json
-from vae_lab.runs import Run, RunDir
+from vae_lab.runs.load import Run, RunDir
 
 ESTIMATES = "estimates.json"
 """In a run directory."""

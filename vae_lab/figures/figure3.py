@@ -35,7 +35,7 @@ from vae_lab.figures.estimates import Estimates, weights_by_samples
 from vae_lab.figures.published import FIGURE3, figure3_published
 from vae_lab.figures.run_facts import nats
 from vae_lab.marginal_likelihood import measure_log_likelihood
-from vae_lab.runs import Run, RunDir, load_run, load_weights
+from vae_lab.runs.load import Run, RunDir, load_run, load_weights
 
 log = logging.getLogger("vae_lab")
 

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from vae_lab.figures.base import Curve, PaperFigure, records
 from vae_lab.figures.canvas import styled
 from vae_lab.figures.decoded import caption_of, model_table, show, show_missing
-from vae_lab.figures.grids import image_grid
 from vae_lab.figures.run_facts import dark_on_white_by_default
 from vae_lab.figures.section5 import Section5
-from vae_lab.runs import RunDir, load_run
+from vae_lab.image_grids import image_grid
+from vae_lab.runs.load import RunDir, load_run
 
 WIDTH = 3.0
 

@@ -15,7 +15,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vae_lab.curve import read_rows
 from vae_lab.figures.base import (
     Curve,
     PaperFigure,
@@ -28,9 +27,10 @@ from vae_lab.figures.base import (
 )
 from vae_lab.figures.canvas import GREY, SPLITS, method_lines, styled
 from vae_lab.figures.estimates import Estimates, weights_by_samples
+from vae_lab.figures.predictive_bound import measure_predictive_bound
 from vae_lab.figures.run_facts import nats
-from vae_lab.predictive_bound import measure_predictive_bound
-from vae_lab.runs import Run, RunDir, load_objective, load_run, load_weights
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.load import Run, RunDir, load_objective, load_run, load_weights
 
 log = logging.getLogger("vae_lab")
 

@@ -20,10 +20,10 @@ from vae_lab.figures.animation import write_animation
 from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records
 from vae_lab.figures.canvas import GREY, show_grid, styled
 from vae_lab.figures.decoded import NAMES, caption_of, model_table, show_missing
-from vae_lab.figures.grids import image_grid, paired_rows
 from vae_lab.figures.run_facts import dark_on_white_by_default, kl_per_dimension
+from vae_lab.image_grids import image_grid, paired_rows
 from vae_lab.randomness import generator
-from vae_lab.runs import Run, RunDir, load_run, load_weights
+from vae_lab.runs.load import Run, RunDir, load_run, load_weights
 
 CELL = 2.1
 SCATTERED = 2000

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae_lab.figures.canvas import GREY, figure_for_grid, new_figure, styled, write_caption
-from vae_lab.figures.grids import image_grid, paired_rows
 from vae_lab.figures.run_facts import (
     CannotDrawError,
     bound_caption,
@@ -19,7 +18,8 @@ from vae_lab.figures.run_facts import (
     require_encoder,
     title_of,
 )
-from vae_lab.runs import Run
+from vae_lab.image_grids import image_grid, paired_rows
+from vae_lab.runs.load import Run
 
 KL_IMAGES = 1000
 """Test images that say which dimensions have the most KL."""

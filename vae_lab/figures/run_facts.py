@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vae_lab.data.arrays import Part
 from vae_lab.distributions import kl_to_standard_normal
-from vae_lab.runs import Run
+from vae_lab.runs.load import Run
 
 INK_ON_BLACK = frozenset({"mnist", "digits"})
 """Data sets of light strokes on a background of 0: printed dark on white, as in the paper."""

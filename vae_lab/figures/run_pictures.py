@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from vae_lab.figures.canvas import figure_for_grid, new_figure, styled, write_caption
-from vae_lab.figures.grids import decode_manifold, image_grid
 from vae_lab.figures.run_facts import CannotDrawError, bound_caption, nats, series, title_of
+from vae_lab.image_grids import decode_manifold, image_grid
 from vae_lab.randomness import generator
-from vae_lab.runs import Run
+from vae_lab.runs.load import Run
 
 LINES = {
     "train/bound_running": ("train (running mean)", "tab:red", "-"),

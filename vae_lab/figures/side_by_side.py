@@ -16,10 +16,10 @@ from torch import Tensor
 
 from vae_lab.figures.base import part
 from vae_lab.figures.canvas import figure_for_grid, new_figure, styled
-from vae_lab.figures.grids import image_grid
 from vae_lab.figures.posterior_pictures import label_rows
 from vae_lab.figures.run_pictures import set_limits
-from vae_lab.runs import Run
+from vae_lab.image_grids import image_grid
+from vae_lab.runs.load import Run
 
 SIZE = (4.7, 3.0)
 """Inches: small enough for the labels to be read on a phone."""

@@ -1,0 +1,87 @@
+"""What a process of its own does for a measurement: `python -m benchmarks.child TASK ...`."""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from vae_lab.cli import main
+
+NO_STEP = 3
+"""The exit code of a training that ended without a step of its optimiser."""
+
+
+def first_step(*arguments: str) -> int:
+    """`vae-lab train` up to the end of the optimiser's first step."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    register_optimizer_step_post_hook(lambda *_: os._exit(0))
+    return main(["train", *arguments]) or NO_STEP
+
+
+def command(result: str, *arguments: str) -> int:
+    """A command line of `vae-lab`; writes its peak of memory and the modules that it imported."""
+    code = main(arguments)
+    write(result)
+    return code
+
+
+def estimate(result: str, num_samples: str, num_datapoints: str, threads: str) -> int:
+    """Importance sampling on a model as experiment=mnist has it, images from a random generator."""
+    import torch
+
+    from vae_lab.wiring import build
+    from vae_lab.wiring.compose import compose_command
+
+    torch.set_num_threads(int(threads))
+    overrides = ["run=none", "estimator=importance_sampling", f"estimator.num_samples={num_samples}"]
+    estimator = build.instantiate(compose_command("evaluate", overrides)[0]["estimator"], "estimator")
+    config = compose_command("train", ["experiment=mnist"])[0]["model"]
+    model = build.instantiate(config, "model", image_shape=(1, 28, 28)).eval()
+    estimator.estimate(model, torch.rand(int(num_datapoints), 1, 28, 28), seed=0)
+    write(result)
+    return 0
+
+
+def imports(result: str, other: str) -> int:
+    """Nothing but the imports of another task, whose result is given."""
+    for name in json.loads(Path(other).read_text(encoding="utf-8"))["modules"]:
+        with suppress(ImportError):  # a few exist under a name that cannot be asked for
+            import_module(name)
+    write(result)
+    return 0
+
+
+def write(result: str) -> None:
+    """The peak of this process so far, and what it imported."""
+    modules = [name for name in sys.modules if not name.startswith("__")]
+    Path(result).write_text(json.dumps({"peak": peak(), "modules": modules}), encoding="utf-8")
+
+
+def peak() -> float:
+    """The most memory that this process ever had, in MB.
+
+    Not from `getrusage` where there is another way: a child begins with the peak of its parent there.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+TASKS = {"first_step": first_step, "command": command, "estimate": estimate, "imports": imports}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The task that the first argument names."""
+    return TASKS[arguments[0]](*arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,177 @@
+"""`vae-lab evaluate` on a run directory: what it writes, that it repeats, what it refuses."""
+
+import json
+import shutil
+
+import pytest
+from training import evaluate_tiny
+
+from vae_lab.errors import ConfigError, RunError, UntrustedTarget
+from vae_lab.runs.load import RunDir, load_run
+
+KEY = "test/log_likelihood/importance_sampling_5"
+
+
+@pytest.fixture
+def run(finished_run, tmp_path) -> RunDir:
+    shutil.copytree(finished_run.path, tmp_path / "copy")
+    return RunDir(tmp_path / "copy")
+
+
+def test_two_evaluations_agree_exactly_and_another_seed_does_not(run):
+    path = evaluate_tiny(run)
+    first = path.read_text()
+    assert evaluate_tiny(run) == path == run.path / "metrics.json"
+    assert path.read_text() == first
+    evaluate_tiny(run, "seed=1")
+    ledger = run.ledger("best")
+    assert ledger[KEY] != json.loads(first)[KEY] and ledger[f"{KEY}_seed"] == 1
+
+
+def test_values_have_standard_errors_and_say_on_how_many_datapoints(run):
+    before = run.ledger("best")
+    evaluate_tiny(run)
+    ledger = run.ledger("best")
+    assert ledger[f"{KEY}_se"] > 0 and ledger[f"{KEY}_sd"] > 0 and ledger["test/bound_se"] > 0
+    assert ledger[f"{KEY}_num_datapoints"] == ledger["test/num_datapoints"] == 250
+    assert ledger["test/bound_num_samples"] == 2
+    assert ledger[KEY] > ledger["test/bound"] - 6 * (ledger[f"{KEY}_se"] + ledger["test/bound_se"])
+    assert len(ledger["test/kl_per_dimension"]) == 3 and ledger["test/kl"] == before["test/kl"]
+    assert {key: ledger[key] for key in before if key.startswith(("val/", "train/"))} == {
+        key: value for key, value in before.items() if key.startswith(("val/", "train/"))
+    }
+
+
+def test_all_values_are_plain_json(run):
+    assert all(
+        isinstance(value, str | int | float | list) for value in json.loads(evaluate_tiny(run).read_text()).values()
+    )
+
+
+def test_part_of_a_split_has_its_own_name(run):
+    whole = run.ledger("best")
+    evaluate_tiny(run, "splits=[val,test]", "num_datapoints=40")
+    ledger = run.ledger("best")
+    assert ledger["val[:40]/num_datapoints"] == ledger["test[:40]/num_datapoints"] == 40
+    assert ledger["test[:40]/log_likelihood/importance_sampling_5_num_datapoints"] == 40
+    assert {key: ledger[key] for key in whole} == whole
+    evaluate_tiny(run, "num_datapoints=100000")
+    assert run.ledger("best")["test/bound_num_samples"] == 2
+    assert not [key for key in run.ledger("best") if "[:100000]" in key]
+
+
+def test_another_checkpoint_has_a_ledger_of_its_own(run):
+    before = run.ledger("best")
+    path = evaluate_tiny(run, "checkpoint=last")
+    assert path.name == "metrics-last.json" and json.loads(path.read_text())["checkpoint"] == "last"
+    assert run.ledger("best") == before
+    assert load_run(run.path, checkpoint="last").metrics[KEY] == json.loads(path.read_text())[KEY]
+
+
+def test_the_table_shows_means_and_errors(run, capsys):
+    evaluate_tiny(run)
+    table = capsys.readouterr().out
+    assert "test/bound" in table and "s.e." in table and f"{run.ledger('best')[KEY]:.3f}" in table
+
+
+def table_rows(text: str) -> dict[str, list[str]]:
+    """Quantity -> cells of a printed table that is wide enough."""
+    rows = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in text.splitlines() if "│" in line]
+    return {name: cells for name, *cells in rows}
+
+
+def test_several_estimators_stand_side_by_side_in_one_table(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    evaluate_tiny(run, "num_datapoints=20", "estimators=[quadrature,importance_sampling]")
+    rows = table_rows(capsys.readouterr().out)
+    ledger, name = run.ledger("best"), "test[:20]/log_likelihood/"
+    labels = [key for key in rows if key.startswith(name)]
+    assert labels == [f"{name}quadrature_20", f"{name}importance_sampling_5"], "in the order asked for"
+    for key in labels:
+        numbers = [ledger[key], ledger[f"{key}_se"], ledger[f"{key}_sd"]]
+        assert rows[key] == [*(f"{number:.3f}" for number in numbers), "20"]
+    assert rows["test[:20]/bound"][0] == f"{ledger['test[:20]/bound']:.3f}"
+    assert rows["test[:20]/bound"][3] == "20"
+
+
+def test_the_table_shows_what_the_ledger_knew_of_the_same_datapoints(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    evaluate_tiny(run, "num_datapoints=20")
+    evaluate_tiny(run, "num_datapoints=10")
+    capsys.readouterr()
+    evaluate_tiny(run, "num_datapoints=20", "estimator.num_samples=7")
+    rows = table_rows(capsys.readouterr().out)
+    earlier, new = (f"test[:20]/log_likelihood/importance_sampling_{k}" for k in (5, 7))
+    assert [key for key in rows if "log_likelihood" in key] == [new, f"{earlier}*"]
+    assert rows[f"{earlier}*"][0] == f"{run.ledger('best')[earlier]:.3f}"
+
+
+def test_what_was_measured_before_an_interruption_is_in_the_ledger(run, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vae_lab.estimators.quadrature.Quadrature.estimate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_tiny(run, "num_datapoints=20", "estimators=[importance_sampling,quadrature]")
+    ledger = run.ledger("best")
+    assert {"test[:20]/bound", "test[:20]/log_likelihood/importance_sampling_5"} <= set(ledger)
+    assert not [key for key in ledger if "quadrature" in key]
+
+
+def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_is_measured(run, monkeypatch):
+    def measured(*_, **__):
+        raise AssertionError("measured")
+
+    def load_large(*args, **settings):
+        loaded = load_run(*args, **settings)
+        loaded.model.latent_dim = 20
+        return loaded
+
+    monkeypatch.setattr("vae_lab.commands.evaluate.measure_bound", measured)
+    monkeypatch.setattr("vae_lab.commands.evaluate.load_run", load_large)
+    with pytest.raises(ConfigError, match=r"model\.latent_dim must be <= 3 for estimator=quadrature, got 20"):
+        evaluate_tiny(run, "estimators=[importance_sampling,quadrature]")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["estimators=[quadratur]"], r"estimators must name choices of estimator, got 'quadratur': did you mean"),
+        (["estimators=[]"], r"estimators must be null or a list of different names .* got \[\]"),
+        (["estimators=quadrature"], r"estimators must be null or a list .* got 'quadrature'"),
+        (["estimators=[quadrature,quadrature]"], r"estimators must be null or a list of different names"),
+        (["estimators=[quadrature]"], r"estimator\.num_samples must be for one of estimators=\[quadrature\]"),
+        (["estimator=[quadrature,importance_sampling]"], r"write estimators=\[quadrature,importance_sampling\]"),
+        (["splits=[tset]"], r"splits must name parts of digits, got 'tset': did you mean 'test'"),
+        (["splits=[]"], r"splits must be a list such as"),
+        (["splits=test"], r"splits must be a list such as"),
+        (["num_samples=0"], r"num_samples must be an integer >= 1, got 0"),
+        (["num_datapoints=0"], r"num_datapoints must be an integer >= 1 or null, got 0"),
+        (["seed=-1"], r"seed must be an integer >= 0, got -1"),
+        (["device=tpu"], r"device must be auto, cpu or cuda, got 'tpu'"),
+        (["checkpoint=frist"], r"checkpoint must be best, last or null"),
+        (["estimator.num_samples=0"], r"estimator\.num_samples must be"),
+    ],
+)
+def test_a_wrong_setting_is_refused_and_nothing_is_written(run, settings, message):
+    before = run.ledger("best")
+    with pytest.raises(ConfigError, match=message):
+        evaluate_tiny(run, *settings)
+    assert run.ledger("best") == before
+
+
+def test_a_path_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="is no run directory"):
+        evaluate_tiny(RunDir(tmp_path))
+
+
+def test_a_strangers_run_is_refused_until_its_module_is_allowed(run, tmp_path, monkeypatch):
+    (tmp_path / "own_data.py").write_text("from vae_lab.data.digits import Digits\nclass Own(Digits): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = run.config
+    config["data"]["_target_"] = "own_data.Own"
+    run.config = config
+    with pytest.raises(UntrustedTarget, match=r"data\._target_='own_data\.Own'.*allow=\[own_data\]"):
+        evaluate_tiny(run)
+    evaluate_tiny(run, "allow=[own_data]")
+    assert KEY in run.ledger("best")

@@ -1,0 +1,77 @@
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+from beartype.roar import BeartypeDecorHintPep585DeprecationWarning
+from drawn_run import make_drawn_run
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from vae_lab.errors import ConfigError
+from vae_lab.wiring.folders import package_configs
+
+with warnings.catch_warnings():  # beartype on the aliases of `typing` that OmegaConf's own classes are made of
+    warnings.simplefilter("ignore", BeartypeDecorHintPep585DeprecationWarning)
+    from vae_lab.commands.plot import PICTURES, plot
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(package_configs()), version_base="1.3"):
+        return compose("plot", list(overrides))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_plot_draws_everything_into_the_run_directory_and_returns_the_folder(tmp_path):
+    run = make_drawn_run(tmp_path / "run")
+    folder = plot(config(f"run={run.path}"))
+    assert folder == run.images
+    assert names(folder) == {f"{name}{suffix}" for name in PICTURES for suffix in (".png", ".pdf")}
+
+
+def test_plot_leaves_out_what_a_run_cannot_have_and_says_why(tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    for name in set(PICTURES) - {"manifold", "samples"}:
+        monkeypatch.delitem(PICTURES, name)
+    run = make_drawn_run(tmp_path / "run", latent_dim=3)
+    assert names(plot(config(f"run={run.path}"))) == {"samples.png", "samples.pdf"}
+    assert "manifold is left out: a manifold needs model.latent_dim = 2, and this run has 3" in caplog.text
+
+
+def test_plot_draws_the_named_pictures_only(tmp_path):
+    run = make_drawn_run(tmp_path / "run")
+    folder = plot(config(f"run={run.path}", "pictures=[samples]", "dark_on_white=false"))
+    assert names(folder) == {"samples.png", "samples.pdf"}
+    assert names(plot(config(f"run={run.path}", "pictures=manifold"))) == names(folder)
+    assert "manifold.png" in names(folder)
+
+
+def test_plot_refuses_a_picture_asked_for_by_name_that_the_run_cannot_have(tmp_path):
+    run = make_drawn_run(tmp_path / "run", latent_dim=3)
+    with pytest.raises(ConfigError, match="manifold cannot be drawn"):
+        plot(config(f"run={run.path}", "pictures=[manifold]"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pictures=[sample]", "pictures has no 'sample': did you mean 'samples'"),
+        ("pictures=[]", "pictures must name at least one"),
+        ("seed=-1", "seed must be an integer >= 0, got -1"),
+        ("dark_on_white=3", "dark_on_white must be true, false or null, got 3"),
+        ("checkpoint=first", "checkpoint must be best, last or null"),
+    ],
+)
+def test_plot_refuses_mistakes_before_it_draws(tmp_path, override, message):
+    run = make_drawn_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match=message):
+        plot(config(f"run={run.path}", override))
+    assert not run.images.exists()
+
+
+def test_plot_refuses_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(ConfigError, match="is no run directory"):
+        plot(config(f"run={tmp_path}"))

@@ -1,0 +1,309 @@
+"""The engine for many runs: what is on disk decides, failures stay where they are, kills lose nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from training import TINY, kill_training, train_tiny, vae_lab
+
+from vae_lab.commands.train import UNFROZEN
+from vae_lab.errors import RunError
+from vae_lab.jobs.children import STOPPING
+from vae_lab.jobs.engine import Job, Outcome, plan_job, run_jobs
+from vae_lab.jobs.engine import engine as jobs
+from vae_lab.jobs.outcomes import JobReport
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.load import RunDir
+from vae_lab.runs.provenance import available_cores
+from vae_lab.terminal import duration
+from vae_lab.wiring.compose import compose_command
+
+CONFIG = {
+    "seed": 0,
+    "threads": None,
+    "max_samples": 1000,
+    "data": {"root": "a", "batch_size": 100},
+    "model": {"latent_dim": 2},
+    "trainer": {"max_epochs": None, "precision": "32-true", "devices": 1, "num_nodes": 1},
+    "matmul_backend": "default",
+}
+PRELUDE = """
+import json, os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def tell(**changes):
+    record = folder / "run.json"
+    temporary = folder / ".run.json"
+    temporary.write_text(json.dumps(json.loads(record.read_text()) | changes))
+    os.replace(temporary, record)
+runs = folder / "starts.txt"
+starts = len(runs.read_text()) + 1 if runs.exists() else 1
+runs.write_text("x" * starts)
+"""
+"""What a stand-in for `vae-lab train` begins with."""
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> Callable[[str], Job]:
+    return lambda name: plan_job(tmp_path / name, CONFIG)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts short scripts in the place of trainings, by the job's name."""
+
+    def put(**scripts: str) -> None:
+        def command(group: Sequence[Job], threads: int) -> list[str]:
+            (job,) = group
+            script = scripts[job.name.split("-")[0]]
+            return [sys.executable, "-S", "-c", PRELUDE + script, str(job.run.path)]
+
+        monkeypatch.setattr(jobs, "command", command)
+
+    return put
+
+
+FINISH = "tell(status='finished')"
+FAIL = "print('the last words'); tell(status='failed', error='RuntimeError: no luck'); sys.exit(1)"
+
+
+def starts(job: Job) -> int:
+    file = job.run.path / "starts.txt"
+    return len(file.read_text()) if file.exists() else 0
+
+
+def statuses(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.status for outcome in outcomes]
+
+
+def test_job_is_planned_once_and_its_config_is_frozen(tmp_path: Path) -> None:
+    job = plan_job(tmp_path / "a", CONFIG, choices={"data": "digits"}, overrides=["seed=0"])
+    assert (job.run.status, job.run.config) == ("planned", CONFIG)
+    assert job.run.record["choices"] == {"data": "digits"}
+    elsewhere = {**CONFIG, "threads": 4, "data": {**CONFIG["data"], "root": "b"}}
+    assert plan_job(tmp_path / "a", elsewhere).budget == ()
+    assert job.run.config == CONFIG
+
+
+def test_another_run_in_the_folder_is_refused_by_the_names_of_its_keys(tmp_path: Path) -> None:
+    plan_job(tmp_path / "a", CONFIG)
+    with pytest.raises(RunError, match=r"differs in model\.latent_dim, seed|differs in seed, model\.latent_dim"):
+        plan_job(tmp_path / "a", {**CONFIG, "seed": 1, "model": {"latent_dim": 3}})
+    with pytest.raises(RunError, match="max_samples"):
+        plan_job(tmp_path / "a", {**CONFIG, "max_samples": 500})
+
+
+def test_larger_budget_extends_a_finished_run(tmp_path: Path) -> None:
+    job = plan_job(tmp_path / "a", CONFIG)
+    job.run.update_record(status="finished")
+    assert plan_job(tmp_path / "a", CONFIG).is_done
+    extended = plan_job(tmp_path / "a", {**CONFIG, "max_samples": 2000})
+    assert extended.budget == ("max_samples=2000",) and not extended.is_done
+    assert jobs.command([extended], 3)[-2:] == ["threads=3", "max_samples=2000"]
+
+
+def test_finished_jobs_are_skipped_and_failures_stop_nobody(make_job, stand_in) -> None:
+    stand_in(good=FINISH, bad=FAIL)
+    names = ["good-1", "bad-1", "good-2", "bad-2", "good-3"]
+    planned = [make_job(name) for name in names]
+    reported: list[Outcome] = []
+    outcomes = run_jobs(planned, num_parallel=2, report=reported.append)
+    assert statuses(outcomes) == ["finished", "failed", "finished", "failed", "finished"]
+    assert [starts(job) for job in planned] == [1, 2, 1, 2, 1]  # a failed one is tried once more
+    assert outcomes[1].reason == "RuntimeError: no luck"
+    assert "the last words" in planned[1].output.read_text()
+    assert sorted(outcome.job.name for outcome in reported) == sorted(names)
+    again = run_jobs(planned, num_parallel=2)
+    assert statuses(again) == ["skipped", "failed", "skipped", "failed", "skipped"]
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_broken_run_stops_nobody(make_job, stand_in, together: int) -> None:
+    stand_in(good=FINISH, broken=FINISH)
+    planned = [make_job(name) for name in ("good-1", "broken", "good-2")]
+    (planned[1].run.path / "run.json").write_text("{")
+    planned[2] = Job(planned[2].run, budget=("max_samples=2000",)) if together > 1 else planned[2]  # alone
+    outcomes = run_jobs(planned, num_parallel=1, runs_per_process=together)
+    assert statuses(outcomes) == ["finished", "failed", "finished"]
+    assert "run.json is no JSON" in outcomes[1].reason
+
+
+def test_what_would_fail_again_is_not_repeated(make_job, stand_in) -> None:
+    stand_in(
+        diverged="tell(status='failed', error='NonFiniteDensity: the loss became nan'); sys.exit(1)",
+        mistaken="print('data.root is not there', file=sys.stderr); sys.exit(2)",
+    )
+    diverged, mistaken = make_job("diverged"), make_job("mistaken")
+    first = run_jobs([diverged, mistaken], num_parallel=2)
+    assert statuses(first) == ["failed", "failed"]
+    assert [starts(diverged), starts(mistaken)] == [1, 1]
+    assert first[1].reason == "data.root is not there"
+    assert "would fail again" in run_jobs([diverged], num_parallel=1)[0].reason
+    assert starts(diverged) == 1
+
+
+def test_killed_job_is_begun_again_and_the_signal_is_named(make_job, stand_in) -> None:
+    stand_in(
+        once="""
+(folder / 'checkpoints').mkdir(exist_ok=True); (folder / 'checkpoints' / 'last.ckpt').touch()
+os.kill(os.getpid(), signal.SIGKILL) if starts == 1 else tell(status='finished')""",
+        always="os.kill(os.getpid(), signal.SIGKILL)",
+    )
+    once, always = run_jobs([make_job("once"), make_job("always")], num_parallel=2)
+    assert once.status == "resumed"
+    assert (always.status, always.reason) == ("failed", "killed by SIGKILL")
+
+
+def test_as_many_run_at_once_as_asked_for_with_the_cores_divided(make_job, stand_in) -> None:
+    script = (
+        "print(os.environ['OMP_NUM_THREADS'], time.monotonic()); time.sleep(0.15); print(time.monotonic()); " + FINISH
+    )
+    stand_in(timed=script)
+    planned = [make_job(f"timed-{i}") for i in range(5)]
+    run_jobs(planned, num_parallel=2)
+    spans = []
+    for job in planned:
+        threads, begin, end = job.output.read_text().split()
+        assert int(threads) == max(1, available_cores() // 2)
+        spans.append((float(begin), float(end)))
+    assert max(sum(a < begin < b for a, b in spans) for begin, _ in spans) <= 1
+
+
+def test_fail_fast_starts_no_further_job(make_job, stand_in) -> None:
+    stand_in(bad=FAIL, good=FINISH)
+    outcomes = run_jobs([make_job("bad"), *(make_job(f"good-{i}") for i in range(3))], num_parallel=1, fail_fast=True)
+    assert statuses(outcomes)[0] == "failed" and "interrupted" in statuses(outcomes)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_signal_is_passed_on_and_the_handlers_are_put_back(number: int, make_job, stand_in) -> None:
+    stand_in(
+        slow="""
+def stop(*_):
+    tell(status='interrupted'); print('saved'); sys.exit(130)
+signal.signal(signal.SIGINT, stop)
+(folder / 'ready').touch()
+time.sleep(60)"""
+    )
+    slow, waiting = make_job("slow-1"), make_job("slow-2")
+
+    def interrupt() -> None:
+        while not (slow.run.path / "ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    threading.Thread(target=interrupt).start()
+    outcomes = run_jobs([slow, waiting], num_parallel=1)
+    assert statuses(outcomes) == ["interrupted", "interrupted"]
+    assert outcomes[0].reason == "saved" and starts(waiting) == 0
+    assert signal.getsignal(number) is before
+
+
+def test_run_that_another_process_writes_is_waited_for(make_job, stand_in, monkeypatch) -> None:
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
+    stand_in(other=FINISH)
+    job = make_job("other")
+    held, release = threading.Event(), threading.Event()
+
+    def other_process() -> None:
+        with job.run.locked():
+            held.set()
+            release.wait()
+            job.run.update_record(status="finished")
+
+    threading.Thread(target=other_process).start()
+    held.wait()
+    threading.Timer(0.2, release.set).start()
+    (outcome,) = run_jobs([job], num_parallel=1)
+    assert outcome.status == "skipped" and outcome.seconds > 0.1 and starts(job) == 0
+
+
+def test_line_of_an_ended_job_has_result_and_time_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "vae_lab")
+    done, new = (Job(plan_job(tmp_path / name, CONFIG).run, seconds=100) for name in ("done", "new"))
+    done.run.update_ledger("last", {"test/bound": -101.234, "samples_evaluated": 1})
+    report = JobReport([done, new], num_parallel=1)
+    report(Outcome(done, "finished", seconds=300.0))
+    new.output.touch()
+    report(Outcome(new, "failed", seconds=5.0, reason="no luck"))
+    first, second = caplog.messages
+    assert first.startswith("[1/2] done finished in 5:00 min: test bound -101.23 nats; about ")
+    assert second.startswith(f"[2/2] new failed in 5 s: no luck ({new.output})")
+    assert [duration(seconds) for seconds in (9.6, 61, 7290)] == ["10 s", "1:01 min", "2:01 h"]
+
+
+def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def devices(slots: int, wanted: int | str) -> list[str | None]:
+        config = {**CONFIG, "seed": len(str(wanted)), "trainer": {**CONFIG["trainer"], "devices": wanted}}
+        job = plan_job(tmp_path / f"{wanted}", config)
+        return [jobs.devices(slot, job).get("CUDA_VISIBLE_DEVICES") for slot in range(slots)]
+
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert devices(5, 1) == ["4", "5", "6", "7", "4"]
+    assert devices(3, 2) == ["4,5", "6,7", "4,5"]
+    assert devices(1, 4) == devices(1, "auto") == [None]  # all of them
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 1)
+    assert devices(1, 1) == [None]
+
+
+def plan_tiny(path: Path, *overrides: str) -> Job:
+    latest = {override.partition("=")[0]: override for override in (*TINY, *overrides)}
+    config, choices = compose_command("train", list(latest.values()))
+    frozen = {key: value for key, value in config.items() if key not in UNFROZEN}
+    return plan_job(path, frozen, choices=choices, overrides=list(latest.values()))
+
+
+@pytest.mark.slow
+def test_killed_training_is_resumed_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Two trainings in real processes; one is killed at its first checkpoint, and its parent has a wild name."""
+    budget = ["max_samples=60000", "checkpoint.every_seconds=0.1", "trainer.max_epochs=null"]
+    folder = tmp_path / "it's, a [strange]=name"
+    planned = [plan_tiny(folder / "killed", *budget), plan_tiny(folder / "other", *budget, "seed=1")]
+
+    def kill_at_checkpoint() -> None:
+        run = planned[0].run
+        while not (run.checkpoints / "last.ckpt").exists():
+            time.sleep(0.005)
+        kill_training(run)
+
+    threading.Thread(target=kill_at_checkpoint, daemon=True).start()
+    outcomes = run_jobs(planned, num_parallel=2)
+    assert statuses(outcomes) == ["resumed", "finished"], [outcome.reason for outcome in outcomes]
+    undisturbed = train_tiny(tmp_path / "undisturbed", *budget)
+    assert read_rows(planned[0].run.curve) == read_rows(undisturbed.curve)
+
+
+@pytest.mark.slow
+def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Path) -> None:
+    """The orphan ends after a checkpoint; the second engine waits for that, and goes on."""
+    job = plan_tiny(tmp_path / "job", "max_samples=60000", "trainer.max_epochs=null")
+    engine = (
+        "import sys; from vae_lab.jobs.engine import Job, run_jobs; from vae_lab.runs.load import RunDir; "
+        "print([o.status for o in run_jobs([Job(RunDir(sys.argv[1]))], num_parallel=1)])"
+    )
+    first = subprocess.Popen([sys.executable, "-c", engine, str(job.run.path)])
+    while not (job.run.checkpoints / "last.ckpt").exists():
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    assert job.run.status == "running"
+    second = subprocess.run(
+        [sys.executable, "-c", engine, str(job.run.path)], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "['resumed']" in second.stdout and RunDir(job.run.path).status == "finished"
+
+
+@pytest.mark.slow
+def test_planned_run_is_started_by_its_own_directory(tmp_path: Path) -> None:
+    job = plan_tiny(tmp_path / "job", "max_samples=600", "trainer.max_epochs=null")
+    process = vae_lab("train", f"run_dir={job.run.path}")
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == 0 and out.strip() == str(job.run.path)
+    assert job.is_done

@@ -1,0 +1,108 @@
+"""Real processes, killed at named points that are reached by watching the run directory."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from training import TINY, assert_same_training, finish, vae_lab
+
+from vae_lab.runs.load import RunDir
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = (
+    *TINY,
+    "trainer.max_epochs=30",
+    "model.encoder.hidden=[200]",
+    "checkpoint.every_seconds=0.01",
+    "steps_per_execution=1",
+    "seed=3",
+)
+"""9,000 samples in 180 steps, and a checkpoint after nearly every one."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> RunDir:
+    path = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(vae_lab("train", f"run_dir={path}", *SETTINGS))
+    return RunDir(path)
+
+
+def has_begun(run: RunDir) -> bool:
+    """Before the first checkpoint: the config is frozen, and the training may or may not have started."""
+    return run.exists() and run.log.is_file() and "budget" in run.log.read_text()
+
+
+def is_being_saved(run: RunDir) -> bool:
+    """While a checkpoint is being written, over one that is complete."""
+    return (run.checkpoints / ".last.ckpt.tmp").exists() and (run.checkpoints / "last.ckpt").exists()
+
+
+def is_in_an_epoch(run: RunDir) -> bool:
+    """Between two evaluations: some rows, and not the last."""
+    return run.curve.is_file() and run.curve.read_text().count("\n") >= 5
+
+
+def is_evaluated(run: RunDir) -> bool:
+    """During an evaluation: a new row is there, and the checkpoint that belongs to it not yet."""
+    rows = run.curve.read_bytes().count(b"\n") if run.curve.is_file() else 0
+    return rows >= 2 and (run.checkpoints / ".best.ckpt.tmp").exists()
+
+
+def is_at_the_end(run: RunDir) -> bool:
+    """During the last evaluation or soon after: every row is written, the ledger is not."""
+    return run.curve.is_file() and "\n9000," in run.curve.read_text()
+
+
+def wait_for(process: subprocess.Popen[str], point: Callable[[], bool]) -> None:
+    """Until the point is reached; fails if the process ends before or a minute passes."""
+    deadline = time.monotonic() + 60
+    while not point():
+        assert process.poll() is None, f"ended before the point: {process.communicate()}"
+        assert time.monotonic() < deadline, "the point was not reached"
+        time.sleep(0.0002)
+
+
+def start_and_signal(path: Path, point: Callable[[RunDir], bool], number: int) -> subprocess.Popen[str]:
+    process = vae_lab("train", f"run_dir={path}", *SETTINGS)
+    try:
+        wait_for(process, lambda: point(RunDir(path)))
+    except BaseException:
+        process.kill()
+        raise
+    process.send_signal(number)
+    return process
+
+
+@pytest.mark.parametrize("point", [has_begun, is_being_saved, is_in_an_epoch, is_evaluated, is_at_the_end])
+def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path, point):
+    run = RunDir(tmp_path / "run")
+    process = start_and_signal(run.path, point, signal.SIGKILL)
+    finish(process, -signal.SIGKILL)
+    assert run.record["status"] == "running" and run.status == "interrupted"
+    out, _ = finish(vae_lab("train", f"run_dir={run.path}"))
+    assert out.splitlines()[-1] == str(run.path)
+    assert run.status == "finished"
+    assert_same_training(run, undisturbed)
+    assert not list(run.path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(undisturbed, tmp_path, number):
+    run = RunDir(tmp_path / "run")
+    _, err = finish(start_and_signal(run.path, is_in_an_epoch, number), 130)
+    assert f"vae-lab train run_dir={run.path}" in err and "Traceback" not in err
+    assert run.record["status"] == "interrupted" and run.record["error"] is None
+    assert (run.checkpoints / "last.ckpt").is_file()
+    finish(vae_lab("train", f"run_dir={run.path}"))
+    assert_same_training(run, undisturbed)
+
+
+def test_ctrl_c_before_the_first_step_says_how_to_go_on(tmp_path):
+    run = RunDir(tmp_path / "run")
+    _, err = finish(start_and_signal(run.path, has_begun, signal.SIGINT), 130)
+    assert f"vae-lab train run_dir={run.path}" in err and "Traceback" not in err
+    assert run.record["status"] == "interrupted"

@@ -1,0 +1,275 @@
+"""`vae-lab compare`: what differs, what can be compared, the same images and the same z; only reads."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from html_page import Page
+from sklearn.datasets import load_digits
+from training import train_tiny
+
+from vae_lab.cli import main
+from vae_lab.reports.overview import read_overview
+from vae_lab.reports.pages.comparison import comparable, letters
+from vae_lab.runs.load import RunDir
+
+MONTE_CARLO_EM = (
+    "objective=monte_carlo_em",
+    "data.train_size=50",
+    "trainer.max_epochs=null",
+    "max_samples=1500",
+    "evaluation.first=750",
+    "evaluation.num_datapoints=5",
+    "evaluation.estimator.num_temperatures=4",
+)
+"""An iteration counts for 15 * 50 = 750 samples."""
+IMAGES, LATENTS = "The same test images, reconstructed", "The same z, decoded"
+LARGEST = 5_000_000
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Two latent dimensions, and another seed."""
+    return train_tiny(
+        tmp_path_factory.mktemp("small") / "small", "trainer.max_epochs=4", "model.latent_dim=2", "seed=1"
+    )
+
+
+@pytest.fixture(scope="module")
+def without_encoder(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return train_tiny(tmp_path_factory.mktemp("mcem") / "mcem", *MONTE_CARLO_EM)
+
+
+@pytest.fixture(scope="module")
+def other_data(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The digits once more, turned round and in a file."""
+    folder = tmp_path_factory.mktemp("other")
+    images = np.ascontiguousarray(load_digits().images[:, ::-1, :7]) / 16
+    np.savez_compressed(folder / "turned.npz", x=images)
+    return train_tiny(folder / "turned", "data=npz", f"data.path={folder / 'turned.npz'}", "trainer.max_epochs=2")
+
+
+@pytest.fixture
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def compared(capsys: pytest.CaptureFixture[str], *arguments: str) -> Page:
+    """The page that the command prints the path of."""
+    assert main(["compare", *arguments]) == 0
+    return Page(Path(capsys.readouterr().out.splitlines()[-1]))
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def copied(run: RunDir, path: Path, *, ledger: dict | None = None, config: dict | None = None) -> RunDir:
+    """A copy with other entries in its ledger and its config (dotted keys)."""
+    shutil.copytree(run.path, path)
+    copy = RunDir(path)
+    content = copy.config
+    for key, value in (config or {}).items():
+        *parts, last = key.split(".")
+        node = content
+        for part in parts:
+            node = node[part]
+        node[last] = value
+    (path / "config.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (path / "metrics.json").write_text(json.dumps(run.ledger("best") | (ledger or {})))
+    return copy
+
+
+def test_page_shows_what_differs_and_every_value(work_folder, finished_run, small, capsys):
+    before = files(finished_run.path), files(small.path)
+    page = compared(capsys, f"run={finished_run.path}", f"run={small.path}")
+    assert (files(finished_run.path), files(small.path)) == before
+    assert {row["key"]: (row["A"], row["B"]) for row in page.rows("What differs")} == {
+        "model.latent_dim": ("3", "2"),
+        "seed": ("0", "1"),
+    }
+    runs = page.rows("Runs")
+    assert [(row["run"], row["Nz"], row["seed"], row["status"]) for row in runs] == [
+        ("A", "3", "0", "finished"),
+        ("B", "2", "1", "finished"),
+    ]
+    assert [row["directory"] for row in runs] == [str(finished_run.path), str(small.path)]
+    for row, run in zip(page.rows("Results"), (finished_run, small), strict=True):
+        ledger = run.ledger("best")
+        assert row["test bound"] == f"{ledger['test/bound']:.2f}"
+        assert row["train bound"] == f"{ledger['train/bound']:.2f}"
+        assert row["test active units"] == str(ledger["test/active_units"])
+    assert [row["comparable with A"] for row in page.rows("Results")] == ["–", "yes"]
+    assert len(page.pictures["Curves"]) == len(page.pictures[IMAGES]) == 1
+    assert len(page.pictures[LATENTS]) == 2
+    assert "A (digits, Nz=3); B (digits, Nz=2)" in page.sections[LATENTS]
+    assert page.code["Again"] == [f"vae-lab compare run={finished_run.path} run={small.path}"]
+    assert page.size < LARGEST
+
+
+def test_equal_latent_sizes_share_the_same_z(work_folder, finished_run, capsys):
+    copy = copied(finished_run, work_folder / "copy")
+    page = compared(capsys, f"run={finished_run.path},{copy.path}")
+    assert len(page.pictures[LATENTS]) == 1 and "groups" not in page.sections[LATENTS]
+    assert "Nothing: the configs are equal" in page.sections["What differs"]
+
+
+def test_other_data_stand_in_groups_and_are_not_comparable(work_folder, finished_run, other_data, capsys):
+    page = compared(capsys, f"run={finished_run.path}", f"run={other_data.path}")
+    assert [row["comparable with A"] for row in page.rows("Results")] == ["–", "no"]
+    assert "B: not comparable with A: another data set, turned (A: digits)." in page.sections["Results"]
+    assert "share no axis: A (digits); B (turned)" in page.sections["Curves"]
+    for title in ("Curves", IMAGES, LATENTS):
+        assert len(page.pictures[title]) == 2
+    assert "A (digits); B (turned)" in page.sections[IMAGES]
+
+
+def test_run_without_an_encoder_has_no_reconstructions(work_folder, finished_run, without_encoder, capsys):
+    page = compared(capsys, f"run={finished_run.path}", f"run={without_encoder.path}")
+    assert "B: trained without an encoder" in page.sections[IMAGES]
+    assert "B: no bound on the test part" in page.sections["Results"]
+    assert "train values of other datapoints, data.train_size=50 (A: 300)" in page.sections["Results"]
+    first, second = page.rows("Results")
+    (name,) = (name for name in second if name.startswith("test[:5] log p(x)"))
+    assert second["test bound"] == "" and "±" in second[name] and first[name] == ""
+    assert len(page.pictures["Curves"]) == 2 and "annealed_importance_sampling_4x4" in page.sections["Curves"]
+    assert len(page.pictures[IMAGES]) == 1 and len(page.pictures[LATENTS]) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "ledger", "verdict", "reason"),
+    [
+        ({}, {}, "yes", ""),
+        ({"optimizer.lr": 1.0, "data.batch_size": 10}, {}, "yes", ""),
+        ({"data.binarization": "threshold"}, {}, "no", "data.binarization=threshold (A: none)"),
+        ({"data.split_seed": 4}, {}, "no", "data.split_seed=4 (A: 0)"),
+        ({}, {"scale": "x"}, "no", "scale=x (A: x/16)"),
+        ({}, {"split_hash": "0"}, "no", "split_hash=0 (A: "),
+        ({"likelihood._target_": "a.GaussianLikelihood"}, {}, "no", "likelihood=Gaussian (A: Bernoulli)"),
+        ({"data.train_size": 200}, {"split_hash": "0"}, "in part", "data.train_size=200 (A: 300)"),
+        (
+            {},
+            {"test/log_likelihood/importance_sampling_5": -1.0, "test/log_likelihood/importance_sampling_5_se": 0.1},
+            "in part",
+            "K or subset, test by importance_sampling_5 (A: test by importance_sampling_50)",
+        ),
+    ],
+)
+def test_only_values_of_one_yardstick_are_comparable(tmp_path, finished_run, config, ledger, verdict, reason):
+    name = "test/log_likelihood/importance_sampling_50"
+    reference = copied(finished_run, tmp_path / "reference", ledger={name: -1.0, f"{name}_se": 0.1})
+    other = copied(finished_run, tmp_path / "other", config=config, ledger=ledger)
+    found, why = comparable(read_overview(other.path), read_overview(reference.path), "A")
+    assert found == verdict and reason in why
+
+
+def test_pattern_finds_runs_and_names_what_it_leaves_out(work_folder, finished_run, capsys):
+    folder = work_folder / "runs"
+    copied(finished_run, folder / "one")
+    copied(finished_run, folder / "two", config={"seed": 7})
+    (folder / "half").mkdir()
+    (folder / "half" / "config.yaml").write_text("data: [")
+    (copied(finished_run, folder / "torn").path / "run.json").write_text('{"status": "fini')
+    (copied(finished_run, folder / "wrong").path / "metrics.json").write_text("[1]")
+    (copied(finished_run, folder / "curve").path / "metrics.csv").write_text("samples_evaluated,test/bound\n1,a\n")
+    (folder / "note.txt").write_text("no folder")
+    page = compared(capsys, f"run={folder}/*")
+    assert [row["directory"] for row in page.rows("Runs")] == [str(folder / "one"), str(folder / "two")]
+    for name in ("half", "torn", "wrong", "curve"):
+        assert f"Left out: {folder / name}" in page.sections["Runs"]
+    assert "note.txt" not in page.sections["Runs"]
+
+
+def test_comparison_replaces_itself_and_no_other(work_folder, finished_run, small, without_encoder, capsys):
+    runs = [f"run={run.path}" for run in (finished_run, small, without_encoder)]
+    paths = []
+    for arguments in (runs[:2], runs[1::-1], runs[:2], runs, [*runs[:2], "checkpoint=last"]):
+        assert main(["compare", *arguments]) == 0
+        paths.append(capsys.readouterr().out.splitlines()[-1])
+    assert paths[0] == paths[1] == paths[2]
+    assert len({*paths}) == 3 and all(path.startswith("outputs/comparisons/") for path in paths)
+    assert sorted(path.name for path in work_folder.iterdir()) == ["outputs"]
+
+
+def test_out_is_a_page_or_a_folder(work_folder, finished_run, small, capsys):
+    arguments = [f"run={finished_run.path},{small.path}"]
+    compared(capsys, *arguments, "out=here/page.html")
+    compared(capsys, *arguments, "out=there")
+    assert (work_folder / "here" / "page.html").is_file() and (work_folder / "there" / "index.html").is_file()
+
+
+def test_run_that_goes_on_is_compared_as_it_is(work_folder, finished_run, small, capsys):
+    going = copied(small, work_folder / "going")
+    going.update_record(status="running")
+    (going.path / "metrics.json").unlink()
+    (going.checkpoints / "best.ckpt").unlink()
+    young = copied(finished_run, work_folder / "young")
+    young.update_record(status="planned")
+    shutil.rmtree(young.checkpoints)
+    young.curve.unlink()
+    (young.path / "metrics.json").unlink()
+    with going.locked():
+        page = compared(capsys, f"run={finished_run.path}", f"run={going.path}", f"run={young.path}")
+    assert "B is still running at 1,200 samples" in page.sections["Runs"]
+    second, third = page.rows("Results")[1:]
+    assert second["test bound"] and second["checkpoint"] == "last" and third["test bound"] == ""
+    assert f"C has none: {young.path} has no checkpoint last.ckpt" in page.sections[IMAGES]
+    assert "Not evaluated yet: C" in page.sections["Curves"]
+
+
+def test_broken_weights_and_strange_code_leave_the_rest_of_the_page(work_folder, finished_run, small, capsys):
+    torn = copied(finished_run, work_folder / "torn")
+    for file in torn.checkpoints.glob("*.ckpt"):
+        file.write_bytes(file.read_bytes()[:1000])
+    strange = copied(finished_run, work_folder / "strange", config={"model.encoder._target_": "mine.Encoder"})
+    other = copied(small, work_folder / "other", config={"model.latent_dim": 9})
+    page = compared(capsys, *(f"run={run.path}" for run in (finished_run, torn, strange, other)))
+    text = page.sections[IMAGES]
+    assert "B has none:" in text and "corrupt" in text
+    assert "C has none:" in text and "allow=[mine]" in text
+    assert "D has none: RuntimeError" in text
+    assert len(page.pictures[IMAGES]) == len(page.pictures[LATENTS]) == 1
+    assert len(page.rows("Results")) == 4
+
+
+def test_own_class_is_found_in_the_working_folder_if_it_is_allowed(work_folder, finished_run, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    code = "from vae_lab.networks.mlp import MLPEncoder\n\n\nclass Own(MLPEncoder):\n    pass\n"
+    (work_folder / "own_networks.py").write_text(code)
+    own = copied(finished_run, work_folder / "own", config={"model.encoder._target_": "own_networks.Own"})
+    runs = [f"run={finished_run.path}", f"run={own.path}"]
+    assert "B has none" in compared(capsys, *runs).sections[IMAGES]
+    assert "B has none" not in compared(capsys, *runs, "allow=own_networks").sections[IMAGES]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "at least two run directories, got 0"),
+        (["run={run}"], "at least two run directories, got 1"),
+        (["run={run}", "run={run}/../run"], "at least two run directories, got 1"),
+        (["run={run}", "run=nowhere"], "nowhere is no run directory"),
+        (["run={run}", "run=."], ". is no run directory"),
+        (["run=no*"], "run=no* matches nothing"),
+        (["run={run},{small}", "checkpoint=bset"], "did you mean 'best'?"),
+        (["run={run},{small}", "outt=x"], "did you mean 'out'?"),
+        (["run={run},{small}", "out={run}/run.json"], "out must be a page (.html) or a folder"),
+        (["run={run},{small}", "out=/proc/page.html"], "cannot be written"),
+    ],
+)
+def test_mistake_is_one_line_and_exit_code_2(arguments, expected, work_folder, finished_run, small, capfd):
+    given = [text.format(run=finished_run.path, small=small.path) for text in arguments]
+    assert main(["compare", *given]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == "" and list(work_folder.iterdir()) == []
+    (line,) = captured.err.splitlines()
+    assert line.startswith("vae-lab compare: ") and expected in line
+
+
+def test_letters_go_on_after_z():
+    assert [letters(i) for i in (0, 25, 26, 51, 52)] == ["A", "Z", "AA", "AZ", "BA"]

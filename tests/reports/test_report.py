@@ -1,0 +1,304 @@
+"""`vae-lab report`: a run's page and a sweep's page, from directories in any state; only the page is written."""
+
+import json
+import math
+import shlex
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+from drawn_run import make_drawn_run
+from html_page import Page
+from training import train_tiny
+from vae_lab.pages import sweep_page
+
+from vae_lab.cli import main
+from vae_lab.reports.pages.run_parts import override
+from vae_lab.runs.load import RunDir
+
+LARGEST = 5_000_000
+PICTURES = 5
+"""Of a run with three latent dimensions: all but the manifold and the curve."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep: latent sizes 2 and 3, two seeds each; to be copied before it is changed."""
+    folder = tmp_path_factory.mktemp("sweep") / "sizes"
+    for latent_dim in (2, 3):
+        for seed in (0, 1):
+            train_tiny(
+                folder / f"{latent_dim}_{seed}", f"model.latent_dim={latent_dim}", f"seed={seed}", "max_samples=600"
+            )
+    return folder
+
+
+@pytest.fixture
+def sweep(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "sizes"))
+
+
+@pytest.fixture
+def run(finished_run: RunDir, tmp_path: Path) -> RunDir:
+    return RunDir(shutil.copytree(finished_run.path, tmp_path / "run"))
+
+
+def reported(capsys: pytest.CaptureFixture[str], *arguments: str) -> Page:
+    """The page that the command prints the path of."""
+    assert main(["report", *arguments]) == 0
+    return Page(Path(capsys.readouterr().out.splitlines()[-1]))
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def change(run: RunDir, **config: object) -> None:
+    (run.path / "config.yaml").write_text(yaml.safe_dump(run.config | config, sort_keys=False))
+
+
+def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
+    before = files(run.path)
+    page = reported(capsys, f"run={run.path}")
+    after = files(run.path)
+    assert after.pop(run.path / "report.html") and after == before
+    ledger = run.ledger("best")
+    rows = {row["part"]: row for row in page.rows("Result")}
+    assert list(rows) == ["train", "val", "test"]
+    for split, row in rows.items():
+        assert row["bound"] == f"{ledger[f'{split}/bound']:.2f}"
+        assert row["KL"] == f"{ledger[f'{split}/kl']:.2f}"
+        assert row["active units"] == f"{ledger[f'{split}/active_units']} of 3"
+    assert "digits, x/16, BernoulliLikelihood, binarization none" in page.sections["Result"]
+    assert f"test bound −{-ledger['test/bound']:.1f} nats" in page.sections[""]
+    assert len(page.pictures["Curve"]) == len(page.pictures["KL of every dimension"]) == 1
+    assert len(page.pictures["Pictures"]) == PICTURES
+    assert "Without manifold: a manifold needs model.latent_dim = 2" in page.sections["Pictures"]
+    for value in ledger["test/kl_per_dimension"]:
+        assert f"{value:.4f}" in page.code["KL of every dimension"][0]
+    settings = {row["setting"]: row["value"] for row in page.rows("Settings")}
+    assert settings["latent dimensions (Nz)"] == "3" and settings["data set"] == "digits"
+    assert yaml.safe_load(page.code["Settings"][0]) == run.config
+    assert page.size < LARGEST
+
+
+def test_estimates_of_log_likelihood_stand_beside_the_bound(run, capsys):
+    name = "test/log_likelihood/importance_sampling_50"
+    run.update_ledger("best", run.ledger("best") | {name: -21.234, f"{name}_se": 0.012, f"{name}_num_datapoints": 250})
+    page = reported(capsys, f"run={run.path}")
+    assert page.tables["Result"][1][1] == ["test", "importance_sampling_50", "-21.23 ± 0.01", "250"]
+
+
+def test_commands_of_the_page_make_the_run_again_go_on_with_it_and_load_it(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = reported(capsys, "run=run")
+    new, *typed = page.code["Reproduce"]
+    program, *arguments = shlex.split(new)
+    assert program == "vae-lab" and not [text for text in arguments if text.startswith(("run_dir", "output_root"))]
+    assert main([*arguments, "run_dir=again"]) == 0
+    again = RunDir("again")
+    assert again.record["config_hash"] == run.record["config_hash"]
+    assert again.ledger("best")["test/bound"] == run.ledger("best")["test/bound"]
+    assert typed == [shlex.join(run.record["command"])]
+    (extend,) = page.code["Resume"]
+    assert main(shlex.split(extend)[1:]) == 0
+    assert run.record["samples_evaluated"] == 2400 and run.status == "finished"
+    load, *commands = page.code["Load"]
+    names: dict = {}
+    exec(load, names)
+    assert names["run"].model.latent_dim == 3 and names["images"].shape == (16, 1, 8, 8)
+    assert names["means"].shape == (250, 3)
+    assert commands == ["vae-lab evaluate run=run", "vae-lab plot run=run"]
+
+
+@pytest.mark.parametrize(
+    "name", ["2026-01-31_12-00-00-ab12", "007", "1e5", "null", "a, b=c", "it's", "~x", "(y)", "run"]
+)
+def test_every_path_can_be_pasted(name: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for path in (name, f"runs/{name}", f"/tmp/{name}/x", f"../{name}"):
+        parsed = OverridesParser.create().parse_override(override("run_dir", path))
+        assert str(parsed.value()) == path and parsed.key_or_group == "run_dir"
+
+
+def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):
+    run.update_record(status="running")
+    (run.path / "metrics.json").unlink()
+    page = reported(capsys, f"run={run.path}")
+    assert "The run is interrupted at 1,200 samples." in page.sections["Result"]
+    assert "The last evaluation: train/bound_running" in page.sections["Result"]
+    assert page.code["Resume"] == [f"vae-lab train run_dir={run.path}"]
+    assert len(page.pictures["Pictures"]) == PICTURES
+    with run.locked():
+        page = reported(capsys, f"run={run.path}")
+    assert "still running at 1,200 samples" in page.sections["Result"]
+
+
+def test_run_without_weights_or_ledger_has_a_page(run, tmp_path, capsys):
+    shutil.rmtree(run.checkpoints)
+    (run.path / "metrics.json").unlink()
+    run.curve.unlink()
+    run.update_record(
+        status="failed", error="NonFiniteDensity: the loss is NaN\nat step 7", command=None, overrides=None
+    )
+    page = reported(capsys, f"run={run.path}", f"out={tmp_path / 'here' / 'page.html'}")
+    assert "failed at 1,200 samples: NonFiniteDensity: the loss is NaN at step 7" in page.sections["Result"]
+    assert "no checkpoint last.ckpt" in page.sections["Pictures"]
+    assert "does not say what was asked for" in page.sections["Reproduce"]
+    assert not (run.path / "report.html").exists()
+
+
+def test_run_without_an_encoder_has_a_page(tmp_path, capsys):
+    run = make_drawn_run(tmp_path / "run", has_encoder=False, measured=False)
+    page = reported(capsys, f"run={run.path}")
+    assert "no encoder" in page.sections["Pictures"] and "no encoder" in page.sections["KL of every dimension"]
+    assert len(page.pictures["Pictures"]) == 2  # samples and manifold
+    assert "nothing was measured" in page.sections["Result"].lower()
+
+
+def test_large_colour_images_stay_light(tmp_path, capsys):
+    run = make_drawn_run(tmp_path / "run", image_shape=(3, 64, 64))
+    assert reported(capsys, f"run={run.path}").size < LARGEST
+
+
+def test_report_of_a_sweep_has_means_and_standard_errors_over_seeds(sweep, capsys):
+    before = files(sweep)
+    page = reported(capsys, f"sweep={sweep}")
+    after = files(sweep)
+    assert after.pop(sweep / "report.html") and after == before
+    rows = page.rows("Bound and latent size")
+    assert [(row["series"], row["Nz"], row["seeds"]) for row in rows] == [
+        ("digits, MLP", "2", "2"),
+        ("digits, MLP", "3", "2"),
+    ]
+    for row in rows:
+        values = [RunDir(sweep / f"{row['Nz']}_{seed}").ledger("best")["test/bound"] for seed in (0, 1)]
+        assert row["test bound"] == f"{statistics.mean(values):.2f}"
+        assert row["s.e."] == f"{statistics.stdev(values) / math.sqrt(2):.3f}"
+    assert len(page.pictures["Bound and latent size"]) == 1
+    assert len(page.pictures["Samples"]) == 2 and page.sections["Samples"].count("(seed 0)") == 2
+    assert len(page.rows("Runs")) == 4 and "Not in the means" not in page.sections
+    assert page.code["Load"][1] == f"vae-lab compare 'run={sweep}/*'"
+    names: dict = {}
+    exec(page.code["Load"][0], names)
+    assert sorted(names["bounds"]) == ["2_0", "2_1", "3_0", "3_1"] and None not in names["bounds"].values()
+    assert page.size < LARGEST
+
+
+def test_only_finished_runs_count_and_the_others_are_named_with_reasons(sweep, capsys):
+    RunDir(sweep / "2_1").update_record(status="failed", error="NonFiniteDensity: the loss is NaN")
+    RunDir(sweep / "3_0").update_record(status="running")
+    shutil.copytree(sweep / "3_1", sweep / "3_1_once_more")
+    (sweep / "half").mkdir()
+    (sweep / "half" / "run.json").write_text('{"status"')
+    (sweep / "empty").mkdir()
+    (sweep / ".hidden").mkdir()
+    (sweep / "note.txt").write_text("no folder")
+    before = files(sweep)
+    page = reported(capsys, f"sweep={sweep}")
+    after = files(sweep)
+    assert after.pop(sweep / "report.html") and after == before
+    rows = page.rows("Bound and latent size")
+    assert [(row["Nz"], row["seeds"], row["s.e."]) for row in rows] == [("2", "1", ""), ("3", "1", "")]
+    assert "none at 2 of 2 points" in page.sections["Bound and latent size"]
+    missing = {row["directory"]: (row["status"], row["why"]) for row in page.rows("Not in the means")}
+    assert missing == {
+        "2_1": ("failed", "failed at 600 samples: NonFiniteDensity: the loss is NaN"),
+        "3_0": ("interrupted", "interrupted at 600 samples"),
+        "3_1": ("finished", "repeats another run: the same settings and the same seed"),
+    }
+    folders = {row["folder"]: row["why"] for row in page.rows("Not in the means", 1)}
+    assert sorted(folders) == ["empty", "half"] and "no config.yaml" in folders["half"]
+    assert page.code["Resume"] == [f"vae-lab train run_dir={sweep / name}" for name in ("2_1", "3_0")]
+
+
+def test_settings_that_vary_beside_the_seed_make_series_of_their_own(sweep, capsys):
+    run = RunDir(sweep / "2_1")
+    change(run, optimizer=run.config["optimizer"] | {"lr": 0.5})
+    other = RunDir(sweep / "3_1")
+    change(other, data=other.config["data"] | {"binarization": "threshold"})
+    page = reported(capsys, f"sweep={sweep}")
+    rows = page.rows("Bound and latent size")
+    assert len(rows) == 4 and {row["seeds"] for row in rows} == {"1"}
+    assert "digits, MLP, step size 0.5, data.binarization none" in [row["series"] for row in rows]
+    assert len(page.pictures["Bound and latent size"]) == 2  # other binarisation, another axis
+    assert "share no axis" in page.sections["Bound and latent size"]
+
+
+def test_sweep_in_which_nothing_is_finished_has_a_page(sweep, capsys):
+    for path in sweep.iterdir():
+        RunDir(path).update_record(status="planned")
+        (path / "metrics.json").unlink()
+        (path / "metrics.csv").unlink()
+    page = reported(capsys, f"sweep={sweep}")
+    assert "No run is finished" in page.sections["Bound and latent size"]
+    assert "There are none yet." in page.sections["Samples"]
+    assert len(page.rows("Not in the means")) == 4 and len(page.code["Resume"]) == 4
+
+
+def test_command_of_a_sweep_is_taken_from_what_hydra_kept(sweep, capsys):
+    task = ["data=digits", "model.latent_dim=2,3", "name=a sweep"]
+    kept = {"hydra": {"overrides": {"hydra": ["hydra.mode=MULTIRUN"], "task": task}}}
+    (sweep / "multirun.yaml").write_text(yaml.safe_dump(kept))
+    page = reported(capsys, f"sweep={sweep}")
+    commands = page.code["Reproduce"]
+    assert commands[0] == "vae-lab train -m data=digits model.latent_dim=2,3 'name=a sweep'"
+    assert len(commands[1].splitlines()) == 4
+    (sweep / "multirun.yaml").write_text("- not\n- that")
+    assert len(reported(capsys, f"sweep={sweep}").code["Reproduce"]) == 1
+
+
+def test_lines_of_single_runs_keep_the_threads_that_the_sweep_gave_them(sweep, capsys):
+    given, plain, *_ = (RunDir(path) for path in sorted(sweep.iterdir()))
+    for run, threads in ((given, 1), (plain, None)):
+        record = dict(run.record)
+        record["overrides"] = [text for text in record["overrides"] if not text.startswith("threads=")]
+        (run.path / "run.json").write_text(json.dumps(record))
+        change(run, threads=threads)
+    first, second, *_ = reported(capsys, f"sweep={sweep}").code["Reproduce"][-1].splitlines()
+    assert shlex.split(first)[-1] == "threads=1" and "threads" not in second
+
+
+def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, monkeypatch):
+    for latent_dim in range(2, 50):
+        run = make_drawn_run(tmp_path / "many" / f"run{latent_dim}", latent_dim=latent_dim, image_shape=(1, 28, 28))
+        run.update_record(status="finished")
+    page = reported(capsys, f"sweep={tmp_path / 'many'}")
+    assert len(page.pictures["Samples"]) == 48 and page.size < LARGEST
+    monkeypatch.setattr(sweep_page, "TILE_BYTES", 50_000)
+    page = reported(capsys, f"sweep={tmp_path / 'many'}")
+    assert 0 < len(page.pictures["Samples"]) < 48
+    assert "Left out, to keep the page light: " in page.sections["Samples"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "one of run and sweep must be given, got none"),
+        (["run={run}", "sweep={sweep}"], "got both"),
+        (["run=nowhere"], "run=nowhere must be a folder"),
+        (["run=."], ". is no run directory"),
+        (["run={sweep}"], "is a folder of runs: sweep="),
+        (["sweep={run}"], "is a run directory: run="),
+        (["sweep=."], ". holds no whole run directory"),
+        (["run={run}", "out=page.pdf"], "out must be an .html file"),
+        (["run={run}", "out=/proc/page.html"], "cannot be written"),
+        (["run={run}", "checkpoint=first"], "checkpoint=first is no choice"),
+        (["run={broken}"], "run.json is no JSON"),
+    ],
+)
+def test_mistake_is_one_line_and_exit_code_2(
+    arguments, expected, tmp_path, monkeypatch, finished_run, trained, run, capfd
+):
+    (run.path / "run.json").write_text(json.dumps(run.record)[:20])
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    given = [text.format(run=finished_run.path, sweep=trained, broken=run.path) for text in arguments]
+    assert main(["report", *given]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("vae-lab report: ") and expected in line

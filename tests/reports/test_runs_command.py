@@ -1,0 +1,554 @@
+"""`vae-lab runs`: what is listed and in what order, what is averaged and what never, and broken runs."""
+
+import csv
+import io
+import json
+import math
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from vae_lab.cli import main
+from vae_lab.reports.listing.entries import find_entries
+from vae_lab.reports.listing.keys import Keys, differing
+from vae_lab.runs.directory import RunDir
+
+SECONDS_FOR_1000 = 3.0
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+IWAE = "test/log_likelihood/importance_sampling_"
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an empty outputs/."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def add_run(finished_run: RunDir) -> Callable[..., Path]:
+    """Adds outputs/NAME: the small files of a real run, with changed entries."""
+
+    original, run_json, metrics = finished_run.config, finished_run.record, finished_run.ledger("best")
+
+    def add(name: str, settings: dict[str, Any] | None = None, record: Any = (), ledger: Any = ()) -> Path:
+        """Settings by dotted keys; a ledger's None takes an entry away, a ledger None the file."""
+        folder = Path("outputs", name)
+        folder.mkdir(parents=True)
+        config = deepcopy(original)
+        for key, value in (settings or {}).items():
+            *parents, last = key.split(".")
+            part = config
+            for parent in parents:
+                part = part[parent]
+            part[last] = value
+        (folder / "config.yaml").write_text(yaml.dump(config, Dumper=DUMPER, sort_keys=False))
+        (folder / "run.json").write_text(json.dumps(run_json | dict(record)))
+        if ledger is not None:
+            entries = metrics | dict(ledger)
+            kept = {key: value for key, value in entries.items() if value is not None}
+            (folder / "metrics.json").write_text(json.dumps(kept))
+        return folder
+
+    return add
+
+
+@pytest.fixture
+def listed(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
+    """The records of `vae-lab runs ARGUMENTS format=json`; stderr goes to `listed.notes`."""
+
+    def run(*arguments: str) -> list[dict[str, Any]]:
+        assert main(["runs", *arguments, "format=json"]) == 0
+        captured = capsys.readouterr()
+        run.notes = captured.err
+        return json.loads(captured.out)
+
+    run.notes = ""
+    return run
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What `vae-lab runs ARGUMENTS` prints."""
+
+    def run(*arguments: str) -> str:
+        assert main(["runs", *arguments]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The message of a mistake."""
+    assert main(["runs", *arguments]) == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith("vae-lab runs: ")
+    return message
+
+
+def names(records: list[dict[str, Any]]) -> list[str]:
+    return [Path(record["path"]).name for record in records]
+
+
+# ---- a list ----
+
+
+def test_real_run_is_listed_with_status_samples_bound_and_time(finished_run, listed, shown) -> None:
+    (record,) = listed(f"root={finished_run.path}")
+    ledger = finished_run.ledger("best")
+    assert record["path"] == str(finished_run.path) and record["status"] == "finished"
+    assert record["bound"] == ledger["test/bound"] and record["bound_key"] == "test/bound"
+    assert record["samples_evaluated"] == 1200 and record["split_hash"] == ledger["split_hash"]
+    assert record["wall_seconds"] == finished_run.record["wall_seconds"] and record["data"] == "digits"
+    text = shown(f"root={finished_run.path.parent}")
+    for expected in (str(finished_run.path), "finished", "1,200", f"{ledger['test/bound']:.2f}", "test bound"):
+        assert expected in text
+    assert "nats per datapoint of digits" in text and "±" not in text
+
+
+def test_what_differs_is_named_shortly_and_once(add_run, listed, shown) -> None:
+    add_run("a")
+    other = {
+        "model.latent_dim": 7,
+        "model.encoder.hidden": [9],
+        "model.decoder.hidden": [8],
+        "threads": 5,
+        "data.batch_size": 20,
+        "evaluation.num_samples": 3,
+    }
+    add_run("b", other)
+    entries = find_entries(["outputs"])
+    short = differing(entries, Keys(entries))
+    assert short == {
+        "evaluation.num_samples": "evaluation.num_samples",  # of the objective there is another
+        "model.latent_dim": "latent_dim",
+        "model.encoder.hidden": "encoder.hidden",  # the decoder's is another
+        "model.decoder.hidden": "decoder.hidden",
+        "data.batch_size": "batch_size",
+    }
+    assert "latent_dim=7" in shown() and "threads" not in shown()
+    a, b = listed()
+    assert (a["model.latent_dim"], b["model.latent_dim"]) == (3, 7)
+    assert b["model.encoder.hidden"] == [9]
+    assert [len(listed("where=latent_dim=7")), len(listed("where=encoder.hidden=[9],batch_size=20"))] == [1, 1]
+
+
+def test_another_part_goes_by_its_name_and_its_settings_are_not_mentioned(add_run) -> None:
+    choices = {"choices": {"data": "digits", "objective": "aevb", "model": "mlp"}}
+    add_run("a", record=choices)
+    sleep = {"_target_": "vae_lab.objectives.wake_sleep.WakeSleep", "num_sleeps": 2}
+    add_run("b", {"objective": sleep}, {"choices": choices["choices"] | {"objective": "wake_sleep"}})
+    add_run("c", {"objective": sleep | {"num_sleeps": 4}}, {"choices": {}})
+    entries = find_entries(["outputs"])
+    assert differing(entries[:2], Keys(entries[:2])) == {"objective": "objective"}
+    assert set(differing(entries[1:], Keys(entries[1:])).values()) == {"num_sleeps"}
+    assert [entry.values["objective"] for entry in entries] == ["aevb", "wake_sleep", "wake_sleep"]
+    assert entries[2].values["data.name"] == "digits" and entries[2].values["network"] == "MLP"
+
+
+def test_same_width_of_encoder_and_decoder_is_one_difference(add_run) -> None:
+    for width in (8, 9):
+        add_run(f"r{width}", {"model.encoder.hidden": [width], "model.decoder.hidden": [width]})
+    entries = find_entries(["outputs"])
+    assert differing(entries, Keys(entries)) == {"model.encoder.hidden": "hidden"}
+
+
+def test_few_differences_have_columns_and_many_share_one(add_run, shown) -> None:
+    add_run("a")
+    add_run("b", {"seed": 5})
+    assert "seed" in shown() and "what differs" not in shown()
+    changes = {"seed": 6, "model.latent_dim": 9, "optimizer.lr": 0.5, "data.batch_size": 10, "max_samples": 7}
+    add_run("c", changes)
+    text = shown()
+    assert "what differs" in text and "seed=6" in text and "lr=0.5" in text
+
+
+def test_running_is_believed_only_while_the_lock_is_held(add_run, listed) -> None:
+    run = RunDir(add_run("a", record={"status": "running"}))
+    assert [record["status"] for record in listed()] == ["interrupted"]
+    with run.locked():
+        assert [record["status"] for record in listed()] == ["running"]
+
+
+def test_several_folders_are_listed_and_a_run_that_two_of_them_hold_once(add_run, listed, outputs: Path) -> None:
+    for name in ("x/a", "x/deep/er/b", "y,z/c", ".hidden/d"):
+        add_run(name)
+    (outputs / "x" / "loop").symlink_to(outputs)
+    assert names(listed()) == ["a", "b", "c"]
+    assert names(listed("root=outputs/x")) == ["a", "b", "c"]  # by way of the link
+    (outputs / "x" / "loop").unlink()
+    assert names(listed("root=outputs/y,z")) == ["c"]
+    assert names(listed("root=outputs/x,outputs/x/deep", "root=outputs/y,z")) == ["a", "b", "c"]
+
+
+def test_nothing_found_says_what_makes_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "" and "no run below outputs: vae-lab train" in captured.err
+    assert main(["runs", "format=json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    message = refused(capsys, "root=nowhere")
+    assert "root=nowhere" in message and "vae-lab train" in message
+
+
+# ---- broken directories ----
+
+BROKEN = {
+    "no config": ("config.yaml", None, "no config.yaml"),
+    "no record": ("run.json", None, "no run.json"),
+    "empty config": ("config.yaml", b"", "lacks data, model, trainer"),
+    "YAML garbage": ("config.yaml", b"x: [1, {", "config.yaml is no YAML"),
+    "another YAML": ("config.yaml", b"- a\n- b\n", "config.yaml is no YAML of settings"),
+    "a text": ("config.yaml", b"hello", "config.yaml is no YAML of settings"),
+    "YAML with code": ("config.yaml", b"x: !!python/object/apply:os.system ['touch ran']\n", "config.yaml is no YAML"),
+    "bytes": ("config.yaml", bytes(range(256)), "config.yaml cannot be read"),
+    "truncated record": ("run.json", b'{"status": "fin', "run.json is no JSON"),
+    "empty record": ("run.json", b"", "run.json is no JSON"),
+    "another JSON": ("run.json", b"[1]", "run.json holds list"),
+    "no status": ("run.json", b"{}", "run.json has no status"),
+    "truncated ledger": ("metrics.json", b'{"test/bound": -1', "metrics.json is no JSON"),
+    "another ledger": ("metrics.json", b"3", "metrics.json holds int"),
+    "nested too deeply": ("metrics.json", b"[" * 100_000, "metrics.json is no JSON"),
+    "a folder": ("run.json", "folder", "run.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("file", "content", "reason"), BROKEN.values(), ids=BROKEN)
+def test_broken_run_is_listed_as_such_and_harms_nothing(file, content, reason, add_run, listed, shown) -> None:
+    add_run("good")
+    path = add_run("broken") / file
+    path.unlink()
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    broken, good = listed()
+    assert (broken["status"], good["status"]) == ("broken", "finished")
+    assert reason in broken["problem"] and good["bound"] is not None
+    assert f"broken: outputs/broken: {broken['problem']}" in shown()
+    assert not Path("ran").exists()
+    (group,) = listed("group=data.name")
+    assert group["runs"] == ["outputs/good"]
+    assert names(listed("where=status=broken")) == ["broken"] and names(listed("where=status!=broken")) == ["good"]
+    assert set(names(listed("sort=-test/bound"))) == {"good", "broken"}
+
+
+def test_strange_values_are_no_numbers(add_run, listed, shown) -> None:
+    strange = {"test/bound": math.nan, "test/kl": "much", f"{IWAE}5": -math.inf, f"{IWAE}5_se": 0.1}
+    add_run("a", {"max_samples": math.inf}, {"wall_seconds": None, "choices": [1]}, strange)
+    add_run("b")
+    record, _ = listed("show=test/kl", "sort=test/bound")[::-1]
+    assert record["bound_key"] == "val/bound" and record["log_likelihood"] is None and record["test/kl"] is None
+    assert record["wall_seconds"] is None and record["max_samples"] == "inf"
+    assert "part val (unmarked: test)" in shown()
+
+
+def test_what_is_left_of_a_run_is_listed_too(listed, outputs: Path) -> None:
+    (outputs / "x" / "checkpoints").mkdir(parents=True)
+    (outputs / "no_run").mkdir()
+    (record,) = listed()
+    assert record["path"] == "outputs/x" and record["problem"] == "no config.yaml; no run.json"
+
+
+def test_many_problems_are_counted(listed, shown, outputs: Path) -> None:
+    for i in range(13):
+        (outputs / f"r{i}" / "checkpoints").mkdir(parents=True)
+    assert "and 3 more: where=status=broken" in shown()
+
+
+def test_failed_run_tells_its_error(add_run, shown) -> None:
+    add_run(
+        "a", record={"status": "failed", "error": "NonFiniteDensity: the loss\nis NaN"}, ledger={"test/bound": None}
+    )
+    assert "failed: outputs/a: NonFiniteDensity: the loss is NaN" in shown()
+
+
+# ---- where and sort ----
+
+
+@pytest.fixture
+def three(add_run) -> None:
+    for seed, bound in enumerate((-30.0, -10.5, -20.0)):
+        settings = {"seed": seed, "model.latent_dim": (2, 5, 10)[seed], "optimizer.lr": (1e-3, 2e-3, 1e-3)[seed]}
+        add_run(f"r{seed}", settings, ledger={"test/bound": bound, "test/kl": 1.0 + seed})
+    add_run("r3", {"seed": 3}, {"status": "planned"}, ledger=None)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (["status=finished"], ["r0", "r1", "r2"]),
+        (["status!=finished"], ["r3"]),
+        (["model.latent_dim=10"], ["r2"]),
+        (["latent_dim>=5"], ["r1", "r2"]),
+        (["latent_dim>5"], ["r2"]),
+        (["latent_dim<=2"], ["r0"]),
+        (["latent_dim<3", "seed=0"], ["r0"]),
+        (["latent_dim<3,seed=1"], []),
+        (["optimizer.lr=1e-3"], ["r0", "r2", "r3"]),
+        (["lr=0.0010"], ["r0", "r2", "r3"]),
+        (["test/bound>-20.5"], ["r1", "r2"]),
+        (["bound>-20.5"], ["r1", "r2"]),
+        (["test/bound=null"], ["r3"]),
+        (["test/kl>=0"], ["r0", "r1", "r2"]),
+        (["model.encoder.hidden=[16]", "seed>2"], ["r3"]),
+        (["model.encoder.hidden=[16,16]"], []),
+        (["data.name=digits", "seed=1"], ["r1"]),
+        (["seed > 1 "], ["r2", "r3"]),
+        (["path>=outputs/r2"], ["r2", "r3"]),
+        (["fused=true"], ["r0", "r1", "r2", "r3"]),
+    ],
+)
+def test_where_keeps_the_runs_of_which_all_conditions_hold(where, expected, three, listed) -> None:
+    assert names(listed(*(f"where={text}" for text in where))) == expected
+    if not expected:
+        assert "none of 4 runs below outputs" in listed.notes
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        ("test/bound", ["r1", "r2", "r0", "r3"]),
+        ("bound", ["r1", "r2", "r0", "r3"]),
+        ("-test/bound", ["r0", "r2", "r1", "r3"]),
+        ("test/kl", ["r0", "r1", "r2", "r3"]),
+        ("-seed", ["r3", "r2", "r1", "r0"]),
+        ("optimizer.lr,-test/bound", ["r0", "r2", "r3", "r1"]),
+        ("status,seed", ["r0", "r1", "r2", "r3"]),
+    ],
+)
+def test_sort_is_best_first_and_missing_values_come_last(sort, expected, three, listed) -> None:
+    assert names(listed(f"sort={sort}")) == expected
+
+
+def test_what_is_sorted_by_or_asked_for_has_a_column(three, shown, listed) -> None:
+    assert "test/kl" in shown("sort=test/kl") and "config_hash" in shown("show=config_hash")
+    assert [record["test/kl"] for record in listed("show=test/kl")] == [1.0, 2.0, 3.0, None]
+    assert shown("sort=test/bound").count("bound") == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("where=model.latent_dmi=3", ["where=model.latent_dmi=3", "did you mean", "model.latent_dim"]),
+        ("where=latent_dmi=3", ["did you mean", "latent_dim"]),
+        ("where=finished", ["where must be a condition", "'finished'"]),
+        ("sort=-test/buond", ["sort=-test/buond", "test/bound"]),
+        ("group=data.nme", ["data.name"]),
+        ("show=test/klx", ["test/kl"]),
+        ("over=sede", ["seed"]),
+        ("fromat=csv", ["fromat", "'format'"]),
+        ("format=html", ["format=html", "markdown"]),
+        ("where=_target_=x", ["_target_", "write one of these"]),
+    ],
+)
+def test_unknown_key_is_refused_naming_the_nearest(argument, expected, three, capsys) -> None:
+    message = refused(capsys, argument)
+    for part in expected:
+        assert part in message
+
+
+# ---- what cannot be compared ----
+
+
+def test_values_that_cannot_be_compared_are_marked_and_the_reason_is_said(add_run, listed, shown) -> None:
+    for seed in range(3):
+        add_run(f"a{seed}", {"seed": seed}, ledger={f"{IWAE}500": -1.0 - seed, f"{IWAE}500_se": 0.25})
+    add_run("binarised", ledger={"binarization": "dynamic"})
+    add_run("split", ledger={"split_hash": "0123456789ab"})
+    add_run("subset", ledger={"test/bound": None, "test[:10]/bound": -3.0})
+    add_run("k", ledger={f"{IWAE}50": -0.5, f"{IWAE}50_se": 0.125, f"{IWAE}50_num_datapoints": 9})
+    mnist = {"data": "mnist", "scale": "x/255"}
+    add_run("mnist", ledger=mnist)
+    add_run("mnist_binarised", ledger=mnist | {"binarization": "static"})
+    records = {Path(record["path"]).name: record for record in listed()}
+    assert {records[f"a{seed}"]["bound_mark"] for seed in range(3)} == {""} == {records["k"]["bound_mark"]}
+    marked = ["binarised", "split", "subset", "mnist", "mnist_binarised"]
+    letters = [records[name]["bound_mark"] for name in marked]
+    assert all(letters) and len(set(letters)) == len(marked)
+    assert records["a0"]["log_likelihood_mark"] == "" != records["k"]["log_likelihood_mark"]
+    notes = listed.notes
+    for expected in (
+        "binarization dynamic (unmarked: none)",
+        "split hash 0123456789ab (unmarked: ",
+        "part test[:10] (unmarked: test)",
+        "estimator importance_sampling_50 (unmarked: importance_sampling_500)",
+        "data mnist (unmarked: digits), binarization none",
+        "data mnist (unmarked: digits), binarization static",
+    ):
+        assert expected in notes
+    text = shown()
+    assert "-1.00 ± 0.25" in text and f"-3.00 {records['subset']['bound_mark']}" in text
+    assert "not comparable with the unmarked" in text and "±: Monte Carlo standard error" in text
+
+
+def test_sorted_values_stand_with_those_that_they_can_be_compared_with(add_run, listed) -> None:
+    for i, (bound, binarization) in enumerate([(-5.0, "none"), (-1.0, "dynamic"), (-4.0, "none"), (-9.0, "dynamic")]):
+        add_run(f"r{i}", ledger={"test/bound": bound, "binarization": binarization})
+    add_run("r4", ledger={"test/bound": -7.0})
+    assert names(listed("sort=test/bound")) == ["r2", "r0", "r4", "r1", "r3"]
+
+
+def test_estimator_that_most_runs_have_is_shown(add_run, listed) -> None:
+    for i, counts in enumerate([(50,), (50, 500), (500, 50)]):
+        add_run(f"r{i}", ledger={key: -1.0 for k in counts for key in (f"{IWAE}{k}", f"{IWAE}{k}_se")})
+    assert {record["log_likelihood_key"] for record in listed()} == {f"{IWAE}50"}
+
+
+# ---- groups ----
+
+
+def test_group_has_mean_standard_error_and_number_of_seeds(add_run, listed, shown) -> None:
+    rng = np.random.default_rng(0)
+    bounds = {2: rng.normal(-30, 1, 4), 10: rng.normal(-20, 1, 3)}
+    for latent, values in bounds.items():
+        for seed, bound in enumerate(values):
+            add_run(f"l{latent}s{seed}", {"seed": seed, "model.latent_dim": latent}, ledger={"test/bound": bound})
+    add_run("alone", {"model.latent_dim": 5}, ledger={"test/bound": -25.0})
+    add_run("running", {"model.latent_dim": 5, "seed": 1}, {"status": "interrupted"}, {"test/bound": -1.0})
+    two, five, ten = listed("group=data.name,model.latent_dim", "over=seed")
+    for record, latent in ((two, 2), (ten, 10)):
+        values = bounds[latent]
+        assert record["data.name"] == "digits" and record["model.latent_dim"] == latent and record["n"] == len(values)
+        assert record["bound"] == pytest.approx(values.mean(), rel=1e-12)
+        assert record["bound_se"] == pytest.approx(values.std(ddof=1) / math.sqrt(len(values)), rel=1e-12)
+        assert record["runs"] == [f"outputs/l{latent}s{seed}" for seed in range(len(values))]
+    assert five["bound"] == -25.0 and five["bound_se"] is None and five["n"] == 1
+    assert "not finished: 1 run" in listed.notes
+    text = shown("over=seed")
+    assert f"{two['bound']:.2f} ± {two['bound_se']:.2f}" in text and "-25.00 │" in text
+    assert [record["model.latent_dim"] for record in listed("over=seed", "sort=test/bound")] == [10, 5, 2]
+    assert [record["model.latent_dim"] for record in listed("over=seed", "sort=-model.latent_dim")] == [10, 5, 2]
+    assert listed("group=latent_dim", "show=wall_seconds")[0]["wall_seconds_n"] == 4
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"binarization": "dynamic"}, "binarization"),
+        ({"scale": "x/255"}, "scale"),
+        ({"split_hash": "0123456789ab"}, "split hash"),
+        ({"likelihood": "GaussianLikelihood"}, "likelihood"),
+        ({f"{IWAE}500": None, f"{IWAE}50": -1.0, f"{IWAE}50_se": 0.1}, "estimator"),
+        ({f"{IWAE}500": None, f"{IWAE.replace('test', 'test[:5]')}500": -1.0}, "part"),
+    ],
+)
+def test_values_that_cannot_be_compared_are_never_averaged(facts, reason, add_run, listed) -> None:
+    for seed in range(4):
+        ledger = {f"{IWAE}500": -2.0, f"{IWAE}500_se": 0.1}
+        add_run(f"r{seed}", {"seed": seed}, ledger=ledger | (facts if seed == 3 else {}))
+    records = listed("group=data.name", "over=seed")
+    assert sorted(record["n"] for record in records) == [1, 3]
+    assert len({record[reason] for record in records}) == 2
+    assert f"not averaged over {reason}" in listed.notes
+    marks = [(record["n"], bool(record["bound_mark"] or record["log_likelihood_mark"])) for record in records]
+    assert sorted(marks) == [(1, True), (3, False)]
+
+
+def test_run_without_a_value_keeps_its_place_in_the_group(add_run, listed, shown) -> None:
+    for seed in range(3):
+        measured = {f"{IWAE}500": -2.0 - seed, f"{IWAE}500_se": 0.1} if seed else {}
+        add_run(f"r{seed}", {"seed": seed}, ledger=measured)
+    (record,) = listed("group=data.name")
+    assert (record["n"], record["bound_n"], record["log_likelihood_n"]) == (3, 3, 2)
+    assert record["log_likelihood"] == -3.5 and "(n=2)" in shown("group=data.name")
+
+
+def test_other_settings_in_a_group_are_pointed_out(add_run, listed, shown) -> None:
+    for seed in range(2):
+        add_run(f"r{seed}", {"seed": seed, "optimizer.lr": 0.1 * (seed + 1)})
+    (record,) = listed("group=data.name", "over=seed")
+    assert record["mixed"] == ["optimizer.lr"]
+    assert "2*" in shown("group=data.name") and "differ in lr as well" in shown("group=data.name")
+    (record,) = listed("group=data.name", "over=seed,optimizer.lr")
+    assert record["mixed"] == []
+
+
+def test_repeated_run_counts_once(add_run, listed) -> None:
+    for name, bound in (("2026-01-01", -1.0), ("2026-01-02", -2.0)):
+        add_run(name, ledger={"test/bound": bound})
+    add_run("other", {"seed": 8}, ledger={"test/bound": -4.0})
+    (record,) = listed("group=data.name")
+    assert (
+        record["n"] == 2
+        and record["bound"] == -3.0
+        and "repeated later with the very same settings: 1 run" in listed.notes
+    )
+
+
+def test_what_has_no_mean_is_refused(add_run, capsys) -> None:
+    add_run("a")
+    assert "device is no number" in refused(capsys, "group=seed", "show=device")
+
+
+def test_group_of_unfinished_runs_only_is_empty(add_run, listed) -> None:
+    add_run("a", record={"status": "planned"}, ledger={"test/bound": None})
+    assert listed("over=seed") == [] and "not finished: 1 run" in listed.notes
+
+
+# ---- formats ----
+
+
+def test_csv_has_full_keys_and_full_precision(three, capsys) -> None:
+    assert main(["runs", "format=csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["bound"] for row in rows] == ["-30.0", "-10.5", "-20.0", ""]
+    assert [row["model.latent_dim"] for row in rows] == ["2", "5", "10", "3"]
+
+
+def test_markdown_is_a_pipe_table_with_its_notes(three, shown) -> None:
+    header, rule, first, *_ = shown("format=markdown", "sort=test/bound").splitlines()
+    assert header.startswith("| run | status |") and header.count("|") == rule.count("|") == first.count("|")
+    assert "---:" in rule and "-10.50" in first
+
+
+def test_latex_has_the_rules_of_booktabs_and_escapes_names(three, shown) -> None:
+    text = shown("group=model.latent_dim", "format=latex")
+    for expected in (r"\toprule", r"\bottomrule", r"latent\_dim", "$-10.50$", r"% \usepackage{booktabs}"):
+        assert expected in text
+    for sign in ("_", "±"):
+        assert not [part for part in text.split(sign)[:-1] if not part.endswith("\\")], sign
+
+
+# ---- speed ----
+
+
+def test_nothing_heavy_is_imported(add_run) -> None:
+    add_run("a")
+    code = (
+        "import sys; from vae_lab.cli import main; assert main(['runs', 'sort=test/bound']) == 0; "
+        "assert not {'torch', 'hydra', 'pandas', 'numpy', 'pytorch_lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_thousand_runs_are_listed_in_less_than_3_seconds(add_run, outputs: Path) -> None:
+    """Of processor time: other processes may share the machine."""
+    texts = {file.name: file.read_text() for file in add_run("original").iterdir()}
+    for i in range(1, 1000):
+        folder = outputs / f"sweep{i // 100}" / f"r{i:03}"
+        (folder / "checkpoints").mkdir(parents=True)
+        for name, text in texts.items():
+            changed = text.replace("seed: 0", f"seed: {i % 7}").replace("lr: 0.001", f"lr: {1e-3 / (i + 1)}")
+            (folder / name).write_text(changed.replace("latent_dim: 3", f"latent_dim: {i % 9 + 2}"))
+    command = [sys.executable, "-m", "vae_lab", "runs"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.stdout.count("finished") == 1001 and "latent_dim" in result.stdout  # one of them in the title
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS_FOR_1000
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert "1000 runs" in process.stdout.readline()
+        process.stdout.close()  # as `head -1` does
+        assert process.stderr.read() == "" and process.wait(timeout=60) == 0

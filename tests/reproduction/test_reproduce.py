@@ -1,0 +1,311 @@
+"""The plan of a reproduction, its step sizes, and small ones from end to end in real processes."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from training import composed, finish, train_tiny, vae_lab
+
+from vae_lab.commands.reproduce import reproduce
+from vae_lab.commands.verify import reproduction_rows
+from vae_lab.errors import ConfigError
+from vae_lab.figures.base import Curve
+from vae_lab.figures.figure2 import Figure2
+from vae_lab.figures.section5 import Section5
+from vae_lab.jobs.engine import Outcome, plan_job
+from vae_lab.jobs.speed import Speed, Speeds, count_evaluations
+from vae_lab.reproduction.page import write_index
+from vae_lab.reproduction.plan import compose_training, merged, needed_curves, remaining_seconds, timed
+from vae_lab.reproduction.step_sizes import choose, plan_probes, with_step_size, write_probes
+from vae_lab.runs.load import RunDir
+from vae_lab.wiring.compose import compose_command
+
+TINY_FIGURE = """
+# A figure for tests, on the digits.
+# vae-lab figure figure=tiny
+_target_: vae_lab.figures.figure2.Figure2
+panels: {mnist: [2], frey_face: []}
+training:
+  _target_: vae_lab.figures.section5.Section5
+  data_sets:
+    mnist: [data=digits, data.batch_size=50, "model.encoder.hidden=[16]", optimizer=adagrad, trainer.max_epochs=null]
+    frey_face: []
+  panels: {}
+  methods:
+    aevb: [objective=aevb]
+    wake_sleep: [objective=wake_sleep]
+  evaluation: [evaluation.first=1000, "evaluation.splits=[test]"]
+  learning_rates: [0.01, 0.1]
+  max_samples:
+    mnist: {quick: BUDGET, standard: 20000, paper: 30000}
+    frey_face: {quick: 10000, standard: 20000, paper: 30000}
+  snapshots: [1000, 1000000]
+"""
+
+SETTINGS: dict[str, Any] = {"train": [], "probe_samples": 1000}
+
+
+def curve(label: str = "a", **changes: Any) -> Curve:
+    values: dict[str, Any] = {
+        "overrides": ("data=digits", "model.latent_dim=2", "trainer.max_epochs=null"),
+        "learning_rates": (0.01, 0.02),
+        "max_samples": 5000,
+    }
+    return Curve(label=label, **(values | changes))
+
+
+def figure2(**max_samples: int) -> Figure2:
+    training = Section5(
+        data_sets={"mnist": ["data=digits"]},
+        panels={},
+        methods={"aevb": ["objective=aevb"], "wake_sleep": ["objective=wake_sleep"]},
+        evaluation=[],
+        learning_rates=[0.01],
+        max_samples={"mnist": max_samples or {"quick": 1000, "standard": 2000, "paper": 3000}},
+        snapshots=[],
+    )
+    return Figure2(training=training, panels={"mnist": [2, 3]})
+
+
+def test_config_of_another_command_is_composed_with_the_choices() -> None:
+    config, choices = compose_command("train", ["data=mnist", "model.latent_dim=7"])
+    assert config["model"]["latent_dim"] == 7 and "hydra" not in config
+    assert choices["data"] == "mnist" and not any(group.startswith("hydra") for group in choices)
+
+
+def test_curves_that_figures_share_are_trained_once() -> None:
+    curves = needed_curves([figure2(), figure2(quick=4000, standard=5000, paper=6000)], "quick", None)
+    assert [curve.label for curve in curves] == [
+        f"mnist_{latent_dim}_{method}" for latent_dim in (2, 3) for method in ("aevb", "wake_sleep")
+    ]
+    assert {curve.max_samples for curve in curves} == {4000}
+    assert merged(curve(snapshots=(1, 3)), curve(snapshots=(2, 3))).snapshots == (1, 2, 3)
+    with pytest.raises(ConfigError, match="different trainings by 'a'"):
+        merged(curve(), curve(overrides=("data=mnist",)))
+
+
+def test_only_chooses_by_pattern_and_refuses_a_name_of_none() -> None:
+    assert [c.label for c in needed_curves([figure2()], "quick", ["mnist_3_*"])] == [
+        "mnist_3_aevb",
+        "mnist_3_wake_sleep",
+    ]
+    with pytest.raises(ConfigError, match="only must name runs"):
+        needed_curves([figure2()], "quick", ["mnist_30_aevb"])
+
+
+def test_probe_is_the_curve_cut_short() -> None:
+    training = compose_training(curve(snapshots=(2000,)), {**SETTINGS, "train": ["seed=5"]})
+    assert (training.config["max_samples"], training.config["checkpoint"]["at"]) == (5000, [2000])
+    probe = training.probe_config
+    assert (probe["max_samples"], probe["evaluation"]["first"], probe["checkpoint"]["at"]) == (1000, 1000, [])
+    assert training.config["seed"] == probe["seed"] == 5
+    assert training.config["model"] == probe["model"] and "run_dir" not in probe
+    assert "max_samples=5000" in training.record["overrides"]
+
+
+def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp_path: Path) -> None:
+    probes = plan_probes(
+        curve(learning_rates=(0.01, 0.02, 0.1)), compose_training(curve(), SETTINGS).probe_config, tmp_path
+    )
+    assert [probe.job.run.config["optimizer"]["lr"] for probe in probes] == [0.01, 0.02, 0.1]
+    assert [probe.job.name for probe in probes] == ["a-lr0.01", "a-lr0.02", "a-lr0.1"]
+    for probe, bound in zip(probes, (-300.0, -250.0, -999.0), strict=True):
+        probe.job.run.update_record(status="finished", samples_evaluated=1000)
+        probe.job.run.update_ledger("last", {"train/bound": bound, "test/bound": -1.0, "samples_evaluated": 1000})
+    probes[2].job.run.update_record(status="failed", error="NonFiniteDensity: the loss became nan")
+    good = [Outcome(probe.job, "finished") for probe in probes[:2]]
+    choice, rows = choose(probes, [*good, Outcome(probes[2].job, "failed", reason="nan")])
+    assert choice.learning_rate == 0.02
+    assert [row["verdict"] for row in rows] == ["", "chosen", "rejected: non-finite"]
+    write_probes(tmp_path / "probes.csv", rows)
+    with open(tmp_path / "probes.csv") as file:
+        assert [row["train_bound"] for row in csv.DictReader(file)] == ["-300.0", "-250.0", ""]
+    probes[1].job.run.update_record(status="failed", error="RuntimeError: disk full")
+    choice, rows = choose(probes, [good[0], Outcome(probes[1].job, "failed", reason="disk full"), good[0]])
+    assert choice.learning_rate is None and "a-lr0.02 failed: disk full" in choice.reason
+    for probe in probes:
+        probe.job.run.update_record(status="failed", error="NonFiniteDensity: nan")
+    choice, _ = choose(probes, [Outcome(probe.job, "failed") for probe in probes])
+    assert "every step size" in choice.reason
+
+
+def test_step_size_is_set_in_a_copy() -> None:
+    config = {"optimizer": {"lr": 1, "eps": 2}, "seed": 0}
+    assert with_step_size(config, 0.5) == {"optimizer": {"lr": 0.5, "eps": 2}, "seed": 0}
+    assert config["optimizer"]["lr"] == 1
+
+
+def test_evaluations_are_counted_as_the_training_makes_them(tmp_path: Path) -> None:
+    run = train_tiny(tmp_path / "run", "max_samples=1000", "trainer.max_epochs=null")
+    rows = len(run.curve.read_text().splitlines()) - 1
+    assert count_evaluations(run.config, 1000) == rows + 1  # and the ledger
+
+
+def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path: Path) -> None:
+    training = compose_training(curve(), SETTINGS)
+    speeds = Speeds(tmp_path / "speeds.json", threads=1, measure_for=0.02)
+    speeds.known["start"] = 1.0
+    speed = speeds.of(training.config)
+    assert 0 < speed.per_sample < 0.1 and speed.per_evaluation > 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "speeds.json"]
+    known = json.loads((tmp_path / "speeds.json").read_text())
+    assert Speeds(tmp_path / "speeds.json", threads=1, measure_for=0).of(with_step_size(training.config, 0.7)) == speed
+    assert known == {speeds.key(training.config): dataclasses.asdict(speed)}
+    with_times = timed(training, speeds)
+    assert with_times.seconds > with_times.probe_seconds > 1.0
+    runs, probes = tmp_path / "runs", tmp_path / "probes"
+    total = with_times.seconds + 2 * with_times.probe_seconds
+    assert remaining_seconds(with_times, runs, probes) == pytest.approx(total)
+    for probe in plan_probes(training.curve, training.probe_config, probes):
+        probe.job.run.update_record(status="finished")
+    assert remaining_seconds(with_times, runs, probes) == pytest.approx(with_times.seconds)
+    assert Speed(2.0, 3.0, samples_per_epoch=1200, checkpoint_bytes=0).seconds(10, 2) == 26.0
+
+
+def test_plan_is_printed_and_nothing_is_started(tmp_path: Path, capsys, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "vae_lab")
+    asked = ["figures=[figure2]", "only=[mnist_20_*]", "speed_seconds=0", "dry_run=true", "jobs=2"]
+    with composed("reproduce", f"root={tmp_path}", *asked) as cfg:
+        assert reproduce(cfg) == tmp_path
+    out = capsys.readouterr().out
+    assert "mnist_20_aevb" in out and "mnist_20_wake_sleep" in out and "mnist_10" not in out
+    assert "2 runs for figure2, 2,000,000 samples besides the probes, 2 at once" in caplog.text
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "probes").exists()
+
+
+def test_plan_counts_the_estimates_that_figures_make_and_not_the_snapshots(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "vae_lab")
+    asked = ["figures=[figure2,figure3]", "speed_seconds=0", "dry_run=true"]
+    for only, said in (("[mnist_20_aevb,figure3_1000_aevb]", True), ("[mnist_20_aevb]", False)):
+        caplog.clear()
+        with composed("reproduce", f"root={tmp_path}", f"only={only}", *asked) as cfg:
+            reproduce(cfg)
+        # six snapshots, train and test, two estimators
+        assert (", and then 24 estimates from snapshots" in caplog.text) == said
+        assert ("estimates" in caplog.text) == said
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("scale=slow", "scale must be one of"),
+        ("jobs=0", "jobs must be a number >= 1 or null"),
+        ("figures=[]", "figures must name at least one"),
+        ("figures=figure2", "figures must be a list"),
+        ("probe_samples=0.5", "probe_samples"),
+    ],
+)
+def test_setting_is_refused_by_name(override: str, message: str, tmp_path: Path) -> None:
+    with composed("reproduce", f"root={tmp_path}", override) as cfg, pytest.raises(ConfigError, match=message):
+        reproduce(cfg)
+
+
+def test_second_reproduction_of_a_folder_says_that_one_is_running(tmp_path: Path) -> None:
+    asked = ["figures=[figure2]", "only=[mnist_20_aevb]", "speed_seconds=0", "dry_run=true"]
+    with (
+        RunDir(tmp_path).locked(),
+        composed("reproduce", f"root={tmp_path}", *asked) as cfg,
+        pytest.raises(ConfigError, match="another process"),
+    ):
+        reproduce(cfg)
+
+
+def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finished_run: RunDir) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mnist_20_aevb").symlink_to(finished_run.path.resolve())
+    write_probes(
+        tmp_path / "probes.csv",
+        [
+            {
+                "label": "mnist_20_aevb",
+                "learning_rate": 0.02,
+                "samples": 1000,
+                "train_bound": -250.123,
+                "verdict": "chosen",
+            }
+        ],
+    )
+    points = {"samples_evaluated": [5e5, 1e6], "bound_nats": [-140.0, -150.0]}
+    table = pd.DataFrame(points).assign(
+        dataset="mnist", latent_dim=20, method="aevb", split="test", learning_rate=0.02, label="mnist_20_aevb"
+    )
+    (tmp_path / "figures").mkdir()
+    table.to_csv(tmp_path / "figures" / "figure2.csv", index=False)
+    settings = {"scale": "quick", "figures": ["figure2"], "only": None, "train": ["trainer=gpu"]}
+    rows = reproduction_rows(tmp_path)
+    page = write_index(tmp_path, settings, {}, rows, ["mnist_5_aevb failed: killed"], seconds=61).read_text()
+    for expected in ("mnist_20_aevb", "-250.12", "chosen", "mnist_5_aevb failed: killed", "1:01 min", "FAIL", "torch"):
+        assert expected in page
+    assert "vae-lab reproduce scale=quick" in page and "trainer=gpu" in page
+
+
+@pytest.fixture
+def tiny_configs(tmp_path: Path) -> Path:
+    folder = tmp_path / "configs"
+    (folder / "figure").mkdir(parents=True)
+    (folder / "figure" / "tiny.yaml").write_text(TINY_FIGURE.replace("BUDGET", "10000"))
+    (folder / "figure" / "longer.yaml").write_text(TINY_FIGURE.replace("BUDGET", "100000"))
+    return folder
+
+
+def reproduction(configs: Path, root: Path, figure: str, *overrides: str):
+    asked = [f"figures=[{figure}]", f"root={root}", "probe_samples=1000", "speed_seconds=0.05", "jobs=2"]
+    return vae_lab("reproduce", "--config-dir", str(configs), *asked, *overrides)
+
+
+@pytest.mark.slow
+def test_reproduction_from_plan_to_page_and_again(tiny_configs: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    out, err = finish(reproduction(tiny_configs, root, "tiny"))
+    assert out.splitlines()[-1] == str(root / "index.html")
+    assert "2 runs for figure2" in err and "[2/2]" in err and "left" in err
+    chosen = pd.read_csv(root / "probes.csv").query("verdict == 'chosen'").set_index("label")["learning_rate"]
+    for label in ("mnist_2_aevb", "mnist_2_wake_sleep"):
+        run = RunDir(root / "runs" / label)
+        assert run.status == "finished" and run.config["optimizer"]["lr"] == chosen[label]
+    for file in ("figures/figure2.csv", "figures/figure2.png", "verification.csv", "index.html"):
+        assert (root / file).stat().st_size > 0
+    before = (root / "runs" / "mnist_2_aevb" / "run.json").read_text()
+    _, err = finish(reproduction(tiny_configs, root, "tiny"))
+    assert "was finished" in err and (root / "runs" / "mnist_2_aevb" / "run.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    first = compose_training(curve("mnist_2_aevb"), SETTINGS)
+    plan_job(root / "runs" / "mnist_2_aevb", {**first.config, "seed": 7})  # another run in its place
+    _, err = finish(reproduction(tiny_configs, root, "tiny"), returncode=1)
+    assert "holds another run" in err and RunDir(root / "runs" / "mnist_2_wake_sleep").status == "finished"
+    assert "holds another run" in (root / "index.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_reproduction_goes_on_by_repetition(number: int, tiny_configs: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    process = reproduction(tiny_configs, root, "longer")
+    runs = [RunDir(root / "runs" / f"mnist_2_{method}") for method in ("aevb", "wake_sleep")]
+    deadline = time.monotonic() + 120
+    while not all((run.checkpoints / "last.ckpt").exists() for run in runs):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    if number == signal.SIGKILL:
+        process.communicate()
+    else:
+        _, err = finish(process, returncode=130)
+        assert "the same command goes on" in err
+        assert not any(run.is_locked() for run in runs)
+        assert {run.status for run in runs} <= {"interrupted", "finished"}
+    finish(reproduction(tiny_configs, root, "longer"))
+    assert [run.status for run in runs] == ["finished", "finished"]

@@ -1,0 +1,254 @@
+"""Verdicts: what passes, fails, asks for an explanation, and what is not reached."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from training import composed
+
+from vae_lab.commands.verify import reproduction_rows, train_bound, verify
+from vae_lab.errors import Failed, RunError
+from vae_lab.figures.published import figure2_published, figure3_published
+from vae_lab.reproduction import claims
+from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, value_at_count
+from vae_lab.runs.load import RunDir, plan_run
+
+
+def curve(**points: float) -> pd.DataFrame:
+    return pd.DataFrame({"samples_evaluated": [float(x[1:]) for x in points], "y": list(points.values())})
+
+
+def panel(dataset: str, latent_dim: int, method: str, split: str, points: dict[float, float]) -> pd.DataFrame:
+    table = pd.DataFrame({"samples_evaluated": list(points), "bound_nats": list(points.values())})
+    label = f"{dataset}_{latent_dim}_{method}"
+    return table.assign(
+        dataset=dataset, latent_dim=latent_dim, method=method, split=split, label=label, learning_rate=0.02
+    )
+
+
+def shifted_figure2(by: float) -> pd.DataFrame:
+    published = figure2_published()
+    label = published["dataset"] + "_" + published["latent_dim"].astype(str) + "_" + published["method"]
+    return published.assign(bound_nats=published["bound_nats"] + by, label=label, learning_rate=0.02)
+
+
+def shifted_figure3(by: float) -> pd.DataFrame:
+    published = figure3_published()
+    return published.assign(log_marginal_nats=published["log_marginal_nats"] + by, role="paper", label="x")
+
+
+def unknown(label: str, count: float) -> None:
+    return None
+
+
+def test_values_are_interpolated_in_the_logarithm_of_the_samples() -> None:
+    line = curve(_1e5=-150.0, _1e7=-100.0)
+    assert value_at_count(line, "y", 1e6) == pytest.approx(-125)
+    assert value_at_count(line, "y", 1e7) == -100
+    assert value_at_count(line, "y", 1.01e7) == -100  # a step that does not divide the count
+    assert value_at_count(line, "y", 2e7) is None and value_at_count(line, "y", 1e4) is None
+    assert value_at_count(line.iloc[:0], "y", 1e6) is None
+
+
+def test_published_tables_give_the_values_of_the_paper() -> None:
+    rows = {
+        (row.claim, row.samples): row for row in claims.figure2_values(shifted_figure2(0), figure2_published(), unknown)
+    }
+    expected = {
+        ("MNIST Nz = 20, AEVB, test", 1e6): -124.2,
+        ("MNIST Nz = 20, AEVB, test", 1e7): -104.8,
+        ("MNIST Nz = 20, wake-sleep, train", 1e8): -104.1,
+        ("MNIST Nz = 3, AEVB, train", 1e6): -155.3,
+        ("Frey Face Nz = 10, AEVB, test", 1e8): 1307,
+    }
+    for key, value in expected.items():
+        assert rows[key].published == pytest.approx(value, abs=0.002 * abs(value))
+        assert rows[key].difference == pytest.approx(0, abs=1e-9)
+    assert len(rows) == 9 * 2 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("shift", "early", "late", "frey"),
+    [
+        (-1.9, PASS, PASS, PASS),
+        (-2.1, PASS, FAIL, PASS),
+        (-4.1, FAIL, FAIL, PASS),
+        (-31, FAIL, FAIL, FAIL),
+        (9.9, PASS, PASS, PASS),
+        (10.1, EXPLAIN, EXPLAIN, PASS),
+        (float("nan"), FAIL, FAIL, FAIL),
+    ],
+)
+def test_tolerances_of_figure_2(shift: float, early: str, late: str, frey: str) -> None:
+    ours = shifted_figure2(0)
+    ours["bound_nats"] += shift
+    rows = list(claims.figure2_values(ours, figure2_published(), unknown))
+    for row in rows:
+        expected = frey if row.claim.startswith("Frey") else early if row.samples == 1e6 else late
+        assert row.verdict == expected, row
+        assert ("known causes" in row.note) == (row.verdict == EXPLAIN)
+        assert ("tried" in row.note) == (
+            row.verdict == FAIL
+            and any(f"Nz = {size}, wake-sleep" in row.claim for size in (20, 200))
+            and "MNIST" in row.claim
+        )
+
+
+def test_train_values_are_those_of_the_moment() -> None:
+    rows = list(claims.figure2_values(shifted_figure2(-100), figure2_published(), lambda label, count: 5000.0))
+    assert {row.verdict for row in rows if row.claim.endswith("train") and "Frey" in row.claim} == {PASS}
+    assert {row.verdict for row in rows if row.claim.endswith("test")} == {FAIL}
+    noted = claims.figure2_values(shifted_figure2(0), figure2_published(), unknown)
+    assert all(("running mean" in row.note) == row.claim.endswith("train") for row in noted)
+
+
+def test_figure_3_is_judged_by_the_paper_estimator_and_mcem_from_3e7_on() -> None:
+    table = pd.concat([shifted_figure3(-3.9), shifted_figure3(-100).assign(role="check")])
+    rows = list(claims.figure3_values(table, figure3_published()))
+    assert {row.verdict for row in rows} == {PASS}
+    assert {row.verdict for row in claims.figure3_values(shifted_figure3(-4.1), figure3_published())} == {FAIL}
+    assert min(row.samples or 0 for row in rows if row.claim.startswith("N = 50,000, MCEM")) == 3e7
+
+
+def test_order_of_figure_3_holds_for_the_paper_and_fails_when_turned() -> None:
+    published = figure3_published()
+    assert [row.verdict for row in claims.figure3_order(shifted_figure3(0), published)] == [PASS, PASS]
+    turned = shifted_figure3(0)
+    turned["method"] = turned["method"].map({"aevb": "wake_sleep", "wake_sleep": "aevb", "mcem": "mcem"})
+    assert [row.verdict for row in claims.figure3_order(turned, published)] == [FAIL, FAIL]
+
+
+def test_statements_of_figure_2_hold_for_the_paper() -> None:
+    ours = shifted_figure2(0)
+    ours = ours[~((ours["dataset"] == "mnist") & (ours["samples_evaluated"] > 1.5e8))]
+    statements = [
+        *claims.aevb_above_wake_sleep(ours, {}),
+        *claims.larger_latent_spaces(ours),
+        *claims.wake_sleep_on_frey_face(ours, figure2_published(), {}),
+    ]
+    assert len(statements) == 2 + 4 + 1
+    assert {row.verdict for row in statements} == {PASS}, statements
+
+
+def test_aevb_must_be_above_wake_sleep_from_1e6_on() -> None:
+    low = [panel("mnist", 5, "aevb", "test", {1e5: -200, 1e6: -120, 2e6: -110})]
+    high = [panel("mnist", 5, "wake_sleep", "test", {1e5: -150, 1e6: -125, 2e6: -109})]
+    (row,) = claims.aevb_above_wake_sleep(pd.concat(low + high), {})
+    assert (row.verdict, row.difference) == (FAIL, pytest.approx(-1.0)) and "2,000,000" in row.note
+    (row,) = claims.aevb_above_wake_sleep(pd.concat(low), {})
+    assert row.verdict == OPEN
+    start: dict[str, Any] = {"seed": 0, "model": 1, "data": 2}
+    configs = {"mnist_5_aevb": start, "mnist_5_wake_sleep": {**start, "seed": 1}}
+    (row,) = claims.aevb_above_wake_sleep(pd.concat(low + high), configs)
+    assert "different weights" in row.note
+
+
+def test_larger_latent_space_may_be_a_little_below() -> None:
+    small = panel("mnist", 5, "aevb", "test", {1e6: -120, 1e7: -110})
+    for value, expected in ((-110.9, PASS), (-111.1, FAIL)):
+        large = panel("mnist", 20, "aevb", "test", {1e6: -150, 1e7: value})
+        (row,) = claims.larger_latent_spaces(pd.concat([small, large]))
+        assert row.verdict == expected
+    (row,) = claims.larger_latent_spaces(small)
+    assert row.verdict == OPEN
+
+
+def test_wake_sleep_above_the_plateau_names_its_setting() -> None:
+    ours = panel("frey_face", 2, "wake_sleep", "test", {5e5: 569, 1e6: 700})
+    config = {"initialization": {"std": 0.1}, "optimizer": {"lr": 0.02, "warmup_steps": 100}}
+    (row,) = claims.wake_sleep_on_frey_face(ours, figure2_published(), {"frey_face_2_wake_sleep": config})
+    assert row.verdict == PASS and "standard deviation 0.1, step size 0.02, 100 warm-up" in row.note
+    ours["bound_nats"] -= 200
+    (row,) = claims.wake_sleep_on_frey_face(ours, figure2_published(), {})
+    assert row.verdict == FAIL
+
+
+def test_command_writes_the_table_and_fails_on_a_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    ours = shifted_figure2(0)
+    ours[ours["samples_evaluated"] < 1e7].to_csv(figures / "figure2.csv", index=False)
+    with composed("verify", f"root={tmp_path}") as cfg:
+        path = verify(cfg)
+    written = pd.read_csv(path)
+    assert list(written) == ["figure", "claim", "samples", "published", "ours", "difference", "verdict", "note"]
+    assert set(written["verdict"]) == {PASS, OPEN} and "PASS" in capsys.readouterr().out
+    shifted_figure3(-50).to_csv(figures / "figure3.csv", index=False)
+    with composed("verify", f"root={tmp_path}") as cfg, pytest.raises(Failed, match="verdicts are FAIL"):
+        verify(cfg)
+
+
+def test_nothing_to_judge_says_what_makes_it(tmp_path: Path) -> None:
+    with composed("verify", f"root={tmp_path}") as cfg, pytest.raises(RunError, match="vae-lab reproduce scale=quick"):
+        verify(cfg)
+    assert reproduction_rows(tmp_path) == []
+
+
+def test_train_bound_comes_from_the_ledger_or_from_a_snapshot(finished_run: RunDir, tmp_path: Path) -> None:
+    run = RunDir(shutil.copytree(finished_run.path, tmp_path / "runs" / "a"))
+    shutil.rmtree(run.checkpoints)
+    shutil.copytree(finished_run.checkpoints, run.checkpoints)
+    samples = run.record["samples_evaluated"]
+    (run.checkpoints / "best.ckpt").unlink(missing_ok=True)
+    (run.checkpoints / "at").mkdir(exist_ok=True)
+    shutil.copy(run.checkpoints / "last.ckpt", run.checkpoints / "at" / "500.ckpt")
+    measured = train_bound(tmp_path, "a", 500)
+    assert measured is not None and measured < 0
+    assert train_bound(tmp_path, "a", 300) is None and train_bound(tmp_path, "b", 500) is None
+    ledger = {"test/bound": -1.0, "train/bound": -2.5, "samples_evaluated": samples}
+    run.update_ledger("last", ledger)
+    assert train_bound(tmp_path, "a", samples) == -2.5
+    assert train_bound(tmp_path, "a", 500) == measured
+
+
+EXPECTED = {"test/bound": {"value": -104.1, "tolerance": 1.0}}
+
+
+def preset_run(path: Path, bound: float, **record: Any) -> Path:
+    config = {"seed": 0, "data": {}, "model": {}, "trainer": {}, "expected": EXPECTED}
+    facts = {
+        "choices": {"experiment": "mnist"},
+        "overrides": ["experiment=mnist", "seed=3", "threads=2", "trainer.devices=1"],
+    }
+    run = plan_run(path, config, **(facts | record))
+    run.update_record(status="finished")
+    run.update_ledger("last", {"test/bound": bound, "samples_evaluated": 1_000_000})
+    return path
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(-104.5, PASS), (-103.5, PASS), (-105.2, FAIL), (-103.0, EXPLAIN)])
+def test_run_is_judged_by_its_preset(bound: float, verdict: str, tmp_path: Path) -> None:
+    path = preset_run(tmp_path / "run", bound)
+    with composed("verify", f"run={path}") as cfg:
+        if verdict == FAIL:
+            with pytest.raises(Failed):
+                verify(cfg)
+        else:
+            verify(cfg)
+    assert list(pd.read_csv(path / "verification.csv")["verdict"]) == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"overrides": ["experiment=mnist", "model.latent_dim=3"]}, "model.latent_dim=3"),
+        ({"overrides": ["experiment=mnist", "max_samples=3"]}, "does not apply"),
+        ({"overrides": ["experiment=mnist", "trainer.max_epochs=3"]}, "trainer.max_epochs=3"),
+    ],
+)
+def test_changed_preset_is_not_judged(record: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = preset_run(tmp_path / "run", -104.0, **record)
+    with composed("verify", f"run={path}") as cfg, pytest.raises(RunError, match=message):
+        verify(cfg)
+
+
+def test_run_without_expectation_or_unfinished_is_refused(tmp_path: Path) -> None:
+    plan_run(tmp_path / "none", {"seed": 0, "data": {}, "model": {}, "trainer": {}})
+    with composed("verify", f"run={tmp_path / 'none'}") as cfg, pytest.raises(RunError, match="expected"):
+        verify(cfg)
+    path = preset_run(tmp_path / "run", -104.0)
+    RunDir(path).update_record(status="interrupted")
+    with composed("verify", f"run={path}") as cfg, pytest.raises(RunError, match="interrupted"):
+        verify(cfg)

@@ -1,0 +1,234 @@
+"""The run directory as a contract: loading, identity, lock, status, and a stranger's files."""
+
+import os
+import re
+import shutil
+
+import pytest
+import torch
+
+import vae_lab
+from vae_lab.errors import ConfigError, RunError, UntrustedTarget
+from vae_lab.runs.load import RunDir, config_hash, load_run, new_run_path, plan_run, safe_name
+
+
+@pytest.fixture
+def copied_run(finished_run, tmp_path) -> RunDir:
+    shutil.copytree(finished_run.path, tmp_path / "copy")
+    return RunDir(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def loaded(finished_run):
+    return load_run(finished_run.path)
+
+
+def test_load_run_gives_the_model_and_all_that_is_known(loaded, finished_run):
+    assert vae_lab.load_run is load_run
+    assert not loaded.model.training and loaded.checkpoint == "best" and loaded.samples == 1200
+    assert loaded.config == finished_run.config and loaded.record["status"] == "finished"
+    assert loaded.metrics == finished_run.ledger("best")
+    assert [row["samples_evaluated"] for row in loaded.curve] == [100, 200, 250, 400, 650, 1000, 1200]
+    assert "data" not in vars(loaded) or loaded.data.name == "digits"  # loaded when first asked for
+    assert len(loaded.data.parts["train"]) == 300
+
+
+def test_shapes_are_the_documented_ones(loaded):
+    x = loaded.data.parts["test"].images[:5]
+    z = loaded.encode(x)
+    assert z.shape == (5, 3)
+    assert loaded.decode(z).shape == loaded.reconstruct(x).shape == x.shape == (5, 1, 8, 8)
+    assert loaded.sample(7).shape == (7, 1, 8, 8)
+    assert loaded.model.posterior(x).mean.shape == (5, 3)
+    assert loaded.model.likelihood(torch.zeros(2, 5, 3)).log_prob(x).shape == (2, 5)
+
+
+def test_what_a_run_gives_is_detached_repeatable_and_in_the_unit_interval(loaded):
+    x = loaded.data.parts["test"].images[:5]
+    assert torch.equal(loaded.reconstruct(x), loaded.decode(loaded.model.posterior(x).mean.detach()))
+    before = torch.get_rng_state()
+    first = loaded.sample(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, loaded.sample(4, seed=0)) and not torch.equal(first, loaded.sample(4, seed=1))
+    assert not first.requires_grad and first.min() >= 0 and first.max() <= 1
+
+
+def test_a_path_that_is_no_run_is_named(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(RunError, match=f"{path} is no run directory"):
+            load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", "{", r"run\.json is no JSON"),
+        ("config.yaml", "x: [", r"config\.yaml is no YAML"),
+        ("config.yaml", "{}", r"config\.yaml is no frozen config"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(copied_run, name, content, message):
+    (copied_run.path / name).write_text(content)
+    with pytest.raises(RunError, match=message):
+        load_run(copied_run.path)
+
+
+def test_a_home_folder_is_expanded_and_no_name_is_refused(monkeypatch, copied_run):
+    monkeypatch.setenv("HOME", str(copied_run.path.parent))
+    assert RunDir.existing(f"~/{copied_run.path.name}").path == copied_run.path
+    for nothing in (None, ""):
+        with pytest.raises(RunError, match="run must name a run directory"):
+            RunDir.existing(nothing)
+
+
+def test_a_planned_run_has_no_checkpoint_yet(finished_run, tmp_path):
+    run = plan_run(tmp_path / "run", finished_run.config)
+    assert run.status == "planned" and run.config == finished_run.config
+    with pytest.raises(RunError, match=r"has no checkpoint last\.ckpt; its status is planned"):
+        load_run(run.path)
+
+
+def test_another_name_of_a_checkpoint_is_refused(finished_run):
+    with pytest.raises(ConfigError, match=r"checkpoint must be best, last or null .* got 'first'"):
+        load_run(finished_run.path, checkpoint="first")
+
+
+# ---- identity ----
+
+
+def test_hash_knows_what_a_run_computes_and_nothing_else(finished_run):
+    config = finished_run.config
+    same = config_hash(config)
+    assert re.fullmatch("[0-9a-f]{6}", same) and same == finished_run.record["config_hash"]
+    trainer = config["trainer"] | {"accelerator": "gpu", "devices": 2}
+    for other in (
+        {"threads": 7},
+        {"trainer": trainer},
+        {"callbacks": {"progress": {}}, "logger": {}},
+        {"data": config["data"] | {"root": "/elsewhere"}},
+    ):
+        assert config_hash(config | other) == same, other
+    for other in (
+        {"seed": 1},
+        {"max_samples": 5},
+        {"data": config["data"] | {"split_seed": 1}},
+        {"trainer": trainer | {"max_epochs": 5}},
+        {"trainer": trainer | {"precision": "bf16-mixed"}},
+        {"model": config["model"] | {"latent_dim": 2}},
+    ):
+        assert config_hash(config | other) != same, other
+
+
+def test_paths_can_be_pasted_into_a_command_line(finished_run, tmp_path):
+    assert safe_name("a b/c=[1,2]'$(x)") == "a-b-c-1-2-x"
+    paths = {new_run_path(tmp_path, "my exp") for _ in range(5)}
+    assert len(paths) == 5
+    for path in paths:
+        assert re.fullmatch(r"my-exp/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-[0-9a-f]{4}", str(path.relative_to(tmp_path)))
+
+
+# ---- lock and status ----
+
+
+def test_running_is_believed_only_while_the_lock_is_held(copied_run):
+    copied_run.update_record(status="running")
+    assert copied_run.status == "interrupted"
+    with copied_run.locked():
+        assert copied_run.is_locked() and copied_run.status == "running"
+        with pytest.raises(RunError, match="is being written by another process"), copied_run.locked():
+            pass
+    assert not copied_run.is_locked() and copied_run.status == "interrupted"
+    assert copied_run.record["seed"] == 0  # the rest of the record stays
+
+
+def test_ledger_entries_replace_their_own_value_only(copied_run):
+    before = copied_run.ledger("best")
+    path = copied_run.update_ledger("best", {"samples_evaluated": 1200, "test/x": 1.0, "test/kl": 2.0})
+    assert path == copied_run.path / "metrics.json"
+    assert copied_run.ledger("best") == before | {"test/x": 1.0, "test/kl": 2.0}
+    other = copied_run.update_ledger("last", {"samples_evaluated": 1200, "test/x": 3.0})
+    assert other.name == "metrics-last.json" and copied_run.ledger("best")["test/x"] == 1.0
+    copied_run.update_ledger("best", {"samples_evaluated": 1300, "test/x": 4.0})
+    assert copied_run.ledger("best") == {"samples_evaluated": 1300, "test/x": 4.0}
+
+
+# ---- a stranger's run ----
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_weights_that_hold_code_are_refused_and_nothing_runs(copied_run, tmp_path):
+    for name in ("best", "last"):
+        torch.save({"state_dict": {}, "vae_lab": Evil(tmp_path / "ran")}, copied_run.checkpoints / f"{name}.ckpt")
+        with pytest.raises(RunError, match=rf"{name}\.ckpt must hold tensors and plain values"):
+            load_run(copied_run.path, checkpoint=name)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_corrupt_checkpoint_is_named(copied_run, content):
+    file = copied_run.checkpoints / "best.ckpt"
+    file.write_bytes(file.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(RunError, match=r"best\.ckpt must hold tensors"):
+        load_run(copied_run.path)
+
+
+def test_a_config_that_names_code_is_refused_and_nothing_runs(copied_run, tmp_path):
+    config = copied_run.config
+    config["model"]["initialization"] = {"_target_": "os.system", "command": f"touch {tmp_path}/ran"}
+    copied_run.config = config
+    with pytest.raises(UntrustedTarget, match=r"model\.initialization\._target_='os\.system'"):
+        load_run(copied_run.path)
+    text = (
+        copied_run.path / "config.yaml"
+    ).read_text() + f"x: !!python/object/apply:os.system ['touch {tmp_path}/ran']\n"
+    (copied_run.path / "config.yaml").write_text(text)
+    with pytest.raises(RunError, match="is no YAML"):
+        load_run(copied_run.path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_allowed_module_is_used(copied_run, tmp_path, monkeypatch):
+    (tmp_path / "own_part.py").write_text(
+        "from vae_lab.networks.initialization import PyTorchDefault\nclass Own(PyTorchDefault): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = copied_run.config
+    config["model"]["initialization"] = {"_target_": "own_part.Own"}
+    copied_run.config = config
+    with pytest.raises(UntrustedTarget, match=r"allow=\[own_part\]"):
+        load_run(copied_run.path)
+    assert load_run(copied_run.path, allow=["own_part"]).samples == 1200
+
+
+@pytest.mark.slow
+def test_the_lock_is_freed_by_the_death_of_its_process(copied_run):
+    """Held by another process, seen from this one."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from vae_lab.runs.load import RunDir\n"
+        "with RunDir(sys.argv[1]).locked(): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(copied_run.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert copied_run.is_locked()
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert not copied_run.is_locked()

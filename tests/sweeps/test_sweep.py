@@ -1,0 +1,356 @@
+"""Sweeps: planned before anything starts, recognised by their configs, finished by repetition whatever was killed."""
+
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from training import TINY, finish, kill_training, vae_lab, wait_until
+
+from vae_lab.cli import main
+from vae_lab.jobs.engine import Job
+from vae_lab.jobs.engine import engine as jobs
+from vae_lab.runs.directory import RunDir
+from vae_lab.sweeps import points as sweep_points
+
+SMALL = [text for text in TINY if not text.startswith("model.latent_dim")]
+QUICK = [*SMALL, "max_samples=600", "trainer.max_epochs=null", "sweep.speed_seconds=0"]
+FOLDER = Path("outputs/sweeps/digits")
+STAND_IN = """
+import json, os, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+starts = folder / "starts.txt"
+starts.write_text((starts.read_text() if starts.exists() else "") + sys.argv[2])
+ok = sys.argv[3] not in folder.name
+record = json.loads((folder / "run.json").read_text())
+record |= {"status": "finished"} if ok else {"status": "failed", "error": sys.argv[4]}
+(folder / ".new").write_text(json.dumps(record))
+os.replace(folder / ".new", folder / "run.json")
+(folder / "metrics-last.json").write_text(json.dumps({"val/bound": -1.0}))
+sys.exit(0 if ok else 1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    return tmp_path
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a process that only leaves its record in the place of trainings; those with `fails` in their names fail."""
+
+    def put(fails: str = "nothing", error: str = "RuntimeError: no luck") -> None:
+        def command(group: Sequence[Job], threads: int) -> list[str]:
+            (job,) = group
+            return [sys.executable, "-S", "-c", STAND_IN, str(job.run.path), str(threads), fails, error]
+
+        monkeypatch.setattr(jobs, "command", command)
+
+    return put
+
+
+def sweep(*arguments: str) -> int:
+    return main(["train", "-m", *QUICK, *arguments])
+
+
+def starts() -> dict[str, int]:
+    """How often each job's process was started, by the folder's name without the hash."""
+    folders = sorted(path for path in FOLDER.iterdir() if (path / "run.json").is_file())
+    counted = {folder: folder / "starts.txt" for folder in folders}
+    return {path.name[:-7]: len(file.read_text()) if file.exists() else 0 for path, file in counted.items()}
+
+
+def test_folders_are_named_by_what_varies_and_a_hash(stand_in) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2,5", "model=mlp", "seed=0,1") == 0
+    assert starts() == {f"latent_dim-{size}_seed-{seed}": 1 for size in (2, 5) for seed in (0, 1)}
+    for run in (RunDir(path) for path in FOLDER.iterdir() if path.is_dir()):
+        assert run.path.name.endswith(f"-{run.record['config_hash']}")
+        assert "sweep" not in run.config and run.record["choices"]["model"] == "mlp"
+
+
+def test_same_line_again_skips_what_is_finished(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2,5") == sweep("model.latent_dim=2,5") == 0
+    assert starts() == {"latent_dim-2": 1, "latent_dim-5": 1}
+    captured = capfd.readouterr()
+    assert "2 jobs (2 finished)" in captured.err and captured.out.count("skipped") == 2
+    assert captured.out.splitlines()[-1] == str(FOLDER)
+
+
+def test_further_value_and_further_key_run_new_points_only(stand_in) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2,5") == 0
+    assert sweep("model.latent_dim=2,5,10") == 0
+    assert sweep("model.latent_dim=2,5,10", "seed=0,1") == 0
+    sizes = (2, 5, 10)
+    assert starts() == {f"latent_dim-{n}": 1 for n in sizes} | {f"latent_dim-{n}_seed-1": 1 for n in sizes}
+
+
+def test_failed_job_stops_nobody_and_is_tried_again(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in(fails="dim-5")
+    assert sweep("model.latent_dim=2,5,10") == 1
+    assert starts() == {"latent_dim-2": 1, "latent_dim-5": 2, "latent_dim-10": 1}  # retried once
+    captured = capfd.readouterr()
+    assert "1 of 3 jobs failed" in captured.err and "no luck" in captured.err and "output.txt" in captured.err
+    assert "failed" in captured.out and "Traceback" not in captured.err
+    stand_in()
+    assert sweep("model.latent_dim=2,5,10") == 0
+    assert starts() == {"latent_dim-2": 1, "latent_dim-5": 3, "latent_dim-10": 1}
+
+
+def test_what_would_fail_again_is_not_tried_again(stand_in) -> None:
+    stand_in(fails="dim-5", error="NonFiniteDensity: the loss became nan")
+    assert sweep("model.latent_dim=2,5") == sweep("model.latent_dim=2,5") == 1
+    assert starts() == {"latent_dim-2": 1, "latent_dim-5": 1}
+
+
+def test_fail_fast_begins_no_further_job(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in(fails="dim-2-")
+    assert sweep("model.latent_dim=2,5,10", "sweep.fail_fast=true") == 1
+    assert starts() == {"latent_dim-2": 2, "latent_dim-5": 0, "latent_dim-10": 0}
+    assert "fail_fast is on" in " ".join(capfd.readouterr().out.split())
+
+
+def test_dry_run_shows_the_plan_and_leaves_no_run(capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("model.latent_dim=2,5", "sweep.dry_run=true", "sweep.speed_seconds=0.01") == 0
+    err = capfd.readouterr().err
+    assert "2 jobs (2 new)" in err and "estimated time" in err and "MB" in err
+    assert not [path for path in FOLDER.iterdir() if path.is_dir()]
+
+
+def test_all_configs_are_frozen_before_the_first_job_starts(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def command(group: Sequence[Job], threads: int) -> list[str]:
+        seen.append(sorted(path.name[:-7] for path in FOLDER.iterdir() if (path / "config.yaml").is_file()))
+        return [sys.executable, "-S", "-c", STAND_IN, str(group[0].run.path), "1", "nothing", ""]
+
+    monkeypatch.setattr(jobs, "command", command)
+    assert sweep("model.latent_dim=2,5,10") == 0
+    assert seen == [["latent_dim-10", "latent_dim-2", "latent_dim-5"]] * 3
+
+
+def test_sweep_of_a_yaml_needs_no_flag_and_gives_the_folder_its_name(stand_in) -> None:
+    stand_in()
+    line = ["train", "sweep=latent_dims", "sweep.speed_seconds=0", "seed=0,1", "model.latent_dim=2,5"]
+    assert main(line) == 0
+    folders = [path for path in Path("outputs/sweeps/latent_dims").iterdir() if (path / "run.json").is_file()]
+    assert len(folders) == 2 * 2 * 2 * 2
+    assert any(path.name.startswith("data-frey_face_model-conv_latent_dim-5_seed-1-") for path in folders)
+
+
+def test_second_sweep_on_the_folder_is_refused(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in()
+    FOLDER.mkdir(parents=True)
+    with RunDir(FOLDER).locked():
+        assert sweep("model.latent_dim=2,5") == 2
+    assert "is being written by another process" in capfd.readouterr().err
+
+
+def test_further_data_set_runs_new_points_only(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in()
+    assert sweep("data=digits", "model.latent_dim=2,5") == 0
+    assert sweep("data=digits,frey_face", "model.latent_dim=2,5") == 0
+    assert "4 jobs (2 finished, 2 new)" in capfd.readouterr().err
+    assert set(starts().values()) == {1}
+
+
+def test_every_setting_of_the_trainer_tells_points_apart(stand_in) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2", "+trainer.limit_train_batches=5,10") == 0
+    assert starts() == {f"limit_train_batches-{n}": 1 for n in (5, 10)}
+
+
+def test_point_that_is_asked_for_twice_is_made_once(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in()
+    assert sweep("seed=0,0,1") == 0
+    assert starts() == {"seed-0": 1, "seed-1": 1} and "asked for twice" in capfd.readouterr().err
+
+
+def test_equal_first_digits_of_the_hash_are_no_equal_runs(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in()
+    real = sweep_points.identity_hash
+    monkeypatch.setattr(sweep_points, "identity_hash", lambda config: "abcdef" + real(config)[6:])
+    for _ in range(2):
+        assert sweep("seed=0,1") == 0
+    assert sorted(starts().values()) == [1, 1]
+    (other,) = FOLDER.glob("seed-1-abcdef*")
+    shutil.copytree(other, FOLDER / "run-abcdef")
+    assert sweep("seed=2") == 0  # its name is taken by a copy of another run
+    assert len(list(FOLDER.glob("run-abcdef*"))) == 2
+
+
+def test_run_that_was_extended_by_hand_does_not_stop_its_sweep(stand_in) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2,5") == 0
+    (extended,) = FOLDER.glob("latent_dim-2-*")
+    RunDir(extended).config = RunDir(extended).config | {"max_samples": 1200}
+    assert sweep("model.latent_dim=2,5") == 0
+    assert len(list(FOLDER.glob("latent_dim-2-*"))) == 2
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "run.json"])
+def test_broken_run_directory_fails_alone(stand_in, capfd: pytest.CaptureFixture[str], file: str) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2,5") == 0
+    (broken,) = FOLDER.glob("latent_dim-2-*")
+    (broken / file).write_text("{ no")
+    assert sweep("model.latent_dim=2,5,10") == 1
+    assert {path.name[:-7]: (path / "starts.txt").exists() for path in FOLDER.glob("latent_dim-10-*")} == {
+        "latent_dim-10": True
+    }
+    captured = capfd.readouterr()
+    assert "3 jobs (1 finished, 1 new, 1 broken)" in captured.err and "move it away" in captured.err
+
+
+def test_brackets_of_a_reason_are_shown(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in(fails="dim-2", error="RuntimeError: allow=[my_networks] is missing")
+    assert sweep("model.latent_dim=2,5") == 1
+    assert "allow=[my_networks]" in " ".join(capfd.readouterr().out.split())
+
+
+def test_training_that_cannot_be_tried_stops_no_plan(capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("model.latent_dim=2,0", "sweep.dry_run=true", "sweep.speed_seconds=0.01") == 0
+    assert "2 jobs (2 new)" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_parts_of_ones_own_are_swept(work_folder: Path) -> None:
+    (work_folder / "my_networks.py").write_text(
+        "import vae_lab.networks.mlp\n\n\nclass Encoder(vae_lab.networks.mlp.MLPEncoder):\n    pass\n"
+    )
+    finish(vae_lab("train", "-m", *QUICK, "model.encoder._target_=my_networks.Encoder", "seed=0,1"))
+    assert {run.status for run in runs_of(FOLDER)} == {"finished"} and len(runs_of(FOLDER)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
+)
+def test_interrupted_sweep_says_so(launcher: list[str]) -> None:
+    budget = ["max_samples=6000000", "trainer.max_epochs=null", "checkpoint.every_seconds=0.1", "sweep.speed_seconds=0"]
+    process = vae_lab("train", "-m", *SMALL, *budget, *launcher, "seed=0,1,2")
+    wait_for_checkpoints(2 if launcher else 1)
+    process.send_signal(signal.SIGINT)
+    out, err = finish(process, returncode=130)
+    assert "stopped with 0 of 3 jobs done" in err and "failed" not in out + err and "interrupted" in out
+
+
+@pytest.mark.slow
+def test_runs_of_a_sweep_can_share_processes() -> None:
+    _, err = finish(vae_lab("train", "-m", *QUICK, "sweep.runs_per_process=2", "seed=0,1,2"))
+    assert "1 at once, 2 in a process" in err and "[3/3]" in err
+    runs = runs_of(FOLDER)
+    assert [run.status for run in runs] == ["finished"] * 3
+    assert [(run.path / "output.txt").exists() for run in runs] == [True, True, False]
+
+
+@pytest.mark.parametrize("count", ["0", "17", "1.5", "null"])
+def test_runs_per_process_is_a_count(count: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("seed=0,1", f"sweep.runs_per_process={count}") == 2
+    assert "sweep.runs_per_process must be a whole number from 1 to 16" in capfd.readouterr().err
+    assert runs_of(FOLDER) == []
+
+
+def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
+    assert sweep("model.latent_dim=2,5", "data=npz") == 2
+    first, second = capfd.readouterr().err.splitlines()
+    assert "run_dir must be null in a sweep" in first and "data.path=VALUE" in second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+        [
+            "hydra/launcher=ray",
+            "+hydra.launcher.ray.init.num_cpus=2",
+            "+hydra.launcher.ray.init.include_dashboard=false",
+        ],
+    ],
+    ids=["joblib", "submitit", "ray"],
+)
+def test_launchers_run_the_jobs_and_name_the_failed_one(launcher: list[str]) -> None:
+    pytest.importorskip({"joblib": "joblib", "submitit_local": "submitit", "ray": "ray"}[launcher[0].partition("=")[2]])
+    out, err = finish(vae_lab("train", "-m", *QUICK, *launcher, "model.latent_dim=2,0"), returncode=1)
+    assert "1 of 2 jobs failed" in err and "model.latent_dim must be" in err
+    good = next(path for path in FOLDER.iterdir() if path.name.startswith("latent_dim-2-"))
+    assert RunDir(good).status == "finished" and RunDir(good).config["threads"] == 1
+    assert out.splitlines()[-1].strip() != ""
+
+
+@pytest.mark.slow
+def test_killed_sweep_with_a_killed_job_is_finished_by_repetition() -> None:
+    """SIGKILL of a job, of the sweep, and of both: what was interrupted goes on, what is finished stays."""
+    budget = ["max_samples=60000", "trainer.max_epochs=null", "checkpoint.every_seconds=0.1", "sweep.speed_seconds=0"]
+    line = ["train", "-m", *SMALL, *budget, "model.latent_dim=2,5", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    first = vae_lab(*line)
+    running = wait_for_checkpoints(2)
+    kill_training(running[0])  # its job is tried again
+    wait_until(lambda: kept_samples(running[0]) > 0)
+    workers = [Path(f"/proc/{pid}") for pid in children_of(first.pid)]
+    assert len(workers) >= 2
+    first.kill()
+    first.wait()
+    for stream in (first.stdout, first.stderr):  # which joblib's processes hold open for a moment
+        stream.close()
+    wait_until(lambda: not any(worker.exists() for worker in workers))  # its pool ends with it, after a checkpoint
+    assert all(kept_samples(run) > 0 for run in running)
+    out, _ = finish(vae_lab(*line))  # which waits for what still runs
+    assert "failed" not in out and {run.status for run in running} == {"finished"}
+    rows = [run.curve.read_text() for run in running]
+    shutil.rmtree(FOLDER)
+    finish(vae_lab(*line))
+    undisturbed = [run.curve.read_text() for run in runs_of(FOLDER)]
+    assert sorted(rows) == sorted(undisturbed)
+
+
+def runs_of(folder: Path) -> list[RunDir]:
+    return [RunDir(path) for path in sorted(folder.glob("*")) if (path / "run.json").is_file()]
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def wait_for_checkpoints(count: int) -> list[RunDir]:
+    def saved() -> list[RunDir]:
+        return [run for run in runs_of(FOLDER) if (run.checkpoints / "last.ckpt").is_file()] if FOLDER.exists() else []
+
+    wait_until(lambda: len(saved()) == count)
+    return saved()
+
+
+def kept_samples(run: RunDir) -> int:
+    import torch
+
+    return torch.load(run.checkpoints / "last.ckpt", weights_only=True)["vae_lab"]["samples"]
+
+
+@pytest.mark.slow
+def test_search_is_continued_through_its_own_storage() -> None:
+    optuna = pytest.importorskip("optuna")
+    line = ["train", "-m", *QUICK, "hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=0"]
+    points = "model.latent_dim=choice(2,5,10)"
+    finish(vae_lab(*line, points, "hydra.sweeper.n_trials=1"))
+    finish(vae_lab(*line, points, "hydra.sweeper.n_trials=2"))
+    _, err = finish(vae_lab(*line, points, "hydra.sweeper.n_trials=2"))
+    assert "is finished" in err
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{FOLDER / 'search.db'}")
+    assert summary.n_trials == 2 and summary.direction.name == "MAXIMIZE"
+    finish(vae_lab(*line, "optimizer.lr=interval(0.0001,0.01)", "name=rates", "hydra.sweeper.n_trials=1"))
+    finish(vae_lab(*line, "optimizer.lr=interval(0.0001,0.01)", "name=rates", "hydra.sweeper.n_trials=2"))
+    rates = [run.config["optimizer"]["lr"] for run in runs_of(FOLDER.parent / "rates")]
+    assert len(set(rates)) == 2  # a continued search goes on instead of proposing the first point again
+    bounds = [json.loads((run.path / "metrics.json").read_text())["val/bound"] for run in runs_of(FOLDER)]
+    assert summary.best_trial.value == max(bounds)

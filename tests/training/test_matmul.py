@@ -1,0 +1,73 @@
+"""The library behind float32 products: accuracy before speed, decided once, kept in the run."""
+
+import json
+
+import pytest
+import torch
+
+from vae_lab.errors import ConfigError
+from vae_lab.training import matmul
+from vae_lab.training.matmul import choose_backend, is_exact, product, settled, use_backend
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """A cache and a process that have measured nothing yet; the process's backend comes back afterwards."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    choose_backend.cache_clear()
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    yield
+    torch.backends.mkldnn.matmul.fp32_precision = before
+    choose_backend.cache_clear()
+
+
+def measured(monkeypatch, *, exact: bool, speed_ratio: float) -> None:
+    monkeypatch.setattr(matmul, "is_exact", lambda: exact)
+    monkeypatch.setattr(matmul, "speed_ratio", lambda: speed_ratio)
+
+
+@pytest.mark.parametrize(
+    ("exact", "speed_ratio", "chosen"),
+    [(True, 2.0, "onednn"), (True, 1.2, "onednn"), (True, 1.19, "default"), (False, 2.0, "default")],
+)
+def test_auto_asks_for_accuracy_first_then_for_a_fifth_more_speed(monkeypatch, exact, speed_ratio, chosen):
+    measured(monkeypatch, exact=exact, speed_ratio=speed_ratio)
+    assert settled({"matmul_backend": "auto", "seed": 0}) == {"matmul_backend": chosen, "seed": 0}
+
+
+def test_measurement_is_made_once_a_machine(monkeypatch, tmp_path):
+    measured(monkeypatch, exact=True, speed_ratio=1.5)
+    assert choose_backend("auto") == "onednn"
+    (entry,) = json.loads((tmp_path / "vae_lab" / "matmul.json").read_text()).values()
+    assert entry == {"exact": True, "speed_ratio": 1.5}
+    choose_backend.cache_clear()
+    measured(monkeypatch, exact=False, speed_ratio=0.5)
+    assert choose_backend("auto") == "onednn"
+
+
+def test_both_backends_compute_in_float32_or_onednn_is_known_not_to():
+    x, weight = matmul.matrices()
+    exact = x.double() @ weight.double()
+    worst = {name: float((product(name, x, weight) - exact).abs().max() / exact.abs().max()) for name in matmul.SWITCH}
+    assert worst["default"] < 2e-6
+    assert (worst["onednn"] < 1e-5) == is_exact()
+
+
+def test_measuring_finds_a_ratio_and_leaves_the_backend_alone():
+    use_backend("default")
+    assert 0.05 < matmul.speed_ratio(repeats=1) < 20
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+
+
+def test_onednn_is_refused_and_not_used_where_it_rounds_to_bfloat16(monkeypatch, caplog):
+    measured(monkeypatch, exact=False, speed_ratio=2.0)
+    with pytest.raises(ConfigError, match=r"must be default on this processor, got onednn.*bf16-mixed"):
+        choose_backend("onednn")
+    use_backend("onednn")
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+    assert "default is used instead" in caplog.text
+
+
+def test_unknown_backend_is_refused():
+    with pytest.raises(ConfigError, match="must be one of auto, default, onednn, got 'mkl'"):
+        choose_backend("mkl")

@@ -1,0 +1,175 @@
+"""From config to object: the constructor's signature is the schema, and a stranger's names are refused."""
+
+import functools
+import sys
+
+import pytest
+import torch
+
+from vae_lab.data.digits import Digits
+from vae_lab.errors import ConfigError, UntrustedTarget
+from vae_lab.networks.mlp import MLPEncoder
+from vae_lab.wiring.build import instantiate, refuse_untrusted
+
+DIGITS = {
+    "_target_": "vae_lab.data.digits.Digits",
+    "batch_size": 100,
+    "binarization": "none",
+    "train_size": None,
+    "split_seed": 0,
+}
+ENCODER = {
+    "_target_": "vae_lab.networks.mlp.MLPEncoder",
+    "_partial_": True,
+    "hidden": [8],
+    "activation": "tanh",
+}
+MODEL = {
+    "_target_": "vae_lab.model.VAE",
+    "latent_dim": 2,
+    "encoder": ENCODER,
+    "decoder": ENCODER | {"_target_": "vae_lab.networks.mlp.MLPDecoder"},
+    "likelihood": {"_target_": "vae_lab.networks.heads.BernoulliLikelihood", "_partial_": True},
+    "initialization": {"_target_": "vae_lab.networks.initialization.PyTorchDefault"},
+}
+
+
+def test_a_config_becomes_the_object():
+    data = instantiate(DIGITS, "data")
+    assert isinstance(data, Digits) and data.train_size is None and data.split_seed == 0
+
+
+def test_a_partial_stays_open_and_nested_ones_reach_their_owner():
+    encoder = instantiate(ENCODER, "model.encoder")
+    assert callable(encoder) and isinstance(encoder((1, 8, 8)), MLPEncoder)
+    model = instantiate(MODEL, "model", image_shape=(1, 8, 8))
+    assert model.posterior(torch.zeros(3, 1, 8, 8)).mean.shape == (3, 2)
+    optimizer = instantiate({"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5}, "optimizer")
+    assert optimizer(list(model.parameters())).param_groups[0]["lr"] == 0.5
+
+
+def test_a_whole_float_becomes_the_integer_that_is_asked_for():
+    assert instantiate(DIGITS | {"batch_size": 1e2}, "data").batch_size == 100
+    assert instantiate(MODEL | {"latent_dim": 2.0}, "model", image_shape=(1, 8, 8)).latent_dim == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batchsize": 5}, r"data\.batchsize is no setting of Digits: did you mean 'batch_size'"),
+        ({"batch_size": "many"}, r"data\.batch_size must be of type int, got 'many'"),
+        ({"batch_size": 2.5}, r"data\.batch_size must be of type int, got 2\.5"),
+        ({"batch_size": None}, r"data\.batch_size must be of type int, got None"),
+        ({"train_size": "x"}, r"data\.train_size must be of type int \| null, got 'x'"),
+        ({"batch_size": 0}, r"data\.batch_size must be an integer >= 1, got 0"),
+        ({"_target_": "vae_lab.data.digits.Digit"}, r"data\._target_ must name an importable class.*Digit'"),
+        ({"_target_": "no_such_package.Data"}, r"data\._target_ must name an importable class"),
+        ({"_target_": "vae_lab.data.digits.NUM_TEST"}, r"data\._target_ must name a class.*is a int"),
+    ],
+)
+def test_a_mistake_is_refused_by_its_key(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        instantiate(DIGITS | changes, "data")
+
+
+def test_a_missing_key_and_a_missing_class_are_refused():
+    without = {key: value for key, value in DIGITS.items() if key != "split_seed"}
+    with pytest.raises(ConfigError, match=r"data\.split_seed is missing: Digits needs it; add data\.split_seed=VALUE"):
+        instantiate(without, "data")
+    with pytest.raises(ConfigError, match=r"data must name its class in data\._target_"):
+        instantiate({"batch_size": 1}, "data")
+
+
+def test_mistakes_in_nested_partials_are_refused_by_their_whole_key():
+    for changes, message in [
+        ({"hiden": [3]}, r"model\.encoder\.hiden is no setting of MLPEncoder: did you mean 'hidden'"),
+        ({"hidden": "big"}, r"model\.encoder\.hidden must be of type list\[int\], got 'big'"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            instantiate(MODEL | {"encoder": ENCODER | changes}, "model", image_shape=(1, 8, 8))
+
+
+def test_an_unknown_setting_of_a_framework_is_refused_too():
+    with pytest.raises(ConfigError, match=r"optimizer\.learning_rate is no setting of Adam"):
+        instantiate({"_target_": "torch.optim.Adam", "_partial_": True, "learning_rate": 1}, "optimizer")
+
+
+def test_an_error_that_is_no_mistake_of_the_config_keeps_its_type(monkeypatch):
+    def broken(self, **_):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Digits, "__init__", functools.wraps(Digits.__init__)(broken))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        instantiate(DIGITS, "data")
+
+
+# ---- a stranger's config ----
+
+
+def test_the_labs_own_parts_and_the_frameworks_are_trusted(finished_run):
+    refuse_untrusted(finished_run.config, [])
+    refuse_untrusted({"a": {"_target_": "torch.nn.ReLU"}, "b": [{"_target_": "torch.optim.Adam"}]}, [])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.Popen",
+        "torch.load",
+        "torch.hub.load",
+        "torch.nn.parallel.distributed.os.system",
+        "torch.nn.functional.relu",
+        "torch.nn.modules.module.Tensor",
+        "torch.nnx.Linear",
+        "torch",
+        "vae_lab.runs.load.load_run",
+        "vae_lab.commands.train.train",
+        "vae_lab.wiring.build.hydra_instantiate",
+        "vae_lab.callbacks.checkpoint.os.system",
+        "vae_lab.data.mnist.Path",
+        "vae_lab.models.VAE",
+        "hydra.utils.get_method",
+        "",
+        5,
+        None,
+        ["torch.nn.ReLU"],
+    ],
+)
+@pytest.mark.parametrize("place", [lambda part: part, lambda part: {"x": {"y": part}}, lambda part: {"x": [1, [part]]}])
+def test_other_code_is_refused_wherever_it_is_named(target, place):
+    with pytest.raises((UntrustedTarget, ConfigError)) as refused:
+        refuse_untrusted(place({"_target_": target, "_partial_": True}), [])
+    assert "_target_" in str(refused.value) and (not isinstance(target, str) or target in str(refused.value))
+
+
+def test_an_interpolation_is_refused():
+    for value in ("${oc.env:HOME}", "a ${b}"):
+        with pytest.raises(UntrustedTarget, match=r"model\.hidden\.0 holds the interpolation"):
+            refuse_untrusted({"model": {"hidden": [value]}}, [])
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A module that leaves a file when it is imported."""
+    code = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass Network: pass\n"
+    (tmp_path / "strange_package.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "ran"
+    sys.modules.pop("strange_package", None)
+
+
+def test_what_is_refused_is_not_even_imported(stranger):
+    config = {"model": {"encoder": {"_target_": "strange_package.Network"}}}
+    with pytest.raises(UntrustedTarget, match=r"model\.encoder\._target_='strange_package.Network'") as refused:
+        refuse_untrusted(config, ["other_package", "strange"])
+    assert "allow=[strange_package]" in str(refused.value)
+    assert not stranger.exists()
+
+
+def test_an_allowed_package_is_trusted_and_no_other(stranger):
+    refuse_untrusted({"_target_": "strange_package.Network"}, ["strange_package"])
+    assert stranger.exists()
+    with pytest.raises(UntrustedTarget):  # what it imports is not its own
+        refuse_untrusted({"_target_": "strange_package.pathlib.Path"}, ["strange_package"])

@@ -1,0 +1,117 @@
+"""Every YAML says what it is, composes, and makes the object it describes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from vae_lab.cli import COMMANDS
+from vae_lab.wiring import build
+from vae_lab.wiring.folders import choices, groups, headline, opening_comment, package_configs
+
+WITH_A_CONFIG = [name for name, command in COMMANDS.items() if not command.plain]
+FOLDER = package_configs()
+CHOICES = [(group, name) for group in groups([FOLDER]) for name in choices([FOLDER], group)]
+GIVEN = {
+    "npz": ["data.path=images.npz"],
+    "image_folder": ["data.path=pictures", "data.size=[8,8]"],
+    "cosine": ["schedule.T_max=1000"],
+    "stages": ["schedule.milestones=[1000,2000]"],
+}
+"""What a choice leaves to the user."""
+
+
+def compose_command(command: str, *overrides: str) -> dict[str, Any]:
+    """The resolved config of a command line."""
+    with initialize_config_dir(config_dir=str(FOLDER), version_base="1.3"):
+        config = OmegaConf.to_container(compose(command, list(overrides)), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+@pytest.fixture(autouse=True)
+def fresh_hydra() -> Iterator[None]:
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+
+
+def command_of(group: str) -> str:
+    """The command whose defaults list holds the group."""
+    outermost = group.split("/")[0]
+    for command in WITH_A_CONFIG:
+        if re.search(rf"^  - (optional )?{outermost}:", (FOLDER / f"{command}.yaml").read_text(), re.MULTILINE):
+            return command
+    raise AssertionError(f"no command uses the group {group!r}")
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.yaml")), ids=lambda f: f.relative_to(FOLDER).as_posix())
+def test_yaml_opens_with_what_it_is_and_its_command(file: Path) -> None:
+    lines = list(opening_comment(file))
+    assert headline(file).endswith((".", ":")), "the first lines say, in a sentence, what this is"
+    assert any("vae-lab " in line for line in lines), "a line shows the command"
+
+
+@pytest.mark.parametrize("command", WITH_A_CONFIG)
+def test_command_composes_and_leaves_nothing_of_hydra_in_the_working_folder(command: str) -> None:
+    with initialize_config_dir(config_dir=str(FOLDER), version_base="1.3"):
+        config = compose(command, return_hydra_config=True)
+    hydra = config.hydra
+    assert (hydra.run.dir, hydra.output_subdir, hydra.job.chdir) == (".", None, False)
+    assert (hydra.sweep.dir, hydra.sweep.subdir) == ("outputs/sweeps", ".")
+    for logging in (hydra.job_logging, hydra.hydra_logging):
+        assert list(logging.root.handlers) == ["console"]
+        assert logging.handlers.console.stream == "ext://sys.stderr"
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_choice_composes_without_open_references(group: str, name: str) -> None:
+    command = command_of(group)
+    required = {"evaluate": ["run=runs/a"], "plot": ["run=runs/a"]}.get(command, [])
+    config = compose_command(command, f"{group}={name}", *required, *GIVEN.get(name, []))
+    assert "???" not in str(config)
+
+
+INSTANTIATED = (
+    "data",
+    "model",
+    "likelihood",
+    "initialization",
+    "objective",
+    "optimizer",
+    "schedule",
+    "estimator",
+)
+
+
+@pytest.mark.parametrize(("group", "name"), [choice for choice in CHOICES if choice[0] in INSTANTIATED])
+def test_choice_is_accepted_by_its_constructor(group: str, name: str) -> None:
+    given = {"image_shape": (1, 8, 8)} if group == "model" else {}
+    config = compose_command(command_of(group), f"{group}={name}", *GIVEN.get(name, []))
+    assert build.instantiate(config[group], group, **given) is not None
+
+
+@pytest.mark.parametrize("name", choices([FOLDER], "data"))
+def test_data_choice_selects_its_likelihood_and_the_command_line_wins(name: str) -> None:
+    expected = "GaussianLikelihood" if name == "frey_face" else "BernoulliLikelihood"
+    given = [f"data={name}", *GIVEN.get(name, [])]
+    assert compose_command("train", *given)["likelihood"]["_target_"].endswith(expected)
+    for likelihood, target in (("gaussian", "GaussianLikelihood"), ("bernoulli", "BernoulliLikelihood")):
+        config = compose_command("train", *given, f"likelihood={likelihood}")
+        assert config["likelihood"]["_target_"].endswith(target)
+        assert config["model"]["likelihood"] == config["likelihood"]
+
+
+@pytest.mark.parametrize("name", choices([FOLDER], "experiment"))
+def test_smoke_wins_over_an_experiment_and_leaves_every_objective_a_step(name: str) -> None:
+    config = compose_command("train", f"experiment={name}", "smoke=on")
+    train_size = config["data"]["train_size"]
+    assert config["trainer"]["max_epochs"] is None
+    assert config["data"]["batch_size"] <= train_size
+    objective = compose_command("train", "objective=monte_carlo_em")["objective"]
+    assert config["max_samples"] >= train_size * (objective["num_leapfrog"] + objective["num_updates"])

@@ -1,0 +1,97 @@
+"""`vae-lab compare run=A run=B`: what differs, the curves over each other, the same images and the same z; one page."""
+
+import glob
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vae_lab.errors import ConfigError, RunError
+from vae_lab.reports.overview import Overview, differences, read_overview
+from vae_lab.reports.pages.comparison import comparison_sections
+from vae_lab.reports.pages.page import Section
+from vae_lab.reports.pages.run_parts import READING_KEYS, Reader, pasted, write
+from vae_lab.runs.directory import safe_name
+from vae_lab.wiring.arguments import Arguments, Key
+
+log = logging.getLogger("vae_lab")
+
+KEYS = {
+    "run": Key("run directories, or patterns such as 'outputs/sweeps/x/*'; two at least", is_list=True, is_path=True),
+    "out": Key("the page (.html) or its folder; without it: outputs/comparisons/NAMES-HASH/index.html", is_path=True),
+    **READING_KEYS,
+}
+SINGLE = ("out", "checkpoint", "data_root")
+COMPARISONS = Path("outputs/comparisons")
+
+
+def compare(arguments: Arguments) -> Path:
+    """Writes the page that holds runs against each other; returns its path. Run directories are only read.
+
+    Raises:
+        ConfigError: fewer than two runs, a pattern without any, or a place that cannot be written to.
+        RunError: a directory that is named is no run directory, or not whole.
+    """
+    reader = Reader.of(arguments)
+    found, left_out = find_runs(arguments.all("run"), reader)
+    if len(found) < 2:
+        reasons = f"; left out: {'; '.join(left_out)}" if left_out else ""
+        raise ConfigError(f"run must name at least two run directories, got {len(found)}{reasons}")
+    path = page_path(arguments.one("out"), found, reader.checkpoint)
+    for text in left_out:
+        log.warning("left out: %s", text)
+    again = Section("Again", text=["The same comparison replaces this page."], code=[command(arguments)])
+    sections = [*comparison_sections(found, left_out, reader), again]
+    summary = f"{len(found)} runs, {len(differences(found))} settings in which they differ; nats per datapoint."
+    return write(path, "Runs compared", sections, summary=summary)
+
+
+def find_runs(values: Sequence[str], reader: Reader) -> tuple[list[Overview], list[str]]:
+    """The runs that are named or match a pattern, each once; of a pattern's folders that are no runs, why they are not.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+        RunError: a directory that is named is no run directory, or not whole.
+    """
+    found: dict[Path, Overview] = {}
+    left_out = []
+    for value in values:
+        text = os.path.expanduser(value)
+        is_pattern = glob.has_magic(text) and not os.path.lexists(text)
+        paths = sorted(map(Path, glob.glob(text))) if is_pattern else [Path(text)]
+        if not paths:
+            raise ConfigError(f"run={value} matches nothing: name run directories, or a pattern that finds some")
+        for path in paths:
+            if is_pattern and not path.is_dir():
+                continue
+            try:
+                found.setdefault(path.resolve(), read_overview(path, reader.checkpoint))
+            except RunError as error:
+                if not is_pattern:
+                    raise
+                left_out.append(str(error))
+    return list(found.values()), left_out
+
+
+def page_path(out: str, runs: Sequence[Overview], checkpoint: str | None) -> Path:
+    """Where the page goes: `out`, else a folder of this very comparison, whatever the order of its runs.
+
+    Raises:
+        ConfigError: `out` is a file of another kind.
+    """
+    if out:
+        path = Path(out).expanduser()
+        if path.is_file() and path.suffix != ".html":
+            raise ConfigError(f"out must be a page (.html) or a folder, got {out}: a file of another kind")
+        return path if path.suffix == ".html" else path / "index.html"
+    paths = sorted(str(run.path.resolve()) for run in runs)
+    digest = hashlib.sha256("\n".join([*paths, checkpoint or ""]).encode()).hexdigest()[:6]
+    names = safe_name("_".join(sorted(run.path.resolve().name for run in runs)))[:60].strip("-._")
+    return COMPARISONS / f"{names or 'runs'}-{digest}" / "index.html"
+
+
+def command(arguments: Arguments) -> str:
+    """The command line of this comparison."""
+    lists = [f"{key}={value}" for key in ("run", "allow") for value in arguments.all(key)]
+    return pasted("compare", *lists, *(f"{key}={value}" for key in SINGLE if (value := arguments.one(key))))

@@ -1,0 +1,165 @@
+"""`vae-lab evaluate`: a run directory's bound and log p(x), measured and written to its ledger."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from vae_lab.errors import ConfigError, NoEncoder, RunError, nearest
+from vae_lab.estimators.base import Estimator
+from vae_lab.marginal_likelihood import measure_log_likelihood, subset_name
+from vae_lab.measurement import measure_bound, summarise
+from vae_lab.runs.continuation import Request
+from vae_lab.runs.load import Run, RunDir, ledger_facts, load_run
+from vae_lab.runs.provenance import available_cores
+from vae_lab.wiring import build
+from vae_lab.wiring.compose import compose_command, group_choices
+
+log = logging.getLogger("vae_lab")
+
+CAPTION = "s.e.: Monte Carlo error, the data held fixed; s.d.: over the N datapoints; *: measured earlier"
+
+
+def evaluate(cfg: DictConfig) -> Path:
+    """Measures the run `cfg.run`, prints a table, and returns the ledger that the values were written to.
+
+    Raises:
+        ConfigError: a setting is refused; nothing was measured.
+        RunError: the run directory is not there or has no checkpoint.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
+    check_settings(settings)
+    estimators = make_estimators(settings, Request.of_this_command(settings))
+    torch.set_num_threads(settings["threads"] or available_cores())
+    directory = RunDir.existing(settings["run"])
+    if directory.is_locked():
+        raise RunError(f"{directory.path} is being written by another process: wait for it or stop it")
+    run = load_run(
+        settings["run"],
+        allow=settings["allow"],
+        checkpoint=settings["checkpoint"],
+        data_root=settings["data_root"],
+    )
+    for estimator in estimators:
+        require_fit(estimator, run)
+    for split in settings["splits"]:
+        if split not in run.data.parts:
+            parts = run.data.parts
+            raise ConfigError(f"splits must name parts of {run.data.name}, got {split!r}: {nearest(split, parts)}")
+    run.model.to(choose_device(settings["device"]))
+    facts = {"checkpoint": run.checkpoint, "samples_evaluated": run.samples, **ledger_facts(run.data, run.config)}
+    measured: dict[str, Any] = {}
+    for split in settings["splits"]:
+        for entries in measure_split(run, split, estimators, settings):
+            measured |= entries
+            with directory.locked():
+                directory.update_ledger(run.checkpoint, facts | entries)
+    print_table(run, measured, directory.ledger(run.checkpoint))
+    return directory.ledger_path(run.checkpoint)
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Checks the keys that belong to no part."""
+    for key in ("num_samples", "num_datapoints", "threads"):
+        value = settings[key]
+        optional = key != "num_samples"
+        if not (value is None and optional) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ConfigError(f"{key} must be an integer >= 1{' or null' if optional else ''}, got {value!r}")
+    if not isinstance(settings["seed"], int) or settings["seed"] < 0:
+        raise ConfigError(f"seed must be an integer >= 0, got {settings['seed']!r}")
+    if not settings["splits"] or not isinstance(settings["splits"], list):
+        raise ConfigError(f"splits must be a list such as [test] or [val,test], got {settings['splits']!r}")
+
+
+def make_estimators(settings: Mapping[str, Any], request: Request) -> list[Estimator]:
+    """The one that `estimator` describes, or those that `estimators` names; `estimator` may set up one of these."""
+    names, chosen = settings["estimators"], request.choices.get("estimator")
+    if (typed := request.keys.get("estimator", "")).startswith("["):
+        raise ConfigError(f"estimator must be one choice, got {typed}: for several write estimators={typed}")
+    if names is None:
+        return [build.instantiate(settings["estimator"], "estimator")]
+    if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
+        raise ConfigError(
+            "estimators must be null or a list of different names such as [quadrature,importance_sampling], "
+            f"got {names!r}"
+        )
+    known = group_choices("estimator")
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"estimators must name choices of estimator, got {name!r}: {nearest(str(name), known)}")
+    given = [key for key in request.keys if key.split(".")[0] == "estimator"]
+    if given and chosen not in names:
+        raise ConfigError(
+            f"{', '.join(given)} must be for one of estimators=[{','.join(names)}], got {chosen}: "
+            f"name it there too, or leave {'them' if len(given) > 1 else 'it'} out"
+        )
+    configs = {name: compose_command("evaluate", [f"estimator={name}"])[0]["estimator"] for name in names}
+    if chosen in configs:
+        configs[chosen] = settings["estimator"]
+    return [build.instantiate(config, "estimator") for config in configs.values()]
+
+
+def require_fit(estimator: Estimator, run: Run) -> None:
+    """Refuses an estimator that cannot handle the run's model, before anything is measured."""
+    if estimator.needs_encoder and not run.model.has_encoder:
+        raise NoEncoder(
+            f"estimator must be one that needs no encoder for {run.path}, got {estimator.label}: the objective "
+            "trained none; use estimator=annealed_importance_sampling, posterior_density (latent_dim < 5) or "
+            "quadrature (latent_dim <= 3)"
+        )
+    try:
+        estimator.check(run.model)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto`: a GPU if there is one."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu or cuda, got {name!r}: {nearest(name, ['auto', 'cpu', 'cuda'])}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device must be cpu or auto, got 'cuda': this machine has no GPU that torch can use")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def measure_split(
+    run: Run, split: str, estimators: Sequence[Estimator], settings: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The ledger's entries of a split, as they come; those of its first n datapoints are named `split[:n]`."""
+    images = run.data.measured(split).images[: settings["num_datapoints"]]
+    name = subset_name(split, len(images), len(run.data.parts[split]))
+    num_samples, seed = settings["num_samples"], settings["seed"]
+    if run.model.has_encoder:
+        log.info("%s: %d datapoints, bound with L = %d", name, len(images), num_samples)
+        images = images.to(next(run.model.parameters()).device)
+        sums = measure_bound(run.model, images, num_samples=num_samples, seed=seed)
+        entries = {f"{name}/{key}": value for key, value in summarise(sums, num_samples=num_samples).items()}
+        yield entries | {f"{name}/bound_num_samples": num_samples}
+    for estimator in estimators:
+        log.info("%s: %d datapoints, %s", name, len(images), estimator.label)
+        yield measure_log_likelihood(run.model, images, name, estimator, seed=seed)
+
+
+def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
+    """Nats per datapoint: what was measured and, for the same datapoints, the log p(x) that the ledger knew before."""
+    table = Table(title=f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint", caption=CAPTION)
+    table.add_column("quantity", overflow="fold")
+    for column in ("mean", "s.e.", "s.d.", "N"):
+        table.add_column(column, justify="right", no_wrap=True)
+    values = {**ledger, **measured}
+    for name in dict.fromkeys(key.partition("/")[0] for key in measured):
+        earlier = [key for key in ledger if key.startswith(f"{name}/log_likelihood/") and key not in measured]
+        for key in (*(key for key in measured if key.startswith(f"{name}/")), *earlier):
+            value, count = values[key], values.get(f"{key}_num_datapoints", values.get(f"{name}/num_datapoints"))
+            if key.endswith(("/bound", "/reconstruction", "/kl")) or f"{key}_se" in values:
+                numbers = [value, *(values.get(f"{key}{suffix}") for suffix in ("_se", "_sd"))]
+                cells = ["" if number is None else f"{number:.3f}" for number in numbers]
+                table.add_row(key + "*" * (key in earlier), *cells, str(count))
+            elif key.endswith("/active_units"):
+                table.add_row(key, f"{value} of {run.model.latent_dim}", "", "", str(count))
+    Console().print(table)

@@ -1,0 +1,136 @@
+"""What Hydra runs: one command with one config, as a single job or as one of a sweep."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+
+from hydra._internal.hydra import Hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from vae_lab.commands.explanations import CommandLine, explain, is_mistake, missing, needs_no_traceback
+from vae_lab.errors import ConfigError, Interrupted
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+MISTAKE, FAILURE = 2, 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a job ended: its exit code, and what was said if that is not 0."""
+
+    title: str
+    code: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What Hydra calls with a composed config; picklable, so that a launcher may take it to another process.
+
+    A failed job says why, and lets the other jobs of a sweep run: it leaves a report and raises nothing.
+    """
+
+    line: CommandLine
+    reports: Path
+    full_error: str | None
+
+    def __call__(self, cfg: DictConfig) -> None:
+        """Runs the command, prints the path that it wrote, and leaves a report."""
+        hydra = HydraConfig.get()
+        number = 0 if OmegaConf.is_missing(hydra.job, "num") else hydra.job.num
+        # As typed: an override may hold a ${reference}.
+        title = " ".join(map(str, OmegaConf.to_container(hydra.overrides.task)))  # pyright: ignore[reportArgumentType]
+        with environment(FULL_ERROR, self.full_error):
+            try:
+                artefact = self.run(cfg)
+            except Interrupted as interrupt:
+                raise KeyboardInterrupt(str(interrupt)) from interrupt
+            except Exception as error:  # the boundary of a job: recorded and reported
+                report = Report(title, self.report_error(error), " ".join(str(error).split()))
+            else:
+                report = Report(title, 0)
+                if _is_first_process():
+                    print(artefact, flush=True)
+        (self.reports / f"{number:06}.json").write_text(json.dumps(asdict(report)))
+
+    def run(self, cfg: DictConfig) -> Path:
+        """The command itself, once its config is known to be whole."""
+        if absent := sorted(OmegaConf.missing_keys(cfg)):
+            raise ConfigError(missing(self.line, absent))
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # for a user's own _target_; last, so that it hides nothing
+        command = getattr(import_module(f"vae_lab.commands.{self.line.command}"), self.line.command)
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        return command(cfg)
+
+    def report_error(self, error: Exception) -> int:
+        """Says on stderr what is wrong, with a traceback if it is a bug; returns the exit code."""
+        known = needs_no_traceback(error)
+        if not known or self.full_error == "1":
+            traceback.print_exception(error)
+        if known:
+            print(f"vae-lab {self.line.command}: {explain(error, self.line)}", file=sys.stderr, flush=True)
+        return MISTAKE if is_mistake(error) else FAILURE
+
+
+def exit_code(line: CommandLine, folder: Path) -> int:
+    """The exit code of all jobs together, from their reports; names the failed ones if there were several."""
+    reports = [Report(**json.loads(file.read_text())) for file in sorted(folder.iterdir())]
+    failed = [report for report in reports if report.code]
+    if failed and len(reports) > 1:
+        print(f"vae-lab {line.command}: {len(failed)} of {len(reports)} jobs failed", file=sys.stderr)
+        for report in failed:
+            print(f"  {report.title}: {report.message}", file=sys.stderr)
+    return min((report.code for report in failed), default=0)
+
+
+@contextmanager
+def environment(name: str, value: str | None) -> Iterator[None]:
+    """The environment variable `name` has this value (None: is not set) for a while."""
+    before = os.environ.pop(name, None)
+    try:
+        if value is not None:
+            os.environ[name] = value
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
+def planned_sweeps(line: CommandLine) -> Iterator[None]:
+    """While the block runs, Hydra leaves trainings with many configs to vae_lab.sweeps.sweep."""
+    original = Hydra.multirun
+
+    def multirun(
+        self: Hydra,
+        config_name: str | None,
+        task_function: TaskFunction,
+        overrides: list[str],
+        with_log_configuration: bool = True,
+    ) -> None:
+        from vae_lab.sweeps.sweep import run_sweep
+
+        try:
+            print(run_sweep(self, line, overrides), flush=True)
+        except Interrupted as interrupt:
+            raise KeyboardInterrupt(str(interrupt)) from interrupt
+
+    Hydra.multirun = multirun
+    try:
+        yield
+    finally:
+        Hydra.multirun = original
+
+
+def _is_first_process() -> bool:
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))

@@ -1,0 +1,210 @@
+"""From a config to the objects of a training, everything checked before anything is written."""
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from vae_lab.callbacks.bound_curve import BoundCurve
+from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
+from vae_lab.callbacks.early_stopping import EarlyStopping
+from vae_lab.callbacks.stop_on_signal import StopOnSignal
+from vae_lab.data.arrays import ImageData
+from vae_lab.errors import ConfigError
+from vae_lab.objectives.base import Objective
+from vae_lab.runs.load import RunDir
+from vae_lab.runs.provenance import available_cores
+from vae_lab.training.compiled import why_not_compiled
+from vae_lab.training.lit_module import LitVAE
+from vae_lab.training.matmul import use_backend
+from vae_lab.wiring import build
+
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on hardware and on one long epoch
+if not torch.cuda.is_available():
+    # Lightning has torch ask the driver's library whether there is a GPU, and Adam asks anew at every step
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated", module="pytorch_lightning")
+
+
+PARTS = (
+    *("data", "model", "likelihood", "objective", "optimizer", "schedule", "trainer"),
+    *("evaluation", "checkpoint", "early_stopping", "callbacks", "logger"),
+)
+"""The sections of a config without which nothing can be trained."""
+
+
+LOOP_KEYS = (
+    *("steps_per_execution", "cuda_graph", "compile", "channels_last"),
+    *("parameter_prior", "gradient_clip_norm", "seed"),
+)
+"""The keys that the training loop itself takes."""
+
+
+BEFORE = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "channels_last": False}
+"""What a run did that was planned before there was a choice."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a training."""
+
+    lit: LitVAE
+    trainer: pl.Trainer
+    curve: BoundCurve
+    early: EarlyStopping
+    data: ImageData
+    config: Mapping[str, Any]
+
+
+def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
+    """Constructs every part, so that a mistake is refused before anything is written.
+
+    Raises:
+        ConfigError: naming the key, the rule and the value.
+    """
+    config = BEFORE | dict(config)
+    check_settings(config)
+    torch.set_num_threads(config["threads"] or available_cores())
+    pl.seed_everything(config["seed"], verbose=False)
+    data = build.instantiate(config["data"], "data")
+    model = build.instantiate(config["model"], "model", image_shape=data.image_shape)
+    objective = build.instantiate(config["objective"], "objective")
+    curve = build.instantiate(config["evaluation"], "evaluation", seed=config["seed"], curve=run.curve)
+    early = build.instantiate(config["early_stopping"], "early_stopping", curve=run.curve)
+    checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
+    others = [
+        build.instantiate(part, f"callbacks.{name}")
+        for name, part in config["callbacks"].items()
+        if part is not None  # callbacks.NAME=null leaves one out
+    ]
+    max_samples = check_budget(config, data, objective)
+    model.adapt(data.parts["train"].images)
+    early.check(data.parts, curve.splits)
+    lit = LitVAE(
+        model,
+        objective,
+        build.instantiate(config["optimizer"], "optimizer"),
+        build.instantiate(config["schedule"], "schedule"),
+        data,
+        max_samples=max_samples,
+        **{key: config[key] for key in LOOP_KEYS},
+    )
+    try:  # made again for the training: here, so that what they refuse is refused in time
+        (optimizer,), _ = lit.configure_optimizers()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    trainer = build.instantiate(
+        {**config["trainer"], "max_epochs": 1, "strategy": strategy_for(config["trainer"], objective)},
+        "trainer",
+        callbacks=[curve, *others, early, StopOnSignal(), checkpoint],
+        logger=make_logger(config, run),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(run.path),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+    if data.batch_size % trainer.world_size:
+        raise ConfigError(
+            f"data.batch_size must be divisible by the {trainer.world_size} processes of the trainer, "
+            f"got {data.batch_size}: it is the total over all of them"
+        )
+    if early.patience is not None and not objective.has_encoder:
+        raise ConfigError(
+            f"early_stopping.patience must be null for {type(objective).__name__}, got {early.patience}: "
+            "without an encoder there is no validation bound"
+        )
+    if trainer.world_size > 1 and objective.single_process_because:
+        raise ConfigError(
+            f"trainer.devices must be 1 for {type(objective).__name__}, got {trainer.world_size} processes: "
+            f"{objective.single_process_because}"
+        )
+    if config["compile"] and (
+        reason := why_not_compiled(objective, optimizer, trainer.strategy.root_device.type, trainer.world_size)
+    ):
+        raise ConfigError(f"compile must be false, got true: {reason}")
+    use_backend(config["matmul_backend"])
+    return Parts(lit, trainer, curve, early, data, config)
+
+
+def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
+    """The strategy of the config; DDP is told where an update moves only some of the parameters."""
+    several = (trainer["devices"], trainer["num_nodes"]) != (1, 1)
+    if several and trainer["strategy"] in ("auto", "ddp") and not objective.moves_everything:
+        return "ddp_find_unused_parameters_true"
+    return trainer["strategy"]
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Checks the keys that belong to no part."""
+    if absent := [key for key in PARTS if key not in config]:
+        raise ConfigError(
+            f"{', '.join(absent)} must not be taken away: a training needs each of {', '.join(PARTS)}; "
+            "callbacks=none and logger=none leave those two empty"
+        )
+    for key in ("steps_per_execution", "threads", "max_samples", "gradient_clip_norm"):
+        value = config[key]
+        whole, optional = key in ("steps_per_execution", "threads"), key != "steps_per_execution"
+        rule = f"a{' whole' if whole else ''} number > 0{' or null' if optional else ''}"
+        if value is None and optional:
+            continue
+        if not isinstance(value, int if whole else int | float) or value is True or not 0 < value < math.inf:
+            raise ConfigError(f"{key} must be {rule}, got {value!r}")
+    seed = config["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be an integer in [0, 2^32), got {seed!r}")
+    rate = config["optimizer"].get("lr", 0.0)
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate < math.inf:
+        raise ConfigError(f"optimizer.lr must be a number >= 0, got {rate!r}")
+    for key in ("parameter_prior", "cuda_graph", "compile", "channels_last"):
+        if not isinstance(config[key], bool):
+            raise ConfigError(f"{key} must be true or false, got {config[key]!r}")
+    precision = config["trainer"]["precision"]
+    if precision not in ("32-true", "bf16-mixed"):
+        raise ConfigError(
+            f"trainer.precision must be 32-true or bf16-mixed, got {precision!r}: densities are float32 sums of "
+            "hundreds of nats, which overflow in float16; the images are float32"
+        )
+
+
+def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objective) -> int:
+    """The budget in samples: the smaller of `max_samples` and `trainer.max_epochs` passes over the training part."""
+    num_train = len(data.parts["train"])
+    per_epoch = num_train - num_train % data.batch_size
+    if per_epoch == 0:
+        raise ConfigError(
+            f"data.batch_size must be <= the {num_train} images of the training part, got {data.batch_size}: "
+            "a minibatch holds no datapoint twice"
+        )
+    epochs = config["trainer"]["max_epochs"]
+    is_count = isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 1
+    if epochs is not None and not is_count:
+        raise ConfigError(f"trainer.max_epochs must be an integer >= 1 or null, got {epochs!r}")
+    limits = [config["max_samples"], epochs * per_epoch if epochs is not None else None]
+    budget = min((int(limit) for limit in limits if limit is not None), default=None)
+    if budget is None:
+        raise ConfigError("max_samples and trainer.max_epochs are both null: one of them must set the budget")
+    step = objective.samples_per_step(data.batch_size, num_train)
+    if budget < step:
+        raise ConfigError(f"max_samples must be >= {step}, the samples of one step, got {budget}")
+    try:
+        objective.check(budget)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return budget
+
+
+def make_logger(config: Mapping[str, Any], run: RunDir) -> Any:
+    """The logger of the config, writing to the run directory; False: none."""
+    if not config["logger"]:
+        return False
+    folder = {"save_dir": str(run.path), "name": run.tensorboard.name, "version": ""}
+    return build.instantiate(config["logger"], "logger", **folder)

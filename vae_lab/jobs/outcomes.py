@@ -1,0 +1,70 @@
+"""What a reader sees of many jobs: a line when one ends, with its result and the time left, and a table at the end."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from vae_lab.jobs.engine import Job, Outcome
+from vae_lab.runs.directory import RunDir
+from vae_lab.terminal import duration
+
+log = logging.getLogger("vae_lab")
+
+
+class JobReport:
+    """Logs a line for every job that ends; the time left is scaled by how the jobs so far did."""
+
+    def __init__(self, jobs: Sequence[Job], num_parallel: int) -> None:
+        self.total, self.num_parallel = len(jobs), num_parallel
+        self.ended = 0
+        self.pending = sum(job.seconds for job in jobs)
+        self.expected = self.spent = 0.0
+        self.started = time.monotonic()
+
+    def __call__(self, outcome: Outcome) -> None:
+        """One line about an ended job."""
+        self.ended += 1
+        if outcome.status == "skipped":
+            self.pending -= outcome.job.seconds
+        else:
+            self.expected += outcome.job.seconds
+            self.spent += outcome.seconds
+        took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
+        what = "was finished" if outcome.status == "skipped" else outcome.status
+        left = f"; about {duration(self.seconds_left())} left" if self.ended < self.total else ""
+        width = len(str(self.total))
+        line = f"[{self.ended:{width}}/{self.total}] {outcome.job.name} {what}{took}: {told(outcome)}{left}"
+        log.log(logging.INFO if outcome.is_good else logging.WARNING, line)
+
+    def seconds_left(self) -> float:
+        """Until all have ended."""
+        scale = self.spent / self.expected if self.expected else 1.0
+        return max(0.0, scale * self.pending / self.num_parallel - (time.monotonic() - self.started))
+
+
+def told(outcome: Outcome) -> str:
+    """What came of a job: its result, or the reason of its failure and where its output is."""
+    return result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.report})"
+
+
+def result_of(run: RunDir) -> str:
+    """The main value of a run's ledger, in nats."""
+    ledger = run.ledger(run.default_checkpoint)
+    if "test/bound" in ledger:
+        return f"test bound {ledger['test/bound']:.2f} nats"
+    others = [name for name in ledger if "/log_likelihood/" in name and f"{name}_se" in ledger]
+    return f"{others[0]} {ledger[others[0]]:.2f} nats" if others else "done"
+
+
+def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
+    """How every job ended; of a failed one the reason and where its output is."""
+    table = Table(title=title)
+    for column in ("run", "status", "time", "result"):
+        table.add_column(column)
+    for outcome in outcomes:
+        took = duration(outcome.seconds) if outcome.status != "skipped" else ""
+        table.add_row(outcome.job.name, outcome.status, took, escape(told(outcome)))
+    return table

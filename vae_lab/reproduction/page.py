@@ -1,0 +1,201 @@
+"""index.html of a reproduction: figures, verdicts, settings, step sizes, times and versions in one file."""
+
+import csv
+import platform
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vae_lab.commands.figure import Drawn
+from vae_lab.commands.verify import COLUMNS, as_text, counted
+from vae_lab.reports.pages.page import Picture, Section, Table, write_page
+from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
+from vae_lab.runs.load import RunDir
+from vae_lab.terminal import duration
+
+TONES = {
+    PASS: "good",
+    FAIL: "bad",
+    EXPLAIN: "warn",
+    OPEN: "dim",
+    "failed": "bad",
+    "finished": "good",
+    "chosen": "good",
+}
+CAPTIONS = {
+    "figure2": (
+        "Figure 2: the bound against training samples evaluated. Red AEVB, green wake-sleep; solid train (a running "
+        "mean), dashed test; pale: the published curves."
+    ),
+    "figure3": (
+        "Figure 3: log p(x) against training samples evaluated, by the paper's estimator; circles: the same datapoints "
+        "by another estimator; pale: the published curves."
+    ),
+    "figure4": "Figure 4: the decoder's mean over the unit square, through the inverse normal CDF.",
+    "figure5": "Figure 5: decoder means at draws from the prior.",
+    "frey_face_wake_sleep": (
+        "Wake-sleep on Frey Face: the published curves (pale) stay at what a Gaussian that ignores z scores. That "
+        "belongs to initialisation and step size, and not to the algorithm."
+    ),
+    "full_variational_bayes": (
+        "Full variational Bayes (appendix F) and AEVB on few images: above, the predictive bound, a mean over draws of "
+        "the decoder's parameters, solid train, dashed test; below, KL(q(theta) || p(theta)) / N. Train bound less KL "
+        "bounds log p(X) / N. Above each panel: the last values, train / test."
+    ),
+}
+WIDE = ("figure2", "figure3", "full_variational_bayes")
+"""Figures of many panels."""
+
+
+def write_index(
+    root: Path,
+    settings: Mapping[str, Any],
+    drawn: Mapping[str, Drawn],
+    rows: Sequence[Row],
+    failures: Sequence[str],
+    *,
+    seconds: float,
+) -> Path:
+    """Writes <root>/index.html; returns its path.
+
+    Args:
+        root: the folder of the reproduction.
+        settings: of `vae-lab reproduce`.
+        drawn: the figures by name.
+        rows: the judgements.
+        failures: what failed, in words.
+        seconds: this command took.
+    """
+    runs = [run for path in sorted((root / "runs").glob("*")) if (run := RunDir(path)).exists()]
+    values = [row for row in rows if row.published is not None]
+    statements = [row for row in rows if row.published is None]
+    total = sum(run.record.get("wall_seconds", 0.0) for run in runs)
+    sections = [
+        *([Section("What failed", text=list(failures))] if failures else []),
+        *figure_sections(drawn),
+        Section(
+            "Verification",
+            text=[
+                "Statements of the paper, judged on the test part; the difference is the smallest margin by which one "
+                "holds. Then every published value at a count that was reached: ours with the weights of "
+                "that moment, unless the note says otherwise."
+            ],
+            tables=[
+                verdicts(statements, ("figure", "claim", "difference", "verdict", "note")),
+                verdicts(values, COLUMNS),
+            ],
+        ),
+        Section("Runs", tables=[runs_table(runs)]),
+        *step_size_sections(root / "probes.csv"),
+        Section(
+            "Times and versions",
+            text=[f"All runs together took {duration(total)}; this command took {duration(seconds)}. {machine(runs)}"],
+            tables=[versions_table(runs)],
+        ),
+        Section(
+            "Again",
+            text=["What is finished is kept; the command goes on where it stopped."],
+            code=[command(settings)],
+        ),
+    ]
+    summary = f"Scale {settings['scale']}: {len(runs)} runs. Verdicts: {counted(rows)}."
+    title = "Auto-Encoding Variational Bayes, reproduced"
+    return write_page(root / "index.html", title, sections, summary=summary)
+
+
+def figure_sections(drawn: Mapping[str, Drawn]) -> Iterator[Section]:
+    """A section for every figure, with what it lacks."""
+    for name, files in drawn.items():
+        extras = [path for path in files.extras if path.suffix in (".png", ".gif")]
+        pictures = [Picture(path, CAPTIONS.get(name, name), name in WIDE) for path in [files.png, *extras]]
+        missing = [f"Without {entry.label} ({entry.reason})." for entry in files.missing]
+        title = name.replace("figure", "Figure ").replace("_", " ")
+        yield Section(title[0].upper() + title[1:], text=missing, pictures=pictures)
+
+
+def verdicts(rows: Sequence[Row], columns: Sequence[str]) -> Table:
+    """Judgements with these of their columns."""
+    chosen = [COLUMNS.index(column) for column in columns]
+    texts = [as_text(row) for row in rows]
+    return Table(columns, [[text[i] for i in chosen] for text in texts], "Nats per datapoint.", TONES)
+
+
+def runs_table(runs: Sequence[RunDir]) -> Table:
+    """Settings and results of every run."""
+    columns = (
+        "run", "status", "samples", "objective", "Nz", "step size", "initial sd", "train bound", "test bound", "time"
+    )  # fmt: skip
+    rows = []
+    for run in runs:
+        config, record, ledger = run.config, run.record, run.ledger(run.default_checkpoint)
+        rows.append(
+            [
+                run.path.name,
+                run.status,
+                f"{record.get('samples_evaluated') or 0:,}",
+                config["objective"]["_target_"].rsplit(".", 1)[-1],
+                str(config["model"]["latent_dim"]),
+                f"{config['optimizer'].get('lr', '')}",
+                f"{config['initialization'].get('std', 'PyTorch')}",
+                *(f"{ledger[key]:.2f}" if key in ledger else "" for key in ("train/bound", "test/bound")),
+                duration(record.get("wall_seconds", 0.0)),
+            ]
+        )
+    caption = "Bounds in nats per datapoint with the last weights. Everything about a run is in runs/<run>/config.yaml."
+    return Table(columns, rows, caption, TONES)
+
+
+def step_size_sections(path: Path) -> list[Section]:
+    """The probes, if there were any."""
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    texts = [
+        [
+            row["label"],
+            row["learning_rate"],
+            f"{int(row['samples']):,}",
+            f"{float(row['train_bound']):.2f}" if row["train_bound"] else "",
+            row["verdict"],
+        ]
+        for row in rows
+    ]
+    what = "Chosen for each curve by the bound on the training part after a short probe, as the paper did."
+    table = Table(("curve", "step size", "samples", "train bound", "verdict"), texts, "Nats per datapoint.", TONES)
+    return [Section("Step sizes", text=[what], tables=[table])]
+
+
+def machine(runs: Sequence[RunDir]) -> str:
+    """Where the runs were made."""
+    devices = sorted({str(run.record["device"]) for run in runs if "device" in run.record})
+    threads = sorted({str(run.config["threads"] or "all") for run in runs})
+    return f"Device: {', '.join(devices) or 'none'}; threads a run: {', '.join(threads) or '-'}; {platform.platform()}."
+
+
+def versions_table(runs: Sequence[RunDir]) -> Table:
+    """Every combination of versions that runs were made with."""
+    found: dict[tuple[tuple[str, str], ...], int] = {}
+    for run in runs:
+        record = run.record
+        versions = {
+            "python": record.get("python"),
+            **record.get("versions", {}),
+            "git commit": record.get("git_commit"),
+        }
+        key = tuple((name, str(value or "-")[:12]) for name, value in versions.items())
+        found[key] = found.get(key, 0) + 1
+    names = list(dict.fromkeys(name for key in found for name, _ in key))
+    rows = [[str(count), *(dict(key).get(name, "-") for name in names)] for key, count in found.items()]
+    return Table(("runs", *names), rows)
+
+
+def command(settings: Mapping[str, Any]) -> str:
+    """The command line that made the page."""
+    figures = f"figures=[{','.join(settings['figures'])}]"
+    only = [f"only=[{','.join(settings['only'])}]"] if settings["only"] else []
+    further = (
+        ["train=[" + ",".join(f'"{override}"' for override in settings["train"]) + "]"] if settings["train"] else []
+    )
+    return shlex.join(["vae-lab", "reproduce", f"scale={settings['scale']}", figures, *only, *further])

@@ -1,0 +1,131 @@
+"""What a reproduction consists of: the trainings that its figures need, merged, composed and timed."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from vae_lab.commands.train import frozen_config
+from vae_lab.errors import ConfigError, nearest
+from vae_lab.figures.base import Curve, PaperFigure
+from vae_lab.jobs.speed import Speeds, count_evaluations
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.load import RunDir
+from vae_lab.terminal import duration
+from vae_lab.wiring import build
+from vae_lab.wiring.compose import compose_command
+
+
+@dataclass(frozen=True)
+class Training:
+    """A curve with its configs; without a step size where probes are to choose one."""
+
+    curve: Curve
+    config: Mapping[str, Any]
+    probe_config: Mapping[str, Any]
+    record: Mapping[str, Any]
+    """Entries for run.json."""
+    seconds: float = 0.0
+    """The estimated time of the run itself."""
+    probe_seconds: float = 0.0
+    """The estimated time of one probe."""
+
+
+def make_figure_of(name: str, scale: str, root: Path) -> PaperFigure:
+    """The figure of that name, as its YAML describes it."""
+    config, _ = compose_command("figure", [f"figure={name}", f"scale={scale}", f"root='{root}'"])
+    return build.instantiate(config["figure"], "figure")
+
+
+def needed_curves(figures: Sequence[PaperFigure], scale: str, only: Sequence[str] | None) -> list[Curve]:
+    """The curves of all figures, each once, with the largest budget and all snapshots that are asked for.
+
+    Raises:
+        ConfigError: two figures mean different trainings by one label, or `only` names no curve.
+    """
+    curves: dict[str, Curve] = {}
+    for figure in figures:
+        for curve in figure.curves(scale):
+            curves[curve.label] = merged(curves[curve.label], curve) if curve.label in curves else curve
+    if only is None:
+        return list(curves.values())
+    for pattern in only:
+        if not fnmatch.filter(curves, pattern):
+            raise ConfigError(f"only must name runs of the figures, got {pattern!r}: {nearest(pattern, curves)}")
+    return [curve for label, curve in curves.items() if any(fnmatch.fnmatch(label, pattern) for pattern in only)]
+
+
+def merged(one: Curve, other: Curve) -> Curve:
+    """One training that serves both."""
+    if (one.overrides, one.learning_rates) != (other.overrides, other.learning_rates):
+        raise ConfigError(f"two figures mean different trainings by {one.label!r}: their YAML files must agree")
+    snapshots = tuple(sorted({*one.snapshots, *other.snapshots}))
+    return replace(one, max_samples=max(one.max_samples, other.max_samples), snapshots=snapshots)
+
+
+def compose_training(curve: Curve, settings: Mapping[str, Any]) -> Training:
+    """The curve's configs, with the further overrides of `settings.train`."""
+    own = [*curve.all_overrides, *settings["train"]]
+    config, choices = compose_command("train", own)
+    short = [f"max_samples={settings['probe_samples']}", f"evaluation.first={settings['probe_samples']}"]
+    bare = ["callbacks=none", "logger=none", "checkpoint.at=[]"]
+    probe_config, _ = compose_command("train", [*curve.overrides, *settings["train"], *short, *bare])
+    return Training(curve, frozen_config(config), frozen_config(probe_config), {"choices": choices, "overrides": own})
+
+
+def timed(training: Training, speeds: Speeds) -> Training:
+    """With estimated times, from a moment of this training on this machine."""
+    speed, start = speeds.of(training.config), speeds.of_start()
+    if speed is None:  # it says itself what is wrong, when its turn comes
+        return training
+    samples, short = training.config["max_samples"], training.probe_config["max_samples"]
+    return replace(
+        training,
+        seconds=start + speed.seconds(samples, count_evaluations(training.config, samples)),
+        probe_seconds=start + speed.seconds(short, count_evaluations(training.probe_config, short)),
+    )
+
+
+def remaining_seconds(training: Training, runs: Path, probes: Path) -> float:
+    """The estimated time of what is not done yet, one after the other."""
+    run = RunDir(runs / training.curve.label)
+    done = samples_done(run) / training.config["max_samples"] if run.exists() else 0.0
+    open_probes = [
+        rate for rate in training.curve.learning_rates if not is_finished(probes / f"{training.curve.label}-lr{rate:g}")
+    ]
+    return training.seconds * max(0.0, 1 - done) + training.probe_seconds * len(open_probes)
+
+
+def samples_done(run: RunDir) -> int:
+    """As its record and its curve say."""
+    rows = read_rows(run.curve)
+    return max(run.record.get("samples_evaluated") or 0, int(rows[-1]["samples_evaluated"]) if rows else 0)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a finished run is there."""
+    run = RunDir(path)
+    return run.exists() and run.status == "finished"
+
+
+def plan_table(trainings: Sequence[Training], runs: Path, probes: Path) -> Table:
+    """The plan for a terminal."""
+    table = Table()
+    for column in ("run", "samples", "probes", "snapshots", "state", "time"):
+        table.add_column(column, justify="left" if column in ("run", "state") else "right")
+    for training in trainings:
+        curve = training.curve
+        run = RunDir(runs / curve.label)
+        seconds = remaining_seconds(training, runs, probes)
+        table.add_row(
+            curve.label,
+            f"{training.config['max_samples']:,}",
+            str(len(curve.learning_rates)),
+            str(len(curve.snapshots)),
+            run.status if run.exists() else "new",
+            duration(seconds) if training.seconds else "?",
+        )
+    return table

@@ -1,0 +1,102 @@
+"""The step size of a curve, by short probes on the measured train bound: section 5's early training performance."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vae_lab.atomic import write_text
+from vae_lab.figures.base import Curve
+from vae_lab.jobs.engine import Job, Outcome, plan_job
+from vae_lab.runs.continuation import set_value_at
+
+COLUMNS = ("label", "learning_rate", "samples", "train_bound", "verdict")
+STEP_SIZE = "optimizer.lr"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A short training of a curve with one of its candidates."""
+
+    label: str
+    learning_rate: float
+    job: Job
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The step size of a curve, or why there is none."""
+
+    learning_rate: float | None
+    reason: str = ""
+
+
+def plan_probes(curve: Curve, config: Mapping[str, Any], folder: Path, **record: Any) -> list[Probe]:
+    """A probe for every candidate of a curve, planned in `folder`.
+
+    Args:
+        curve: what it is for.
+        config: the curve's, with the budget of a probe.
+        folder: holds the probes.
+        record: entries of their run.json.
+    """
+    probes = []
+    for learning_rate in curve.learning_rates:
+        path = folder / f"{curve.label}-lr{learning_rate:g}"
+        config = with_step_size(config, learning_rate)
+        probes.append(Probe(curve.label, learning_rate, plan_job(path, config, **record)))
+    return probes
+
+
+def with_step_size(config: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """The config with this step size."""
+    changed = {**config, "optimizer": dict(config["optimizer"])}
+    set_value_at(changed, STEP_SIZE, learning_rate)
+    return changed
+
+
+def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice, list[dict[str, Any]]]:
+    """The candidate with the highest train bound, and the rows of probes.csv.
+
+    A candidate with non-finite densities is rejected; one that failed otherwise leaves the choice open.
+    """
+    bounds: dict[float, float] = {}
+    rejected: dict[float, str] = {}
+    open_because = ""
+    for probe, outcome in zip(probes, outcomes, strict=True):
+        if outcome.is_good:
+            bounds[probe.learning_rate] = probe.job.run.ledger(probe.job.run.default_checkpoint)["train/bound"]
+        elif probe.job.is_hopeless:
+            rejected[probe.learning_rate] = "rejected: non-finite"
+        else:
+            open_because = f"its probe {probe.job.name} {outcome.status}: {outcome.reason}"
+    if open_because:
+        choice = Choice(None, open_because)
+    elif not bounds:
+        choice = Choice(None, "every step size made a density non-finite")
+    else:
+        choice = Choice(max(bounds, key=lambda learning_rate: bounds[learning_rate]))
+    rows = [
+        {
+            "label": probe.label,
+            "learning_rate": probe.learning_rate,
+            "samples": probe.job.run.record.get("samples_evaluated", 0),
+            "train_bound": bounds.get(probe.learning_rate, ""),
+            "verdict": rejected.get(
+                probe.learning_rate, "chosen" if probe.learning_rate == choice.learning_rate else ""
+            ),
+        }
+        for probe in probes
+    ]
+    return choice, rows
+
+
+def write_probes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """probes.csv."""
+    text = io.StringIO()
+    writer: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -1,0 +1,112 @@
+"""Continuing a run: what a further command may say about a run directory that exists."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from vae_lab.errors import ConfigError
+from vae_lab.runs.load import RunDir
+
+BUDGET = ("max_samples", "trainer.max_epochs")
+CHANGEABLE = ("threads", "matmul_backend", "cuda_graph", "compile", "channels_last", "data.root")
+"""Keys that do not change what the run computes, but for rounding."""
+FREE = ("run_dir", "allow", "name", "output_root", "threads", "sweep")
+"""Keys that say where and how a run is made, not what it is."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for, beyond the defaults."""
+
+    overrides: list[str] = field(default_factory=list)
+    """`key=value` and `group=choice`, as typed."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """Every group's choice."""
+
+    @classmethod
+    def of_this_command(cls, requested: Mapping[str, Any]) -> "Request":
+        """The request that Hydra is serving; an empty one where it is not Hydra that called."""
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        if not HydraConfig.initialized():
+            return cls()
+        hydra = HydraConfig.get()
+        choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra")}
+        overrides = OmegaConf.to_container(hydra.overrides.task)  # as typed: one may hold a ${reference}
+        return cls(cast(list[str], overrides), choices)
+
+    @property
+    def experiment(self) -> str | None:
+        """The chosen experiment."""
+        return self.choices.get("experiment")
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The overridden keys and groups, without the signs of Hydra's grammar."""
+        pairs = (override.partition("=") for override in self.overrides)
+        return {key.lstrip("+~").partition("@")[0]: value for key, _, value in pairs}
+
+
+def budget_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The two keys that set the budget."""
+    return config["max_samples"], config["trainer"]["max_epochs"]
+
+
+def continued_config(
+    frozen: Mapping[str, Any], composed: Mapping[str, Any], request: Request, run: RunDir
+) -> dict[str, Any]:
+    """The frozen config, with a larger budget, other threads or a data set that moved where these are asked for.
+
+    Raises:
+        ConfigError: an override disagrees with the frozen config in anything else; all such keys are named.
+    """
+    config = copy.deepcopy(dict(frozen))
+    recorded = run.record.get("choices", {})
+    differences = []
+    for key, typed in request.keys.items():
+        if key in request.choices:
+            if request.choices[key] != recorded.get(key):
+                differences.append(f"{key}={recorded.get(key)} (asked for: {request.choices[key]})")
+        elif key.split(".")[0] in FREE and key not in frozen:
+            continue
+        elif (asked := value_at(composed, key)) != (kept := value_at(frozen, key)):
+            if key in CHANGEABLE or (key in BUDGET and is_larger(asked, kept)):
+                set_value_at(config, key, asked)
+            else:
+                differences.append(f"{key}={kept} (asked for: {typed})")
+    if differences:
+        raise ConfigError(
+            f"run_dir={run.path} was planned with {', '.join(differences)}: a run is continued as it was planned, and "
+            f"only a larger budget ({' or '.join(BUDGET)}) is accepted; leave these keys out, or leave run_dir out for "
+            "a new run"
+        )
+    return config
+
+
+def is_larger(budget: float | None, than: float | None) -> bool:
+    """Whether a budget exceeds another; null is no limit at all."""
+    return than is not None and (budget is None or budget > than)
+
+
+def quoted(text: str) -> str:
+    """The text as Hydra's grammar reads any text."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
+
+
+def set_value_at(config: dict[str, Any], key: str, value: Any) -> None:
+    """Sets the value at a dotted key that exists."""
+    *folders, name = key.split(".")
+    for folder in folders:
+        config = config[folder]
+    config[name] = value

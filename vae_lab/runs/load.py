@@ -1,0 +1,175 @@
+"""A run with its model: what `load_run` makes of a run directory, which may be a stranger's."""
+
+import pickle
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vae_lab.data.arrays import ImageData
+from vae_lab.errors import RunError
+from vae_lab.measurement import evaluating
+from vae_lab.model import VAE
+from vae_lab.objectives.base import Objective
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.directory import RunDir, config_hash, new_run_path, plan_run, safe_name
+from vae_lab.training.matmul import use_backend
+from vae_lab.wiring import build
+
+__all__ = [
+    "Run",
+    "RunDir",
+    "config_hash",
+    "ledger_facts",
+    "load_objective",
+    "load_run",
+    "load_weights",
+    "new_run_path",
+    "plan_run",
+    "read_checkpoint",
+    "safe_name",
+]
+
+
+def ledger_facts(data: ImageData, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a value in nats means nothing without."""
+    return {
+        "data": data.name,
+        "scale": data.scale,
+        "binarization": data.binarization,
+        "split_hash": data.split_hash,
+        "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with all that is known about it."""
+
+    path: Path
+    config: dict[str, Any]
+    model: VAE
+    record: dict[str, Any]
+    metrics: dict[str, Any]
+    checkpoint: str
+    """`best` or `last`."""
+    samples: int
+    """Training samples that had been presented at that checkpoint."""
+    data_root: str | None = None
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The data set of the run, loaded when first asked for."""
+        config = dict(self.config["data"])
+        if self.data_root is not None:
+            config["root"] = self.data_root
+        return build.instantiate(config, "data")
+
+    @cached_property
+    def curve(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv."""
+        return read_rows(self.path / "metrics.csv")
+
+    def encode(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch latent"]:
+        """The posterior mean E_q[z|x]."""
+        with torch.no_grad():
+            return self.model.posterior(x).mean
+
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch channel height width"]:
+        """The likelihood's mean E[x|z], in [0, 1]."""
+        with torch.no_grad():
+            return self.model.likelihood(z).mean
+
+    def sample(self, num_samples: int, seed: int = 0) -> Float[Tensor, "batch channel height width"]:
+        """Decoder means at draws z ~ N(0, I), as the paper's figure 5 shows them."""
+        with evaluating(self.model, torch.device("cpu"), seed, "sample"):
+            z = torch.randn(num_samples, self.model.latent_dim)
+        return self.decode(z)
+
+    def reconstruct(
+        self, x: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """The decoder mean at the posterior mean."""
+        return self.decode(self.encode(x))
+
+
+def load_run(
+    path: str | Path, *, allow: Collection[str] = (), checkpoint: str | None = None, data_root: str | None = None
+) -> Run:
+    """Loads a run directory, which may be a stranger's: no code of it is executed.
+
+    Args:
+        path: the run directory.
+        allow: packages whose classes its config may name besides vae_lab's parts and the frameworks'.
+        checkpoint: `best` or `last`; None: best where there is one.
+        data_root: where the data set lies now, if not where the run found it.
+
+    From here on float32 products of this process go through the run's `matmul_backend`.
+
+    Raises:
+        UntrustedTarget: its config names other code.
+        RunError: it is no run directory or has no checkpoint.
+    """
+    run = RunDir.existing(path)
+    config = run.config
+    build.refuse_untrusted(config, allow)
+    file = run.checkpoint_path(checkpoint)
+    use_backend(config.get("matmul_backend", "default"))
+    model = build.instantiate(config["model"], "model", image_shape=tuple(run.record["image_shape"]))
+    samples = load_weights(model, file)
+    name = file.stem
+    return Run(run.path, config, model.eval(), run.record, run.ledger(name), name, samples, data_root)
+
+
+def load_weights(model: VAE, file: Path) -> int:
+    """Loads the model's weights from a checkpoint; returns the samples that had been presented by then.
+
+    A checkpoint without an encoder takes the model's away.
+
+    Raises:
+        RunError: the file is corrupt, or holds more than tensors and plain values.
+    """
+    content = read_checkpoint(file)
+    state = state_of("model", content)
+    if model.has_encoder and not any(name.startswith("encoder.") for name in state):
+        model.drop_encoder()
+    model.load_state_dict(state)
+    return content["vae_lab"]["samples"]
+
+
+def load_objective(run: Run, file: Path) -> Objective:
+    """The objective that trained a loaded run, with what it had learned by a checkpoint; the model stays as it is.
+
+    Raises:
+        RunError: the file is corrupt, or holds more than tensors and plain values.
+    """
+    objective: Objective = build.instantiate(run.config["objective"], "objective")
+    objective.prepare(run.model, len(run.data.parts["train"]))
+    objective.load_state_dict(state_of("objective", read_checkpoint(file)))
+    return objective.eval()
+
+
+def state_of(part: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of `model` or `objective` in a checkpoint's content, by the part's own names."""
+    prefix = f"{part}."
+    return {key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)}
+
+
+def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint; with `mmap` tensors are read when they are used.
+
+    Raises:
+        RunError: the file is corrupt, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu", mmap=mmap)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise RunError(
+            f"{file} must hold tensors and plain values, and is corrupt or holds something else, which could run "
+            f"code: refused ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        ) from error

@@ -1,0 +1,280 @@
+"""Algorithm 1 of the paper as a LightningModule: one loop for every objective, counted in samples."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from vae_lab.data.arrays import ImageData, Minibatches
+from vae_lab.errors import NonFiniteDensity
+from vae_lab.model import VAE
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.optimizers import lay_out_state
+from vae_lab.randomness import seed_global_noise
+from vae_lab.training.compiled import CompiledStep
+from vae_lab.training.cuda_graph import WARM_UP_STEPS, CapturedStep, is_steady, prepare, why_not
+from vae_lab.training.running_means import RunningMeans
+from vae_lab.training.sharing import others_turn
+
+log = logging.getLogger("vae_lab")
+
+
+STEPS_PER_TURN = 50
+"""After so many minibatches a training that shares its process lets the others go on."""
+LOSS = "loss of update "
+"""What precedes the number of an update in the name of its loss, which is measured beside the parts."""
+
+
+class LitVAE(pl.LightningModule):
+    """Trains `model` by `objective` until `max_samples` training datapoints have been presented.
+
+    Lightning sees one long epoch of blocks of minibatches, so that its bookkeeping is paid once per block; `samples`,
+    the count of presented datapoints, drives everything else. A block ends where a callback with a method
+    `next_mark(samples) -> int | None` wants to act. Noise and data order are functions of counters, so a checkpoint
+    holds weights, optimiser and counts, and continuing from it repeats the undisturbed run bit for bit.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        objective: Objective,
+        optimizer: Callable[[list[nn.Parameter]], Optimizer],
+        schedule: Callable[[Optimizer], LRScheduler],
+        data: ImageData,
+        *,
+        max_samples: int,
+        steps_per_execution: int,
+        parameter_prior: bool,
+        gradient_clip_norm: float | None,
+        cuda_graph: bool,
+        compile: bool,
+        channels_last: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if parameter_prior and objective.has_parameter_prior:
+            raise ValueError(
+                f"parameter_prior must be false for {type(objective).__name__}, got true: "
+                "the objective has a prior of its own"
+            )
+        self.model, self.objective, self.data = model, objective, data
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        num_train = len(data.parts["train"])
+        self.batch_size = num_train if objective.whole_training_part else data.batch_size
+        self.samples_per_step = objective.samples_per_step(data.batch_size, num_train)
+        self.max_samples = max_samples - max_samples % self.samples_per_step
+        # a block of minibatches is made at once, so whole training parts come one by one
+        self.steps_per_execution = 1 if objective.whole_training_part else steps_per_execution
+        self.parameter_prior = parameter_prior
+        self.gradient_clip_norm = gradient_clip_norm
+        self.seed = seed
+        self.samples = self.block_start = 0
+        self.seconds_before, self.started = 0.0, time.monotonic()
+        self.running = RunningMeans()
+        self.measured: list[str] = []
+        self.cuda_graph, self.compile_step = cuda_graph, compile
+        self.fast_step: Callable[[Minibatch], Tensor] | None = None
+        self.resident: dict[str, Tensor] = {}
+        self.latest: dict[str, float] = {}
+        self.interrupted = self.stopped_early = False
+        if not objective.has_encoder:
+            model.drop_encoder()
+        seed_global_noise(torch.device("cpu"), seed, "objective")
+        objective.prepare(model, num_train)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.trained = list(self.parameters())
+
+    def training_step(self, block: tuple[int, int], _: int) -> None:
+        """Presents `count` minibatches, from number `first` of the training on: algorithm 1's loop."""
+        first, count = block
+        self.block_start = self.samples
+        minibatches = self.minibatches.block(first, count)
+        schedule = cast(LRScheduler, self.lr_schedulers())
+        records = []
+        for i in range(count):
+            seed_global_noise(self.device, self.seed, "training", first + i, self.global_rank)
+            records.append(self.present(Minibatch(minibatches.x[i], minibatches.index[i])))
+            schedule.step()
+            self.samples += self.samples_per_step
+            if i % STEPS_PER_TURN == STEPS_PER_TURN - 1:
+                with others_turn():  # whose kernels would else wait until all of these have been launched
+                    pass
+        measured = torch.stack(records)
+        with others_turn():  # the block's only wait for the device
+            block_sums = measured.tolist()
+        for i, sums in enumerate(block_sums):
+            self.keep(dict(zip(self.measured, sums, strict=True)), step=first + i)
+
+    def present(self, batch: Minibatch) -> Tensor:
+        """All updates of one minibatch, by the captured or compiled step once there is one."""
+        if self.fast_step is not None:
+            return self.fast_step(batch)
+        if self.samples < self.fast_from or not is_steady(self.bare_optimizer):
+            return self.step(batch)
+        if self.captures:
+            self.fast_step = CapturedStep(self.step, batch)
+        elif self.compile_step:
+            self.fast_step = CompiledStep(
+                self.objective,
+                self.model,
+                self.bare_optimizer,
+                num_train=self.minibatches.num_datapoints,
+                parameter_prior=self.parameter_prior,
+                gradient_clip_norm=self.gradient_clip_norm,
+            )
+        else:
+            self.fast_step = self.step
+        return self.fast_step(batch)
+
+    def step(self, batch: Minibatch) -> Tensor:
+        """All updates of one minibatch; the sums of their losses and measured parts over it, in float64."""
+        state = TrainingState(self.samples, self.minibatches.num_datapoints)
+        sums, self.measured = [], []
+        for i, terms in enumerate(self.objective.updates(self.model, batch, state)):
+            self.update(self.bare_optimizer, terms)
+            values = {f"{LOSS}{i}": terms.loss, **terms.parts}
+            sums.append(torch.stack([value.detach() for value in values.values()]).sum(-1, dtype=torch.float64))
+            self.measured += values
+        return torch.cat(sums)
+
+    def update(self, optimizer: Optimizer, terms: Terms) -> None:
+        """One step of the optimiser on the parameters that `terms` moves, and on no others."""
+        for parameter in self.trained:
+            parameter.grad = None
+        loss = terms.loss.mean()  # the only mean over a batch in the whole training
+        if self.trainer.world_size == 1:
+            loss.backward()
+        else:
+            self.manual_backward(loss)  # which tells DDP to expect one more backward pass of this block
+        if terms.moves is not self.model:
+            for parameter in set(self.trained).difference(terms.moves.parameters()):
+                parameter.grad = None
+        if self.parameter_prior:
+            self.add_parameter_prior()
+        if self.gradient_clip_norm is not None:
+            nn.utils.clip_grad_norm_(terms.moves.parameters(), self.gradient_clip_norm)
+        optimizer.step()
+
+    def add_parameter_prior(self) -> None:
+        """Adds the gradient of -log N(w; 0, I) / N, which is w / N, to the moved weights (not to biases)."""
+        for weight in self.model.weights():
+            if weight.grad is not None:
+                weight.grad.add_(weight.detach(), alpha=1.0 / self.minibatches.num_datapoints)
+
+    def keep(self, sums: Mapping[str, float], step: int) -> None:
+        """Adds what a minibatch measured to the running means; a loss that is NaN or infinite ends the training."""
+        losses = [total for name, total in sums.items() if name.startswith(LOSS)]
+        parts = {name: total for name, total in sums.items() if not name.startswith(LOSS)}
+        if not all(map(math.isfinite, losses)):
+            worst = next(loss for loss in losses if not math.isfinite(loss))
+            names = [name for name, total in parts.items() if not math.isfinite(total)]
+            raise NonFiniteDensity(
+                f"the loss became {worst} at step {step} "
+                f"({step * self.samples_per_step:,} samples; not finite: {', '.join(names) or 'loss'}): try a smaller "
+                "optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
+                "the checkpoint from before is kept"
+            )
+        self.running.add(parts, self.batch_size // self.trainer.world_size)
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """One optimiser over model and objective; what an update does not move has no gradient and stays."""
+        optimizer = self.make_optimizer(self.trained)
+        return [optimizer], [self.make_schedule(optimizer)]
+
+    def setup(self, stage: str) -> None:
+        """The training images, in memory on this device, sharded over the ranks."""
+        self.minibatches = Minibatches(
+            self.data.parts["train"],
+            batch_size=self.batch_size,
+            seed=self.seed,
+            binarization=self.data.binarization,
+            rank=self.global_rank,
+            num_ranks=self.trainer.world_size,
+        ).to(self.trainer.strategy.root_device)  # the module itself is moved there after this hook
+
+    def on_train_start(self) -> None:
+        """Decides, with everything on the device, whether steps are captured, and from which count of samples on."""
+        # bare, since Lightning's wrapper pays for hooks that nobody here listens to
+        self.bare_optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+        self.fast_step = None
+        reason = why_not(self.objective, self.bare_optimizer, self.device, self.trainer.world_size)
+        self.captures = self.cuda_graph and not reason
+        if self.cuda_graph and self.device.type == "cuda":
+            log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps will be captured")
+        lay_out_state(self.bare_optimizer)
+        prepare(self.bare_optimizer, captured=self.captures)
+        if self.compile_step:
+            log.info(
+                "the training step will be compiled once it is the same every time: that takes up to half a minute"
+            )
+        # the first steps make the optimiser's state and name the parts; a continued training has both, and goes on
+        # as it would have
+        is_new = self.captures or not self.measured
+        warm_up = WARM_UP_STEPS * self.samples_per_step if is_new else 0
+        self.fast_from = max(self.samples + warm_up, self.objective.steady_from)
+
+    def release(self) -> None:
+        """Lets go of what only the training needs, a graph's memory on the device among it."""
+        self.fast_step = None
+        self.resident.clear()
+
+    def train_dataloader(self) -> "Blocks":
+        """Which minibatches to present, block by block; the images themselves are already on the device."""
+        return Blocks(self)
+
+    def images(self, split: str) -> Tensor:
+        """The images of a split on this device."""
+        if split not in self.resident:
+            self.resident[split] = self.data.measured(split).images.to(self.device)
+        return self.resident[split]
+
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def next_mark(self, samples: int) -> int:
+        """The next count at which a callback acts, or the end."""
+        callbacks: list[Any] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        marks = [callback.next_mark(samples) for callback in callbacks if hasattr(callback, "next_mark")]
+        return min([mark for mark in marks if mark is not None], default=self.max_samples)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the counts; Lightning's own loop counters are left out, for they would end an extended run."""
+        checkpoint.pop("loops", None)
+        running = self.running.sums(self.trainer.strategy)
+        checkpoint["vae_lab"] = {"samples": self.samples, "running": running, "latest": self.latest}
+        checkpoint["measured"] = self.measured
+        checkpoint["seconds"] = self.seconds_before + time.monotonic() - self.started
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the counts; the sums so far go to rank 0, whose share they then are."""
+        self.samples = checkpoint["vae_lab"]["samples"]
+        self.latest = checkpoint["vae_lab"]["latest"]
+        self.measured = checkpoint.get("measured", [])  # older checkpoints do not name them
+        self.seconds_before = checkpoint.get("seconds", 0.0)  # older checkpoints did not count them
+        self.running = RunningMeans(checkpoint["vae_lab"]["running"] if self.global_rank == 0 else {})
+
+
+class Blocks:
+    """The blocks from `lit.samples` to the budget, as (first minibatch, count), cut at the marks."""
+
+    def __init__(self, lit: LitVAE) -> None:
+        self.lit = lit
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        lit, size = self.lit, self.lit.samples_per_step
+        position = lit.samples
+        while position < lit.max_samples:
+            mark = min(lit.next_mark(position), lit.max_samples)
+            count = min(lit.steps_per_execution, -(-(mark - position) // size))
+            yield position // size, count
+            position += count * size

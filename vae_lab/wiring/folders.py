@@ -1,0 +1,41 @@
+"""Where the YAML files are: beside the package in a checkout, inside it in an installed wheel."""
+
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+
+
+def package_configs() -> Path:
+    """The folder of the configs that come with vae_lab."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"the configs of vae_lab are not beside {package}: install the package again")
+
+
+def groups(folders: Sequence[Path]) -> list[str]:
+    """Every config group, that is every folder with YAML files, as "data" or "experiment/paper"."""
+    names = {file.parent.relative_to(folder).as_posix() for folder in folders for file in folder.glob("*/**/*.yaml")}
+    return sorted(name for name in names if name.split("/")[0] != "hydra")
+
+
+def choices(folders: Sequence[Path], group: str) -> dict[str, Path]:
+    """The choices of a group by name; a file in an earlier folder hides its namesake in a later one."""
+    found = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def headline(file: Path) -> str:
+    """What a YAML file says about itself: its opening comment up to the command; empty if there is none."""
+    return " ".join(takewhile(lambda line: not line.startswith("vae-lab"), opening_comment(file)))
+
+
+def opening_comment(file: Path) -> Iterator[str]:
+    """The lines of the comment that opens a YAML file, without their signs."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            return
+        comment = line.lstrip("#").strip()
+        if comment and not comment.startswith("@package"):
+            yield comment
