@@ -11,7 +11,7 @@ install_import_hook("vae_lab", "shape_checks.check")
 from linear_gaussian import LinearGaussian  # noqa: E402  (vae_lab must be imported after the hook)
 
 if TYPE_CHECKING:
-    from vae_lab.runs.load import RunDir
+    from vae_lab.runs.directory import RunDir
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 
 from vae_lab.atomic import atomic_file
 from vae_lab.runs.curve import append_row
-from vae_lab.runs.load import RunDir, plan_run
+from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.wiring import build
 
 DIGITS = {

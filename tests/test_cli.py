@@ -13,11 +13,12 @@ from omegaconf import DictConfig
 
 from vae_lab.cli import COMMANDS, main
 from vae_lab.commands import evaluate, train
-from vae_lab.commands.explanations import CommandLine, is_mistake
+from vae_lab.commands.explanations import is_mistake
 from vae_lab.commands.task import Task
 from vae_lab.data.files import root_folder
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity, nearest
 from vae_lab.wiring.arguments import read_arguments
+from vae_lab.wiring.folders import CommandLine
 
 SECONDS_FOR_HELP = 1.0
 

@@ -9,7 +9,8 @@ from vae_lab.callbacks.bound_curve import BoundCurve
 from vae_lab.errors import ConfigError, NoEncoder
 from vae_lab.estimators.importance_sampling import ImportanceSampling
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir, load_run
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import load_run
 
 MONTE_CARLO_EM = (
     "objective=monte_carlo_em",

@@ -17,8 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vae_lab.commands.evaluate import evaluate
 from vae_lab.commands.train import train
-from vae_lab.jobs.engine import Job, address
-from vae_lab.runs.load import RunDir
+from vae_lab.jobs.engine import address
+from vae_lab.jobs.job import Job
+from vae_lab.runs.directory import RunDir
 from vae_lab.wiring.folders import package_configs
 
 TINY = (

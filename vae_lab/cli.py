@@ -82,8 +82,8 @@ def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own last flush would complain
         return 0
     except Exception as error:  # the boundary of a command: reported
-        from vae_lab.commands.explanations import CommandLine
         from vae_lab.commands.task import FULL_ERROR, Task
+        from vae_lab.wiring.folders import CommandLine
 
         line = CommandLine(name, name, [], list(arguments))
         return Task(line, Path(), os.environ.get(FULL_ERROR)).report_error(error)
@@ -94,8 +94,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser
 
-    from vae_lab.commands.explanations import CommandLine
     from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code, planned_sweeps
+    from vae_lab.wiring.folders import CommandLine
 
     parser = get_args_parser()
     parser.error = _refuse_flags

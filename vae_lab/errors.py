@@ -4,7 +4,7 @@ The command line prints these errors as one message; everything else is a bug an
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LISTED = 20
 """Up to so many valid names are listed in a message, not only the likely ones."""
@@ -48,3 +48,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if close and len(names) > LISTED:
         return guess
     return f"{guess} ({', '.join(names)})" if close else f"choose one of {', '.join(names)}"
+
+
+def missing(keys: Sequence[str]) -> str:
+    """The message about keys that have no value."""
+    return (
+        f"{', '.join(keys)} must be given, the config leaves {'them' if len(keys) > 1 else 'it'} open: "
+        f"add {' '.join(f'{key}=VALUE' for key in keys)}"
+    )

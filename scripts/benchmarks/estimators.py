@@ -15,7 +15,7 @@ from benchmarks.sides import Throughput
 from vae_lab import hmc
 from vae_lab.jobs.assemble import assemble
 from vae_lab.model import VAE
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 

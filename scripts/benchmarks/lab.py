@@ -18,10 +18,11 @@ from torch import Tensor
 
 from benchmarks.conditions import Conditions
 from benchmarks.sides import Throughput
-from vae_lab.commands.train import fit, frozen_config
 from vae_lab.data.arrays import ImageData
 from vae_lab.jobs.assemble import Parts, assemble
-from vae_lab.runs.load import RunDir, plan_run
+from vae_lab.jobs.execute import fit
+from vae_lab.runs.continuation import frozen_config
+from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.sharing import others_turn, share_device
 from vae_lab.wiring import build

@@ -15,7 +15,7 @@ from benchmarks.networks import mnist_mlp
 from benchmarks.sides import Case, Side, Throughput
 from vae_lab.jobs.assemble import Parts
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 from vae_lab.training.lit_module import LitVAE
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from benchmarks.conditions import Conditions
 from benchmarks.sides import Side
 from vae_lab.errors import Failed
-from vae_lab.jobs.engine import plan_job, run_jobs
+from vae_lab.jobs.engine import run_jobs
+from vae_lab.jobs.job import plan_job
 
 CHILD = ("-m", "benchmarks.child")
 

@@ -7,7 +7,8 @@ import pytest
 from training import evaluate_tiny
 
 from vae_lab.errors import ConfigError, RunError, UntrustedTarget
-from vae_lab.runs.load import RunDir, load_run
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import load_run
 
 KEY = "test/log_likelihood/importance_sampling_5"
 

@@ -13,7 +13,8 @@ from vae_lab.wiring.folders import package_configs
 
 with warnings.catch_warnings():  # beartype on the aliases of `typing` that OmegaConf's own classes are made of
     warnings.simplefilter("ignore", BeartypeDecorHintPep585DeprecationWarning)
-    from vae_lab.commands.plot import PICTURES, plot
+    from vae_lab.commands.plot import plot
+    from vae_lab.figures.run_pictures import PICTURES
 
 
 def config(*overrides: str) -> DictConfig:

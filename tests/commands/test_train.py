@@ -9,7 +9,8 @@ from training import assert_equal, assert_same_training, checkpoint, scalars, tr
 from vae_lab.errors import ConfigError, NonFiniteDensity
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import config_hash, load_run
+from vae_lab.runs.identity import config_hash
+from vae_lab.runs.load import load_run
 
 
 def test_run_directory_is_complete(finished_run):
@@ -184,7 +185,7 @@ def test_non_finite_density_fails_the_run_and_keeps_the_last_good_checkpoint(tmp
     explode = ("schedule=stages", "schedule.milestones=[5]", "schedule.gamma=1e30")
     with pytest.raises(NonFiniteDensity, match=r"at step 6 \(300 samples; not finite: .*optimizer\.lr") as caught:
         train_tiny(tmp_path / "run", *explode, "trainer.max_epochs=4")
-    from vae_lab.runs.load import RunDir
+    from vae_lab.runs.directory import RunDir
 
     run = RunDir(tmp_path / "run")
     assert run.status == "failed" and str(caught.value) in run.record["error"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from training import train_tiny
 
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 SHORT = ("max_samples=200", "evaluation.splits=[test]", "checkpoint.at=[100,200]", "checkpoint.every_seconds=1000")
 """Two evaluations and two snapshots: at 100 and 200 samples."""

@@ -7,7 +7,7 @@ from vae_lab.figures.figure2 import COLUMNS, Figure2, last_values
 from vae_lab.figures.published import figure2_published
 from vae_lab.figures.section5 import Section5
 from vae_lab.runs.curve import append_row
-from vae_lab.runs.load import plan_run
+from vae_lab.runs.directory import plan_run
 
 BUDGET = {"quick": 1, "standard": 2, "paper": 3}
 PANELS = {"mnist": [3, 5, 10, 20, 200], "frey_face": [2, 5, 10, 20]}

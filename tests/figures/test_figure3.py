@@ -12,7 +12,7 @@ from vae_lab.figures.canvas import save
 from vae_lab.figures.estimates import ESTIMATES
 from vae_lab.figures.figure3 import COLUMNS, METHODS, Figure3, not_seen
 from vae_lab.figures.published import figure3_published
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 SCALES = ("quick", "standard", "paper")
 

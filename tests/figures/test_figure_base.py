@@ -6,7 +6,7 @@ from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records, table_of
 from vae_lab.figures.published import FIGURE2, FIGURE3, figure2_published, figure3_published
 from vae_lab.figures.section5 import Section5
-from vae_lab.runs.load import RunDir, plan_run
+from vae_lab.runs.directory import RunDir, plan_run
 
 CURVE = Curve("a_2", ("data=digits", "evaluation.splits=[test]"), (0.01, 0.02), 2000, (500, 1000))
 BUDGET = {"quick": 1000, "standard": 2000, "paper": 3000}

@@ -13,7 +13,8 @@ from vae_lab.figures.full_variational_bayes import COLUMNS, FullVariationalBayes
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.objectives.full_variational_bayes import FullVariationalBayes
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir, load_objective, load_run
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import load_objective, load_run
 
 SCALES = ("quick", "standard", "paper")
 FULL = ("objective=full_variational_bayes", "objective.initial_std=0.3", "optimizer.lr=0.01")

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from training import TINY, kill_training, train_tiny, vae_lab
 
-from vae_lab.commands.train import UNFROZEN
 from vae_lab.errors import RunError
 from vae_lab.jobs.children import STOPPING
-from vae_lab.jobs.engine import Job, Outcome, plan_job, run_jobs
 from vae_lab.jobs.engine import engine as jobs
+from vae_lab.jobs.engine import run_jobs
+from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport
+from vae_lab.runs.continuation import UNFROZEN
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.terminal import duration
 from vae_lab.wiring.compose import compose_command

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from training import TINY, assert_same_training, finish, vae_lab
 
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from vae_lab.pages import sweep_page
 
 from vae_lab.cli import main
 from vae_lab.reports.pages.run_parts import override
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 LARGEST = 5_000_000
 PICTURES = 5

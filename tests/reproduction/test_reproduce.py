@@ -14,17 +14,17 @@ import pytest
 from training import composed, finish, train_tiny, vae_lab
 
 from vae_lab.commands.reproduce import reproduce
-from vae_lab.commands.verify import reproduction_rows
 from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Curve
 from vae_lab.figures.figure2 import Figure2
 from vae_lab.figures.section5 import Section5
-from vae_lab.jobs.engine import Outcome, plan_job
+from vae_lab.jobs.job import Outcome, plan_job
 from vae_lab.jobs.speed import Speed, Speeds, count_evaluations
 from vae_lab.reproduction.page import write_index
 from vae_lab.reproduction.plan import compose_training, merged, needed_curves, remaining_seconds, timed
 from vae_lab.reproduction.step_sizes import choose, plan_probes, with_step_size, write_probes
-from vae_lab.runs.load import RunDir
+from vae_lab.reproduction.verdicts import reproduction_rows
+from vae_lab.runs.directory import RunDir
 from vae_lab.wiring.compose import compose_command
 
 TINY_FIGURE = """

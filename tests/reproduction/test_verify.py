@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from training import composed
 
-from vae_lab.commands.verify import reproduction_rows, train_bound, verify
+from vae_lab.commands.verify import verify
 from vae_lab.errors import Failed, RunError
 from vae_lab.figures.published import figure2_published, figure3_published
 from vae_lab.reproduction import claims
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, value_at_count
-from vae_lab.runs.load import RunDir, plan_run
+from vae_lab.reproduction.verdicts import reproduction_rows, train_bound
+from vae_lab.runs.directory import RunDir, plan_run
 
 
 def curve(**points: float) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from training import (
 from vae_lab.cli import main
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from training import evaluate_tiny, train_more
 
 from vae_lab import load_run
 from vae_lab.cli import main
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 WRITTEN = Path(__file__).parent / "written_by_0_1"
 BOUND = -43.86920773226395

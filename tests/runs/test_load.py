@@ -9,7 +9,9 @@ import torch
 
 import vae_lab
 from vae_lab.errors import ConfigError, RunError, UntrustedTarget
-from vae_lab.runs.load import RunDir, config_hash, load_run, new_run_path, plan_run, safe_name
+from vae_lab.runs.directory import RunDir, new_run_path, plan_run, safe_name
+from vae_lab.runs.identity import config_hash
+from vae_lab.runs.load import load_run
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from training import TINY, finish, train_tiny, vae_lab, weights
 
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir, load_run
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import load_run
 
 pytestmark = pytest.mark.slow
 

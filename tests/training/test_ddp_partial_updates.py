@@ -5,7 +5,7 @@ import torch
 from training import TINY, finish, train_tiny, vae_lab, weights
 
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 
 @pytest.mark.slow

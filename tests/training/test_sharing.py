@@ -14,7 +14,8 @@ from training import assert_same_training, composed, finish, kill_training, trai
 
 from vae_lab.commands.train import train
 from vae_lab.errors import ConfigError
-from vae_lab.jobs.engine import Job, address, grouped, run_jobs
+from vae_lab.jobs.engine import address, grouped, run_jobs
+from vae_lab.jobs.job import Job
 from vae_lab.runs.curve import read_rows
 from vae_lab.training.sharing import Turns, others_turn, share_device, why_alone
 

@@ -10,8 +10,7 @@ import torch
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.estimators.base import Estimator
-from vae_lab.marginal_likelihood import measure_log_likelihood, subset_name
-from vae_lab.measurement import measure_bound, summarise
+from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.model import VAE
 from vae_lab.runs.curve import append_row
 from vae_lab.training.lit_module import LitVAE

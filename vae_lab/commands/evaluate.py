@@ -12,11 +12,12 @@ from rich.table import Table
 
 from vae_lab.errors import ConfigError, NoEncoder, RunError, nearest
 from vae_lab.estimators.base import Estimator
-from vae_lab.marginal_likelihood import measure_log_likelihood, subset_name
-from vae_lab.measurement import measure_bound, summarise
+from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.runs.continuation import Request
-from vae_lab.runs.load import Run, RunDir, ledger_facts, load_run
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import Run, ledger_facts, load_run
 from vae_lab.runs.provenance import available_cores
+from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command, group_choices
 
@@ -45,6 +46,7 @@ def evaluate(cfg: DictConfig) -> Path:
         checkpoint=settings["checkpoint"],
         data_root=settings["data_root"],
     )
+    use_backend(run.config.get("matmul_backend", "default"))
     for estimator in estimators:
         require_fit(estimator, run)
     for split in settings["splits"]:

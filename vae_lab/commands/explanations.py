@@ -4,9 +4,8 @@ import difflib
 import dis
 import errno
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -20,20 +19,11 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from vae_lab.errors import ConfigError, Failed, NonFiniteDensity, nearest
-from vae_lab.wiring.folders import choices, groups
+from vae_lab.errors import ConfigError, Failed, NonFiniteDensity, missing, nearest
+from vae_lab.wiring.folders import CommandLine, choices, groups
 
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
 """Refusals of the operating system that say all by themselves."""
-
-
-class CommandLine(NamedTuple):
-    """What a message needs to know about the command that failed."""
-
-    command: str
-    config_name: str
-    folders: Sequence[Path]
-    overrides: Sequence[str]
 
 
 def needs_no_traceback(error: BaseException) -> bool:
@@ -84,7 +74,7 @@ def _explanation(error: BaseException, line: CommandLine) -> str:
         case ConfigCompositionException():
             return _composition(error, line)
         case MissingMandatoryValue():
-            return missing(line, [str(error.full_key)])
+            return missing([str(error.full_key)])
         case InstantiationException() if error.__cause__ is not None:
             return f"{error.__cause__} ({str(error).splitlines()[-1]})"
         case OmegaConfBaseException():
@@ -93,14 +83,6 @@ def _explanation(error: BaseException, line: CommandLine) -> str:
             return _without_hints(error)
         case _:
             return str(error) or type(error).__name__
-
-
-def missing(line: CommandLine, keys: Sequence[str]) -> str:
-    """The message about keys that have no value."""
-    return (
-        f"{', '.join(keys)} must be given, the config leaves {'them' if len(keys) > 1 else 'it'} open: "
-        f"add {' '.join(f'{key}=VALUE' for key in keys)}"
-    )
 
 
 def _missing_config(error: MissingConfigException, line: CommandLine) -> str:

@@ -1,34 +1,19 @@
 """`vae-lab figure`: a figure of the paper, from run directories to a CSV, and from the CSV to PNG and PDF."""
 
-import io
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vae_lab.atomic import write_text
-from vae_lab.errors import ConfigError, RunError
-from vae_lab.figures.base import Missing, PaperFigure, check_scale
-from vae_lab.figures.canvas import save
+from vae_lab.errors import ConfigError
+from vae_lab.figures.base import PaperFigure, check_scale
+from vae_lab.figures.drawing import make_figure
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The files of a figure, and what it still lacks."""
-
-    csv: Path
-    png: Path
-    pdf: Path
-    extras: list[Path]
-    missing: list[Missing]
 
 
 def figure(cfg: DictConfig) -> Path:
@@ -55,24 +40,3 @@ def figure(cfg: DictConfig) -> Path:
     for path in (drawn.csv, drawn.pdf, *drawn.extras):
         log.info("%s", path)
     return drawn.png
-
-
-def make_figure(paper_figure: PaperFigure, root: Path, scale: str) -> Drawn:
-    """Writes <root>/figures/<name>.csv, and .png and .pdf from it, of the runs that are in <root>/runs.
-
-    Raises:
-        RunError: none of its runs is there.
-    """
-    folder = root / "runs"
-    runs = paper_figure.find_runs(folder, scale)
-    missing = paper_figure.missing(runs, scale, folder)
-    if not runs:
-        commands = "; ".join(entry.command for entry in missing)
-        raise RunError(f"{folder} holds no run of {paper_figure.name}; what makes them: {commands}")
-    stem = root / "figures" / paper_figure.name
-    csv = stem.with_name(f"{stem.name}.csv")
-    text = paper_figure.collect(runs, scale).to_csv(index=False)
-    write_text(csv, text)
-    table = pd.read_csv(io.StringIO(text))
-    png, pdf = save(paper_figure.draw(table), stem)
-    return Drawn(csv, png, pdf, paper_figure.extras(table, stem.parent), missing)

@@ -1,31 +1,20 @@
 """`vae-lab plot`: the pictures of one run, from its directory alone, as PNG and PDF in its `images`."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, ListConfig
 
 from vae_lab.errors import ConfigError, RunError, nearest
 from vae_lab.figures.canvas import save
-from vae_lab.figures.posterior_pictures import interpolations, latent_scatter, reconstructions, traversals
 from vae_lab.figures.run_facts import CannotDrawError, dark_on_white_by_default
-from vae_lab.figures.run_pictures import bound_curve, manifold, samples
-from vae_lab.runs.load import RunDir, load_run
+from vae_lab.figures.run_pictures import PICTURES
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import load_run
+from vae_lab.training.matmul import use_backend
 
 log = logging.getLogger("vae_lab")
-
-PICTURES: dict[str, Callable[..., Figure]] = {
-    "bound_curve": bound_curve,
-    "samples": samples,
-    "reconstructions": reconstructions,
-    "manifold": manifold,
-    "latent_scatter": latent_scatter,
-    "traversals": traversals,
-    "interpolations": interpolations,
-}
-"""What draws the picture of this name."""
 
 
 def plot(cfg: DictConfig) -> Path:
@@ -44,6 +33,7 @@ def plot(cfg: DictConfig) -> Path:
         raise ConfigError(f"dark_on_white must be true, false or null, got {cfg.dark_on_white!r}")
     path = RunDir.existing(cfg.run).path
     run = load_run(path, allow=list(cfg.allow), checkpoint=cfg.checkpoint, data_root=cfg.data_root)
+    use_backend(run.config.get("matmul_backend", "default"))
     dark_on_white = dark_on_white_by_default(run) if cfg.dark_on_white is None else cfg.dark_on_white
     folder = RunDir(path).images
     drawn = 0

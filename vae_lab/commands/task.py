@@ -15,8 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from vae_lab.commands.explanations import CommandLine, explain, is_mistake, missing, needs_no_traceback
-from vae_lab.errors import ConfigError, Interrupted
+from vae_lab.commands.explanations import explain, is_mistake, needs_no_traceback
+from vae_lab.errors import ConfigError, Interrupted, missing
+from vae_lab.wiring.folders import CommandLine
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 MISTAKE, FAILURE = 2, 1
@@ -64,7 +65,7 @@ class Task:
     def run(self, cfg: DictConfig) -> Path:
         """The command itself, once its config is known to be whole."""
         if absent := sorted(OmegaConf.missing_keys(cfg)):
-            raise ConfigError(missing(self.line, absent))
+            raise ConfigError(missing(absent))
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # for a user's own _target_; last, so that it hides nothing
         command = getattr(import_module(f"vae_lab.commands.{self.line.command}"), self.line.command)

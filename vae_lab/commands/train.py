@@ -2,44 +2,25 @@
 
 import logging
 import os
-import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from pytorch_lightning.loggers import TensorBoardLogger
 
-from vae_lab.callbacks.checkpoint import take_back_best
-from vae_lab.callbacks.stop_on_signal import STOP
 from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError
-from vae_lab.jobs.assemble import Parts, assemble
-from vae_lab.measurement import measure_bound, summarise
-from vae_lab.runs.continuation import Request, budget_of, continued_config
-from vae_lab.runs.curve import keep_rows
-from vae_lab.runs.events import keep_events
-from vae_lab.runs.load import (
-    RunDir,
-    config_hash,
-    ledger_facts,
-    load_weights,
-    new_run_path,
-    plan_run,
-    read_checkpoint,
-)
-from vae_lab.runs.provenance import provenance
+from vae_lab.jobs.assemble import assemble
+from vae_lab.jobs.execute import assist, execute
+from vae_lab.runs.continuation import Request, budget_of, continued_config, frozen_config
+from vae_lab.runs.directory import RunDir, new_run_path, plan_run
+from vae_lab.runs.identity import config_hash
 from vae_lab.training.matmul import settled
 from vae_lab.training.sharing import MOST, share_device, why_alone
+from vae_lab.training.signals import STOP
 from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
-
-UNFROZEN = ("run_dir", "allow", "name", "output_root", "sweep")
-"""Keys that say where a run goes, not what it is."""
 
 
 def train(cfg: DictConfig) -> Path | str:
@@ -131,16 +112,6 @@ def check_shareable(runs: Sequence[RunDir]) -> None:
         raise ConfigError(f"run_dir must name runs with one matmul_backend, which a process has once: {which}")
 
 
-def frozen_config(requested: Mapping[str, Any]) -> dict[str, Any]:
-    """What a composed config says about a run, without where and how it is made."""
-    return {key: whole(value) for key, value in requested.items() if key not in UNFROZEN}
-
-
-def whole(value: Any) -> Any:
-    """A whole number that was written as 1e6, as an integer: one and the same setting has one config."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def run_path(request: Request, requested: Mapping[str, Any]) -> Path:
     """Where the run goes: `run_dir`, else a new folder."""
     if not isinstance(requested["output_root"], str):
@@ -152,170 +123,3 @@ def run_path(request: Request, requested: Mapping[str, Any]) -> Path:
     if not requested["run_dir"]:
         raise ConfigError("run_dir must name a folder, got an empty text: leave it out for a new one")
     return Path(str(requested["run_dir"]))  # a name of digits arrives as a number
-
-
-def execute(run: RunDir, parts: Parts) -> Path:
-    """Trains to the end of the budget, from the last checkpoint where there is one, and measures the result.
-
-    The run directory is locked by this process.
-    """
-    with logging_to(run.log):
-        started, before = time.time(), run.record.get("wall_seconds", 0.0)
-
-        def wall_seconds() -> float:
-            # a piece that was killed is known to its checkpoint alone
-            return max(before, parts.lit.seconds_before) + time.time() - started
-
-        where = provenance(parts.trainer.strategy.root_device) | {"image_shape": list(parts.data.image_shape)}
-        run.update_record(status="running", error=None, command=sys.argv, **where)
-        log.info("run directory: %s", run.path)
-        log.info("budget: %s samples; seed %d; data %s", f"{parts.lit.max_samples:,}", parts.lit.seed, parts.data.name)
-        if note := parts.lit.objective.describe():
-            log.info(note)
-        continuation = f"continue: vae-lab train run_dir={run.path}"
-        try:
-            fit(run, parts)
-            if parts.lit.interrupted:
-                raise Interrupted(f"stopped at {parts.lit.samples:,} samples; {continuation}")
-            ledger = measure(run, parts)
-        except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | Interrupted)
-            run.update_record(
-                status="interrupted" if stopped else "failed",
-                error=None if stopped else f"{type(error).__name__}: {error}",
-                samples_evaluated=parts.lit.samples,
-                wall_seconds=wall_seconds(),
-            )
-            if isinstance(error, KeyboardInterrupt):
-                raise Interrupted(f"interrupted; {continuation}") from error
-            raise
-        run.update_record(
-            status="finished",
-            samples_evaluated=parts.lit.samples,
-            stopped_early=parts.lit.stopped_early,
-            evaluation_seconds=parts.curve.seconds,
-            wall_seconds=wall_seconds(),
-        )
-        report(run, parts, ledger)
-    return run.path
-
-
-def fit(run: RunDir, parts: Parts) -> None:
-    """Lets the Trainer run, after taking back what a kill left behind the checkpoint."""
-    last = run.checkpoints / "last.ckpt"
-    samples = 0
-    if last.is_file():
-        samples = read_checkpoint(last, mmap=True)["vae_lab"]["samples"]
-
-    at_the_end = samples >= parts.lit.max_samples
-
-    def keep(at: int) -> bool:
-        evaluated = at_the_end or parts.curve.is_mark(at, parts.lit.samples_per_step)
-        return at < samples or (at == samples and evaluated)
-
-    keep_rows(run.curve, keep)
-    keep_events(run.tensorboard, keep)
-    take_back_best(run.checkpoints, keep)
-    if samples:
-        log.info("continuing from %s samples", f"{samples:,}")
-    parts.lit.stopped_early = parts.early.is_over()
-    if at_the_end or parts.lit.stopped_early:
-        parts.lit.samples = samples
-        return
-    os.environ["VAE_LAB_RUN_DIR"] = str(run.path)
-    try:
-        parts.trainer.fit(parts.lit, ckpt_path=str(last) if samples else None, weights_only=True)
-    except SystemExit as ending:  # Lightning's answer to Ctrl-C outside of the blocks
-        raise KeyboardInterrupt from ending
-    finally:
-        parts.lit.release()
-        os.environ.pop("VAE_LAB_RUN_DIR", None)  # where trainings share a process, which has no further ones
-
-
-def assist(run: RunDir) -> Path:
-    """A further process of a training: takes run directory and config from the first one."""
-    parts = assemble(run.config, run)
-    last = run.checkpoints / "last.ckpt"
-    parts.trainer.fit(parts.lit, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
-    return run.path
-
-
-def measure(run: RunDir, parts: Parts) -> dict[str, Any]:
-    """The ledger of the checkpoint that is read by default: the bound of every split, and what it was measured on."""
-    checkpoint = run.default_checkpoint
-    device = parts.trainer.strategy.root_device
-    model = parts.lit.model
-    samples = load_weights(model, run.checkpoint_path(checkpoint))
-    model.to(device)
-    entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples}
-    entries |= ledger_facts(parts.data, parts.config)
-    for split in parts.data.parts:
-        if not model.has_encoder:
-            entries |= parts.curve.log_likelihood(model, parts.data, split)
-            continue
-        images = parts.data.measured(split).images.to(device)
-        sums = measure_bound(model, images, num_samples=1, seed=parts.lit.seed)
-        entries |= {f"{split}/{name}": value for name, value in summarise(sums, num_samples=1).items()}
-    known = run.ledger(checkpoint)
-    if known.get("samples_evaluated") == samples:  # these very weights, perhaps with more draws
-        entries |= known
-    run.update_ledger(checkpoint, entries)
-    log_hyperparameters(parts, entries)
-    return entries
-
-
-def log_hyperparameters(parts: Parts, ledger: Mapping[str, Any]) -> None:
-    """TensorBoard's HParams tab: the choices beside the final bounds of the ledger."""
-    config, model = parts.config, parts.lit.model
-    choices = {
-        "data": parts.data.name,
-        "network": type(model.decoder.trunk).__name__.removesuffix("Decoder"),
-        "latent_dim": model.latent_dim,
-        "objective": type(parts.lit.objective).__name__,
-        "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
-        "learning_rate": config["optimizer"].get("lr"),
-        "batch_size": parts.lit.batch_size,
-        "binarization": parts.data.binarization,
-        "seed": config["seed"],
-    }
-    bounds = ("/bound", "/kl", "/reconstruction")
-    names = [name for name in ledger if name.endswith(bounds) or f"{name}_se" in ledger]
-    metrics = {f"hp/{name}": ledger[name] for name in names}
-    for logger in parts.trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(choices, metrics, step=parts.lit.samples)
-        logger.save()
-
-
-def report(run: RunDir, parts: Parts, ledger: Mapping[str, Any]) -> None:
-    """The result in nats, a note on unused latent dimensions, and where everything is."""
-    has_encoder = parts.lit.model.has_encoder
-    what = "bound" if has_encoder else f"log p(x) by {parts.curve.estimator.label}"
-    names = [name for name in ledger if name.endswith("/bound") or (f"{name}_se" in ledger and not has_encoder)]
-    values = ", ".join(f"{name.split('/')[0]} {ledger[name]:.2f}" for name in names)
-    log.info("%s in nats per datapoint (%s.ckpt): %s", what, ledger["checkpoint"], values)
-    unused = sum(kl < 0.01 for kl in ledger["test/kl_per_dimension"]) if has_encoder else 0
-    if unused:
-        size = parts.lit.model.latent_dim
-        log.info("note: %d of %d latent dimensions carry less than 0.01 nats: collapsed to the prior", unused, size)
-    log.info("monitor:  tensorboard --logdir %s", run.path.parent)
-    log.info("evaluate: vae-lab evaluate run=%s", run.path)
-
-
-@contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Everything that this thread logs goes to the run's log.txt as well, whoever set up the logging."""
-    thread = threading.get_ident()
-    handler = logging.FileHandler(path)
-    handler.addFilter(lambda record: record.thread == thread)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    level = log.level
-    if not log.isEnabledFor(logging.INFO):
-        log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-        log.removeHandler(handler)
-        handler.close()

@@ -16,7 +16,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vae_lab.errors import ConfigError, nearest
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import Run, load_run
+from vae_lab.training.matmul import use_backend
 
 SCALES = ("quick", "standard", "paper")
 """Budgets: minutes on two cores, an afternoon, the published axes."""
@@ -155,3 +157,10 @@ def _missing(curve: Curve, run: RunDir | None, folder: Path) -> Missing | None:
         reason = f"ends at {int(budget):,} of {curve.max_samples:,} samples"
         return Missing(curve.label, reason, f"{go_on} max_samples={curve.max_samples}")
     return None
+
+
+def load_last(path: str | Path) -> Run:
+    """The run at its last checkpoint, as comparisons with published curves use it, on its own `matmul_backend`."""
+    run = load_run(path, checkpoint="last")
+    use_backend(run.config.get("matmul_backend", "default"))
+    return run

@@ -6,7 +6,7 @@ from typing import Any
 from vae_lab.figures.canvas import SPLITS
 from vae_lab.figures.run_facts import nats
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 KEYS = {"train": "train/bound_running", "test": "test/bound"}
 BOUND_LABEL: dict[str, Any] = {"ylabel": "$\\mathcal{L}$  (nats per datapoint)", "math_fontfamily": "stix"}

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from vae_lab.figures.base import has_weights, table_of
+from vae_lab.figures.base import has_weights, load_last, table_of
 from vae_lab.figures.canvas import GREY, show_grid
 from vae_lab.figures.run_facts import nats
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import RunDir, load_run
+from vae_lab.runs.directory import RunDir
 
 NAMES = {"mnist": "MNIST", "frey_face": "Frey Face", "digits": "digits"}
 """Data sets as they are printed."""
@@ -25,7 +25,7 @@ def model_table(runs: Mapping[str, RunDir], facts: Mapping[str, Mapping[str, obj
     rows = []
     for label, entry in facts.items():
         if has_weights(runs.get(label)):
-            run = load_run(runs[label].path, checkpoint="last")
+            run = load_last(runs[label].path)
             measured = [row for row in read_rows(runs[label].curve) if "test/bound" in row]
             bound = {}
             if measured:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.atomic import write_json
-from vae_lab.runs.load import Run, RunDir
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import Run
 
 ESTIMATES = "estimates.json"
 """In a run directory."""

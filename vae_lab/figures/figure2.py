@@ -14,7 +14,7 @@ from vae_lab.figures.bound_points import BOUND_LABEL, bound_points, last_values
 from vae_lab.figures.canvas import GREY, SPLITS, method_lines, styled
 from vae_lab.figures.published import FIGURE2, figure2_published
 from vae_lab.figures.section5 import Section5
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 COLUMNS = (*FIGURE2, "learning_rate", "label")
 METHODS = {"aevb": ("AEVB", "tab:red"), "wake_sleep": ("Wake-Sleep", "tab:green")}

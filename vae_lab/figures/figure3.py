@@ -26,6 +26,7 @@ from vae_lab.figures.base import (
     check_by_scale,
     check_scale,
     has_weights,
+    load_last,
     part,
     records,
     table_of,
@@ -34,8 +35,9 @@ from vae_lab.figures.canvas import GREY, SPLITS, method_lines, styled
 from vae_lab.figures.estimates import Estimates, weights_by_samples
 from vae_lab.figures.published import FIGURE3, figure3_published
 from vae_lab.figures.run_facts import nats
-from vae_lab.marginal_likelihood import measure_log_likelihood
-from vae_lab.runs.load import Run, RunDir, load_run, load_weights
+from vae_lab.measurement import measure_log_likelihood
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import Run, load_weights
 
 log = logging.getLogger("vae_lab")
 
@@ -132,7 +134,7 @@ class Figure3(PaperFigure):
 
     def estimate_run(self, directory: RunDir, num_datapoints: int) -> list[dict[str, Any]]:
         """The estimates of every snapshot of a run, and of its last weights."""
-        run = load_run(directory.path, checkpoint="last")
+        run = load_last(directory.path)
         rate = directory.config["optimizer"].get("lr")
         estimates = Estimates(directory)
         rows = []

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vae_lab.figures.base import Curve, PaperFigure, records
+from vae_lab.figures.base import Curve, PaperFigure, load_last, records
 from vae_lab.figures.canvas import styled
 from vae_lab.figures.decoded import NAMES, caption_of, model_table, show, show_missing
 from vae_lab.figures.run_facts import dark_on_white_by_default
 from vae_lab.figures.section5 import Section5
 from vae_lab.image_grids import decode_manifold, image_grid
-from vae_lab.runs.load import RunDir, load_run
+from vae_lab.runs.directory import RunDir
 
 HEIGHT = 4.6
 
@@ -49,7 +49,7 @@ class Figure4(PaperFigure):
         models = {row["dataset"]: row for row in records(table)}
         grids, captions = {}, {}
         for data_set, row in models.items():
-            run = load_run(row["run"], checkpoint="last")
+            run = load_last(row["run"])
             images, size = decode_manifold(run.decode, self.sizes[data_set]), self.sizes[data_set]
             grids[data_set] = image_grid(images, columns=size, dark_on_white=dark_on_white_by_default(run))
             captions[data_set] = caption_of(row)

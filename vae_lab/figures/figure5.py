@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vae_lab.figures.base import Curve, PaperFigure, records
+from vae_lab.figures.base import Curve, PaperFigure, load_last, records
 from vae_lab.figures.canvas import styled
 from vae_lab.figures.decoded import caption_of, model_table, show, show_missing
 from vae_lab.figures.run_facts import dark_on_white_by_default
 from vae_lab.figures.section5 import Section5
 from vae_lab.image_grids import image_grid
-from vae_lab.runs.load import RunDir, load_run
+from vae_lab.runs.directory import RunDir
 
 WIDTH = 3.0
 
@@ -59,7 +59,7 @@ class Figure5(PaperFigure):
             if latent_dim not in models:
                 show_missing(axes, title)
                 continue
-            run = load_run(models[latent_dim]["run"], checkpoint="last")
+            run = load_last(models[latent_dim]["run"])
             samples = run.sample(self.side**2, self.seed)
             grid = image_grid(samples, columns=self.side, dark_on_white=dark_on_white_by_default(run))
             show(axes, grid, title, caption_of(models[latent_dim]))

@@ -16,7 +16,7 @@ from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale
 from vae_lab.figures.bound_points import BOUND_LABEL, bound_points, last_values
 from vae_lab.figures.canvas import GREY, SPLITS, styled
 from vae_lab.figures.published import figure2_published
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 
 COLUMNS = ("latent_dim", "setting", "split", "samples_evaluated", "bound_nats", "learning_rate", "std", "label")
 COLOURS = ("tab:green", "tab:olive", "tab:cyan", "tab:purple", "tab:brown")

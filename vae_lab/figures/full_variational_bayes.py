@@ -21,6 +21,7 @@ from vae_lab.figures.base import (
     check_by_scale,
     check_scale,
     has_weights,
+    load_last,
     part,
     records,
     table_of,
@@ -30,7 +31,8 @@ from vae_lab.figures.estimates import Estimates, weights_by_samples
 from vae_lab.figures.predictive_bound import measure_predictive_bound
 from vae_lab.figures.run_facts import nats
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.load import Run, RunDir, load_objective, load_run, load_weights
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import Run, load_objective, load_weights
 
 log = logging.getLogger("vae_lab")
 
@@ -129,7 +131,7 @@ class FullVariationalBayesFigure(PaperFigure):
 
     def bounds_of(self, directory: RunDir) -> list[dict[str, Any]]:
         """The predictive bounds of both parts at every snapshot of a run, and with its last weights."""
-        run = load_run(directory.path, checkpoint="last")
+        run = load_last(directory.path)
         estimates = Estimates(directory)
         rows = []
         for samples, file in weights_by_samples(run).items():

@@ -17,13 +17,14 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from vae_lab.figures.animation import write_animation
-from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records
+from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, load_last, part, records
 from vae_lab.figures.canvas import GREY, show_grid, styled
 from vae_lab.figures.decoded import NAMES, caption_of, model_table, show_missing
 from vae_lab.figures.run_facts import dark_on_white_by_default, kl_per_dimension
 from vae_lab.image_grids import image_grid, paired_rows
 from vae_lab.randomness import generator
-from vae_lab.runs.load import Run, RunDir, load_run, load_weights
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import Run, load_weights
 
 CELL = 2.1
 SCATTERED = 2000
@@ -124,7 +125,7 @@ class Gallery(PaperFigure):
                         show_missing(axes, "")
                     caption = "no run yet"
                 else:
-                    labels |= self.draw_model(list(cells), load_run(model["run"], checkpoint="last"))
+                    labels |= self.draw_model(list(cells), load_last(model["run"]))
                     caption = caption_of(model)
                 cells[1].set_title(f"{NETWORKS.get(network, network)}: {caption}", size=8.5)
                 for axes, picture in zip(cells, PICTURES, strict=True):
@@ -183,7 +184,7 @@ class Gallery(PaperFigure):
 
     def film(self, path: str) -> dict[int, Float[Tensor, "channel grid_height grid_width"]]:
         """The samples' grid at every snapshot, by training samples."""
-        run = load_run(path, checkpoint="last")
+        run = load_last(path)
         files = {int(file.stem): file for file in (RunDir(path).checkpoints / "at").glob("*.ckpt")}
         frames, dark_on_white = {}, dark_on_white_by_default(run)
         for samples in sorted(files):

@@ -5,12 +5,15 @@ or raises `CannotDrawError` with the reason. Images are decoder means on the fix
 of z are counted from 0, as in the ledger and in TensorBoard.
 """
 
+from collections.abc import Callable
+
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from vae_lab.figures.canvas import figure_for_grid, new_figure, styled, write_caption
+from vae_lab.figures.posterior_pictures import interpolations, latent_scatter, reconstructions, traversals
 from vae_lab.figures.run_facts import CannotDrawError, bound_caption, nats, series, title_of
 from vae_lab.image_grids import decode_manifold, image_grid
 from vae_lab.randomness import generator
@@ -88,3 +91,15 @@ def manifold(run: Run, *, dark_on_white: bool, seed: int) -> Figure:
     axes.set_ylabel("$z_1$", rotation=0)
     write_caption(axes, bound_caption(run))
     return figure
+
+
+PICTURES: dict[str, Callable[..., Figure]] = {
+    "bound_curve": bound_curve,
+    "samples": samples,
+    "reconstructions": reconstructions,
+    "manifold": manifold,
+    "latent_scatter": latent_scatter,
+    "traversals": traversals,
+    "interpolations": interpolations,
+}
+"""What draws the picture of this name."""

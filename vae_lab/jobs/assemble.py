@@ -18,7 +18,7 @@ from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import ConfigError
 from vae_lab.objectives.base import Objective
-from vae_lab.runs.load import RunDir
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.compiled import why_not_compiled
 from vae_lab.training.lit_module import LitVAE

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vae_lab.callbacks.stop_on_signal import PARENT
+from vae_lab.training.signals import PARENT
 
 log = logging.getLogger("vae_lab")
 

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,14 +19,13 @@ from typing import Any
 
 import torch
 
-from vae_lab.errors import NonFiniteDensity, RunError
+from vae_lab.errors import RunError
 from vae_lab.jobs.children import INTERRUPTED, Children
-from vae_lab.runs.continuation import BUDGET, is_larger, quoted, set_value_at, value_at
-from vae_lab.runs.directory import RunDir, identity, plan_run
+from vae_lab.jobs.job import Job, Outcome
+from vae_lab.runs.continuation import quoted
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
-from vae_lab.training.matmul import settled
 from vae_lab.training.sharing import why_alone
-from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
 
@@ -35,103 +33,6 @@ ATTEMPTS = 2
 POLL_SECONDS = 0.5
 MISTAKE = 2
 NOT_BEGUN = "not begun: another job failed, and sweep.fail_fast is on"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A planned run, and what its command says besides `run_dir`."""
-
-    run: RunDir
-    budget: tuple[str, ...] = ()
-    """Overrides with a larger budget than the frozen one; empty: as planned."""
-    allow: tuple[str, ...] = ()
-    """Packages besides the lab's and its frameworks' whose classes the config names, as its user wrote it."""
-    seconds: float = 1.0
-    """How long it takes, as far as known: the weights of the time left."""
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.run.path.name
-
-    @property
-    def output(self) -> Path:
-        """What its process prints."""
-        return self.run.path / "output.txt"
-
-    @property
-    def report(self) -> Path:
-        """Where to read more: its output, or its log where it shared the process of another."""
-        return self.output if self.output.is_file() else self.run.log
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
-        return (self.run.checkpoints / "last.ckpt").is_file()
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing is left to do."""
-        return not self.budget and self.run.status == "finished"
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether it failed in a way that repeats itself."""
-        return self.run.status == "failed" and str(self.run.record["error"]).startswith(NonFiniteDensity.__name__)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: skipped, finished, resumed (and finished), failed or interrupted."""
-
-    job: Job
-    status: str
-    seconds: float = 0.0
-    reason: str = ""
-    """Of a failure or an interruption, in one line."""
-
-    @property
-    def is_good(self) -> bool:
-        """Whether the run is whole now."""
-        return self.status in ("skipped", "finished", "resumed")
-
-
-def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
-    """The run at `path`, planned if it does not exist; an existing one must be the same, or smaller in budget.
-
-    Args:
-        path: the run directory.
-        config: resolved; frozen when the run is planned.
-        record: entries for run.json, such as `choices` and `overrides`.
-
-    Raises:
-        RunError: another run is there; the differing keys are named.
-    """
-    run, allow = RunDir(path), tuple(build.foreign_packages(config))
-    if not run.exists():
-        with run.locked():
-            if not run.exists():
-                return Job(plan_run(path, settled(config), **record), allow=allow)
-    frozen = run.config
-    same_budget = {**frozen, "trainer": dict(frozen["trainer"])}
-    budget = []
-    for key in BUDGET:
-        asked, kept = value_at(config, key), value_at(frozen, key)
-        if asked != kept and is_larger(asked, kept):
-            set_value_at(same_budget, key, asked)
-            budget.append(f"{key}={'null' if asked is None else asked}")
-    if identity(same_budget) != identity(config):
-        raise RunError(
-            f"{path} holds another run; it differs in {', '.join(differing_keys(frozen, config))}: move it away, "
-            "or choose another folder"
-        )
-    return Job(run, tuple(budget), allow)
-
-
-def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The dotted keys that two configs disagree in, among those with a say in what is computed."""
-    values, others = dict(build.walk(identity(one))), dict(build.walk(identity(other)))
-    return [key for key in dict.fromkeys([*values, *others]) if values.get(key) != others.get(key)]
 
 
 def run_jobs(

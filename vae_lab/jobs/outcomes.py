@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from vae_lab.jobs.engine import Job, Outcome
+from vae_lab.jobs.job import Job, Outcome
 from vae_lab.runs.directory import RunDir
 from vae_lab.terminal import duration
 

@@ -18,7 +18,8 @@ import torch
 from vae_lab.atomic import write_json
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
 from vae_lab.jobs.assemble import Parts, assemble
-from vae_lab.runs.load import RunDir, config_hash
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import config_hash
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import next_log_mark, next_multiple
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vae_lab.commands.figure import Drawn
-from vae_lab.commands.verify import COLUMNS, as_text, counted
+from vae_lab.figures.drawing import Drawn
 from vae_lab.reports.pages.page import Picture, Section, Table, write_page
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
-from vae_lab.runs.load import RunDir
+from vae_lab.reproduction.verdicts import COLUMNS, as_text, counted
+from vae_lab.runs.directory import RunDir
 from vae_lab.terminal import duration
 
 TONES = {

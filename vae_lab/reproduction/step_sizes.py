@@ -9,8 +9,8 @@ from typing import Any
 
 from vae_lab.atomic import write_text
 from vae_lab.figures.base import Curve
-from vae_lab.jobs.engine import Job, Outcome, plan_job
-from vae_lab.runs.continuation import set_value_at
+from vae_lab.jobs.job import Job, Outcome, plan_job
+from vae_lab.wiring.dotted import set_value_at
 
 COLUMNS = ("label", "learning_rate", "samples", "train_bound", "verdict")
 STEP_SIZE = "optimizer.lr"

@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from vae_lab.errors import ConfigError
-from vae_lab.runs.load import RunDir
+from omegaconf import OmegaConf
 
-BUDGET = ("max_samples", "trainer.max_epochs")
-CHANGEABLE = ("threads", "matmul_backend", "cuda_graph", "compile", "channels_last", "data.root")
-"""Keys that do not change what the run computes, but for rounding."""
-FREE = ("run_dir", "allow", "name", "output_root", "threads", "sweep")
-"""Keys that say where and how a run is made, not what it is."""
+from vae_lab.errors import ConfigError
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import BUDGET, CHANGEABLE, FREE
+from vae_lab.wiring.dotted import set_value_at, value_at
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,6 @@ class Request:
     def of_this_command(cls, requested: Mapping[str, Any]) -> "Request":
         """The request that Hydra is serving; an empty one where it is not Hydra that called."""
         from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
 
         if not HydraConfig.initialized():
             return cls()
@@ -96,17 +93,15 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def value_at(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
-    node: Any = config
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, Mapping) else None
-    return node
+UNFROZEN = ("run_dir", "allow", "name", "output_root", "sweep")
+"""Keys that say where a run goes, not what it is."""
 
 
-def set_value_at(config: dict[str, Any], key: str, value: Any) -> None:
-    """Sets the value at a dotted key that exists."""
-    *folders, name = key.split(".")
-    for folder in folders:
-        config = config[folder]
-    config[name] = value
+def frozen_config(requested: Mapping[str, Any]) -> dict[str, Any]:
+    """What a composed config says about a run, without where and how it is made."""
+    return {key: whole(value) for key, value in requested.items() if key not in UNFROZEN}
+
+
+def whole(value: Any) -> Any:
+    """A whole number that was written as 1e6, as an integer: one and the same setting has one config."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

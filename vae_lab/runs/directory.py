@@ -6,7 +6,6 @@ here, so that what only lists runs need not wait for PyTorch.
 """
 
 import fcntl
-import hashlib
 import json
 import re
 import secrets
@@ -21,13 +20,7 @@ import yaml
 
 from vae_lab.atomic import write_json, write_text
 from vae_lab.errors import ConfigError, RunError
-
-UNIDENTIFYING = (
-    *("threads", "matmul_backend", "cuda_graph", "compile", "channels_last", "steps_per_execution"),
-    *("expected", "logger", "callbacks"),
-)
-PLACES = ("accelerator", "devices", "num_nodes", "strategy")
-"""Keys without a say in what a run computes, and those of the trainer; see `identity`."""
+from vae_lab.runs.identity import config_hash
 
 LOCK_ATTEMPTS, LOCK_PAUSE = 10, 0.05
 """How often and after how many seconds a lock is tried again."""
@@ -222,28 +215,3 @@ def new_run_path(root: Path, name: str) -> Path:
 def safe_name(name: str) -> str:
     """The name in letters, digits, '.', '-' and '_', so that a path can be pasted into a command line."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Six hex digits of what identifies a run."""
-    return identity_hash(config)[:6]
-
-
-def identity_hash(config: Mapping[str, Any]) -> str:
-    """64 hex digits of what identifies a run."""
-    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
-
-
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run computes: its config without threads, devices, folders and what only looks on."""
-    known = {key: value for key, value in config.items() if key not in UNIDENTIFYING}
-    known["data"] = {key: value for key, value in config["data"].items() if key != "root"}
-    known["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACES}
-    callbacks = {name: part for name, part in (config.get("callbacks") or {}).items() if part is not None}
-    known["callbacks"] = {name: part for name, part in callbacks.items() if not looks_on(part)}
-    return known
-
-
-def looks_on(part: Mapping[str, Any]) -> bool:
-    """Whether a callback is one of the lab's own, which change nothing."""
-    return str(part.get("_target_", "vae_lab.callbacks.")).startswith("vae_lab.callbacks.")

@@ -17,23 +17,8 @@ from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Objective
 from vae_lab.runs.curve import read_rows
-from vae_lab.runs.directory import RunDir, config_hash, new_run_path, plan_run, safe_name
-from vae_lab.training.matmul import use_backend
+from vae_lab.runs.directory import RunDir
 from vae_lab.wiring import build
-
-__all__ = [
-    "Run",
-    "RunDir",
-    "config_hash",
-    "ledger_facts",
-    "load_objective",
-    "load_run",
-    "load_weights",
-    "new_run_path",
-    "plan_run",
-    "read_checkpoint",
-    "safe_name",
-]
 
 
 def ledger_facts(data: ImageData, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,8 +94,6 @@ def load_run(
         checkpoint: `best` or `last`; None: best where there is one.
         data_root: where the data set lies now, if not where the run found it.
 
-    From here on float32 products of this process go through the run's `matmul_backend`.
-
     Raises:
         UntrustedTarget: its config names other code.
         RunError: it is no run directory or has no checkpoint.
@@ -119,7 +102,6 @@ def load_run(
     config = run.config
     build.refuse_untrusted(config, allow)
     file = run.checkpoint_path(checkpoint)
-    use_backend(config.get("matmul_backend", "default"))
     model = build.instantiate(config["model"], "model", image_shape=tuple(run.record["image_shape"]))
     samples = load_weights(model, file)
     name = file.stem

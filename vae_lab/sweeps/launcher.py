@@ -14,18 +14,19 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vae_lab.commands.explanations import CommandLine, missing
-from vae_lab.commands.train import frozen_config
-from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError
-from vae_lab.jobs.engine import Job, Outcome, address, grouped, plan_job
+from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError, missing
+from vae_lab.jobs.engine import address, grouped
+from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import as_table
 from vae_lab.jobs.speed import Speeds, count_evaluations
+from vae_lab.runs.continuation import frozen_config
 from vae_lab.runs.directory import RunDir
 from vae_lab.sweeps.points import is_broken, run_folder, varied_overrides
 from vae_lab.sweeps.resources import parallel_jobs, runs_per_process
 from vae_lab.sweeps.worker import SweepJob, read_outcome
 from vae_lab.terminal import duration, print_table
 from vae_lab.wiring.compose import own_config
+from vae_lab.wiring.folders import CommandLine
 
 log = logging.getLogger("vae_lab")
 
@@ -118,7 +119,7 @@ class PlannedLauncher(Launcher):
         for overrides, varied in zip(job_overrides, names, strict=True):
             config = self.inner.hydra_context.config_loader.load_sweep_config(self.cfg, list(overrides))
             if absent := sorted(key for key in OmegaConf.missing_keys(config) if not key.startswith("hydra.")):
-                raise ConfigError(missing(self.line, absent))
+                raise ConfigError(missing(absent))
             requested, choices = own_config(config)
             if requested["run_dir"] is not None:
                 raise ConfigError("run_dir must be null in a sweep, or all its jobs would share one: leave it out")

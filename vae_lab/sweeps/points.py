@@ -8,8 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError, RunError
-from vae_lab.runs.continuation import FREE
-from vae_lab.runs.directory import RunDir, identity, identity_hash, safe_name
+from vae_lab.runs.directory import RunDir, safe_name
+from vae_lab.runs.identity import FREE, identity, identity_hash
 
 NAME_LENGTH = 80
 

@@ -19,13 +19,13 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
-from vae_lab.commands.explanations import CommandLine
 from vae_lab.runs.directory import RunDir
 from vae_lab.sweeps.launcher import PlannedLauncher, PlanShown
 from vae_lab.sweeps.points import sweep_folder, typed_overrides
 from vae_lab.sweeps.resources import places, threads_of_a_job
 from vae_lab.sweeps.search import is_finished, is_search, prepare_search
 from vae_lab.sweeps.worker import SweepJob
+from vae_lab.wiring.folders import CommandLine
 
 
 def run_sweep(hydra: Hydra, line: CommandLine, overrides: list[str]) -> Path:

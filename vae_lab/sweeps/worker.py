@@ -19,13 +19,8 @@ from omegaconf import DictConfig, ListConfig
 
 from vae_lab.atomic import write_json
 from vae_lab.jobs.children import INTERRUPTED, Children
-from vae_lab.jobs.engine import (
-    NOT_BEGUN,
-    POLL_SECONDS,
-    Job,
-    Outcome,
-    run_group,
-)
+from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_group
+from vae_lab.jobs.job import Job, Outcome
 from vae_lab.jobs.outcomes import told
 from vae_lab.runs.directory import RunDir
 from vae_lab.terminal import duration

@@ -6,7 +6,7 @@ refused by name before anything is constructed.
 
 import inspect
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from beartype import BeartypeConf
@@ -16,6 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 
 from vae_lab.errors import ConfigError, UntrustedTarget, nearest
+from vae_lab.wiring.dotted import walk
 
 TRUSTED = (
     "vae_lab.callbacks",
@@ -159,17 +160,3 @@ def foreign_packages(config: Mapping[str, Any]) -> list[str]:
 
 def _lies_in(path: str, packages: Collection[str]) -> bool:
     return any(path == package or path.startswith(package + ".") for package in packages)
-
-
-def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a nested config with its dotted key; what stands behind `_target_` is one, whatever it is."""
-    if key.rsplit(".", 1)[-1] == "_target_":
-        yield key, node
-    elif isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from walk(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list | tuple):
-        for i, value in enumerate(node):
-            yield from walk(value, f"{key}.{i}")
-    else:
-        yield key, node

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 
 def package_configs() -> Path:
@@ -39,3 +40,12 @@ def opening_comment(file: Path) -> Iterator[str]:
         comment = line.lstrip("#").strip()
         if comment and not comment.startswith("@package"):
             yield comment
+
+
+class CommandLine(NamedTuple):
+    """What a message needs to know about the command that failed."""
+
+    command: str
+    config_name: str
+    folders: Sequence[Path]
+    overrides: Sequence[str]

@@ -4,9 +4,8 @@ import shlex
 from functools import partial
 from pathlib import Path
 
-from vae_lab.commands.plot import PICTURES
 from vae_lab.figures.run_facts import dark_on_white_by_default, nats
-from vae_lab.figures.run_pictures import LINES
+from vae_lab.figures.run_pictures import LINES, PICTURES
 from vae_lab.figures.side_by_side import Line, curves, kl_bars
 from vae_lab.reports.listing.keys import ABSENT, as_text, is_number
 from vae_lab.reports.overview import Overview
@@ -22,7 +21,7 @@ from vae_lab.reports.pages.run_parts import (
     resume,
     with_error,
 )
-from vae_lab.runs.continuation import BUDGET
+from vae_lab.runs.identity import BUDGET
 from vae_lab.terminal import duration
 
 SPLITS = ("train", "val", "test")

@@ -1,0 +1,128 @@
+"""The verdicts on a reproduction, row by row, as a table, a file and a text."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.table import Table
+
+from vae_lab.atomic import write_json, write_text
+from vae_lab.figures.published import figure2_published, figure3_published
+from vae_lab.measurement import measure_bound, summarise
+from vae_lab.reproduction import claims
+from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
+from vae_lab.runs.curve import read_rows
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import load_run, load_weights
+
+MOMENTS = "moments.json"
+"""In a run directory: train bounds that were measured from its snapshots."""
+
+
+COLOURS = {PASS: "green", FAIL: "bold red", EXPLAIN: "yellow", OPEN: "dim"}
+
+
+COLUMNS = ("figure", "claim", "samples", "published", "ours", "difference", "verdict", "note")
+
+
+def reproduction_rows(root: Path) -> list[Row]:
+    """Every judgement of the figures in `root`: values first, then statements."""
+    figure2, figure3 = (read_table(root / "figures" / f"{name}.csv") for name in ("figure2", "figure3"))
+    values, statements = [], []
+    if figure2 is not None:
+        published = figure2_published()
+        configs = configs_of(figure2, root / "runs")
+        values += claims.figure2_values(figure2, published, lambda label, count: train_bound(root, label, count))
+        statements += claims.aevb_above_wake_sleep(figure2, configs)
+        statements += claims.larger_latent_spaces(figure2)
+        statements += claims.wake_sleep_on_frey_face(figure2, published, configs)
+    if figure3 is not None:
+        values += claims.figure3_values(figure3, figure3_published())
+        statements += claims.figure3_order(figure3, figure3_published())
+    return [*values, *statements]
+
+
+def read_table(path: Path) -> pd.DataFrame | None:
+    """A figure's table, if there is one with rows."""
+    table = pd.read_csv(path) if path.is_file() else None
+    return None if table is None or table.empty else table
+
+
+def configs_of(table: pd.DataFrame, folder: Path) -> dict[str, dict[str, Any]]:
+    """The frozen configs of the runs in a table, by label, as far as they are there."""
+    runs = {label: RunDir(folder / label) for label in dict.fromkeys(table["label"].astype(str))}
+    return {label: run.config for label, run in runs.items() if run.exists()}
+
+
+def train_bound(root: Path, label: str, count: float) -> float | None:
+    """The train bound with a run's weights at a count: from its ledger, its curve or a snapshot; None without these."""
+    run = RunDir(root / "runs" / label)
+    if not run.exists():
+        return None
+    ledger = run.ledger("last")
+    if abs(ledger.get("samples_evaluated", 0) - count) <= (1 - claims.REACHED) * count:
+        return ledger.get("train/bound")
+    curve = [
+        {"samples_evaluated": row["samples_evaluated"], "bound": row["train/bound"]}
+        for row in read_rows(run.curve)
+        if "train/bound" in row
+    ]
+    if curve:
+        return claims.value_at_count(pd.DataFrame(curve), "bound", count)
+    snapshots = [
+        file for file in (run.checkpoints / "at").glob("*.ckpt") if 0 <= int(file.stem) - count <= 0.02 * count
+    ]
+    return snapshot_bound(run, min(snapshots, key=lambda file: int(file.stem))) if snapshots else None
+
+
+def snapshot_bound(run: RunDir, file: Path) -> float:
+    """The train bound with the weights of a snapshot, measured once."""
+    path = run.path / MOMENTS
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if file.stem not in known:
+        loaded = load_run(run.path, checkpoint="last")
+        load_weights(loaded.model, file)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        images = loaded.data.measured("train").images.to(device)
+        sums = measure_bound(loaded.model.to(device), images, num_samples=1, seed=loaded.config["seed"])
+        known[file.stem] = summarise(sums, num_samples=1)["bound"]
+        write_json(path, known)
+    return known[file.stem]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> Path:
+    """The judgements as a CSV; returns its path."""
+    records = [{name: getattr(row, name) for name in COLUMNS} for row in rows]
+    write_text(path, pd.DataFrame(records, columns=list(COLUMNS)).to_csv(index=False))
+    return path
+
+
+def as_table(rows: Sequence[Row], title: str) -> Table:
+    """The judgements for a terminal."""
+    table = Table(title=f"{title}: {counted(rows)}", caption="nats per datapoint; notes are in verification.csv")
+    for column in COLUMNS[:-1]:
+        table.add_column(
+            column, justify="right" if column in ("samples", "published", "ours", "difference") else "left"
+        )
+    for row in rows:
+        *cells, verdict, _ = as_text(row)
+        table.add_row(*cells, f"[{COLOURS[row.verdict]}]{verdict}[/]")
+    return table
+
+
+def as_text(row: Row) -> list[str]:
+    """The cells of a judgement, in the order of `COLUMNS`."""
+    samples = "" if row.samples is None else f"{row.samples:.3g}".replace("e+0", "e")
+    numbers = [f"{value:.1f}" if value is not None else "" for value in (row.published, row.ours)]
+    difference = f"{row.difference:+.1f}" if row.difference is not None else ""
+    return [row.figure, row.claim, samples, *numbers, difference, row.verdict, row.note]
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """How many of each verdict: `12 PASS, 1 FAIL`."""
+    verdicts = [row.verdict for row in rows]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in COLOURS if verdict in verdicts]
+    return ", ".join(counts) or "nothing to judge"

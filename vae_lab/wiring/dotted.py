@@ -1,0 +1,34 @@
+"""Values of nested configs by their dotted keys."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
+
+
+def set_value_at(config: dict[str, Any], key: str, value: Any) -> None:
+    """Sets the value at a dotted key that exists."""
+    *folders, name = key.split(".")
+    for folder in folders:
+        config = config[folder]
+    config[name] = value
+
+
+def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a nested config with its dotted key; what stands behind `_target_` is one, whatever it is."""
+    if key.rsplit(".", 1)[-1] == "_target_":
+        yield key, node
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from walk(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from walk(value, f"{key}.{i}")
+    else:
+        yield key, node
