@@ -1,4 +1,4 @@
-"""Shapes are checked in every test (jaxtyping and beartype); fixtures that several tests share."""
+"""Shapes of the core and its components are checked in every test (jaxtyping, beartype); shared fixtures."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("vae_lab", "shape_checks.check")
+CORE = "distributions model elbo hmc measurement image_grids optimizers schedules"
+COMPONENTS = "networks objectives estimators data"
+install_import_hook([f"vae_lab.{name}" for name in f"{CORE} {COMPONENTS}".split()], "shape_checks.check")
 
 from linear_gaussian import LinearGaussian  # noqa: E402  (vae_lab must be imported after the hook)
 

@@ -13,8 +13,8 @@ import pytest
 from training import TINY, kill_training, train_tiny, vae_lab
 
 from vae_lab.errors import RunError
+from vae_lab.jobs import engine as jobs
 from vae_lab.jobs.children import STOPPING
-from vae_lab.jobs.engine import engine as jobs
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport

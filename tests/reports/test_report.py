@@ -12,9 +12,9 @@ import yaml
 from drawn_run import make_drawn_run
 from html_page import Page
 from training import train_tiny
-from vae_lab.pages import sweep_page
 
 from vae_lab.cli import main
+from vae_lab.reports.pages import sweep_page
 from vae_lab.reports.pages.run_parts import override
 from vae_lab.runs.directory import RunDir
 

@@ -11,7 +11,7 @@ import pytest
 from training import TINY, finish, kill_training, vae_lab, wait_until
 
 from vae_lab.cli import main
-from vae_lab.jobs.engine import engine as jobs
+from vae_lab.jobs import engine as jobs
 from vae_lab.jobs.job import Job
 from vae_lab.runs.directory import RunDir
 from vae_lab.sweeps import points as sweep_points
