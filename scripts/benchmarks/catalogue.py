@@ -40,8 +40,7 @@ CASES = {
     "growth": Entry("what a sample costs late in a long run", "long_runs", ON_REQUEST),
     "precision": Entry("what bfloat16 loses in five epochs", "long_runs", ON_REQUEST),
     "cuda_graph": Entry("what CUDA graphs gain", "training_cases", GPU, GPU),
-    "shared_jobs": Entry("four trainings on one GPU, in a process each or in one", "process_cases", GPU, GPU),
-    "sharing": Entry("what trainings gain that share a GPU in one process", "training_cases", GPU, GPU),
+    "shared_jobs": Entry("four trainings on one GPU, one after the other or at once", "process_cases", GPU, GPU),
 }
 """A case is the function of that name in its module of vae_lab.benchmarks: from the conditions to a `Case`."""
 

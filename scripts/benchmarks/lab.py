@@ -7,7 +7,6 @@ and checkpoints, is a case of its own, `evaluation`. Without the callbacks that 
 
 import functools
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from vae_lab.jobs.execute import fit
 from vae_lab.runs.continuation import frozen_config
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.training.lit_module import LitVAE
-from vae_lab.training.sharing import others_turn, share_device
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 
@@ -54,38 +52,6 @@ class Lab(Throughput):
             train_once(self.config | {"max_samples": amount + self.unit}, Path(folder) / "run", clock)
         assert clock.samples == amount
         return clock.seconds
-
-
-class LabTogether(Lab):
-    """Samples per second of several trainings in one process, which share its device; they differ in their seeds.
-
-    Args:
-        name: as for every side.
-        overrides: of `vae-lab train`.
-        conditions: as for `Lab`.
-        count: of the trainings.
-    """
-
-    def __init__(self, name: str, overrides: Sequence[str], conditions: Conditions, *, count: int) -> None:
-        super().__init__(name, overrides, conditions)
-        self.block, self.count = self.unit, count
-        self.unit *= count
-
-    def work(self, amount: int) -> float:
-        """The trainings, each of one block more than its part; the clock starts once all of them have that behind."""
-        all_there = threading.Barrier(self.count)
-        clocks = [SharedClock(self.conditions, all_there) for _ in range(self.count)]
-        config = self.config | {"max_samples": amount // self.count + self.block}
-        with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
-            trainings = [
-                functools.partial(clock.train, config | {"seed": seed}, Path(folder) / str(seed))
-                for seed, clock in enumerate(clocks)
-            ]
-            ends = share_device(trainings)
-        for end in sorted((end for end in ends if isinstance(end, Exception)), key=is_consequence):
-            raise end
-        assert sum(clock.samples for clock in clocks) == amount
-        return max(clock.started + clock.seconds for clock in clocks) - min(clock.started for clock in clocks)
 
 
 class Clock(pl.Callback):
@@ -129,39 +95,6 @@ class SteadyClock(Clock):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """It has stopped."""
-
-
-class SharedClock(SteadyClock):
-    """That of a training among others, started together.
-
-    Args:
-        conditions: as for every clock.
-        all_there: lets nobody through before all of them have come.
-    """
-
-    def __init__(self, conditions: Conditions, all_there: threading.Barrier) -> None:
-        super().__init__(conditions)
-        self.all_there = all_there
-
-    def train(self, config: Mapping[str, Any], folder: Path) -> None:
-        """Its training; one that fails lets nobody wait for it."""
-        try:
-            train_once(config, folder, self)
-        except BaseException:
-            self.all_there.abort()
-            raise
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Waits behind the first block."""
-        if not self.first:
-            with others_turn():
-                self.all_there.wait()
-        super().on_train_batch_end(trainer, pl_module, *arguments)
-
-
-def is_consequence(error: Exception) -> bool:
-    """Whether another training's failure is behind it."""
-    return isinstance(error, threading.BrokenBarrierError)
 
 
 def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:

@@ -78,17 +78,15 @@ def shared_jobs(conditions: Conditions) -> Case:
     """Four trainings on one GPU, with the starts of their processes."""
     training_images("mnist")
     config = train_config(["experiment=mnist", "trainer.max_epochs=100", "callbacks=none"], conditions)
-    ways = {"one after the other": (1, 1), "a process each": (4, 1), "in one process": (1, 4)}
+    ways = {"one after the other": 1, "at once": 4}
     return Case(
         "four trainings of 100 epochs of experiment=mnist",
         "s",
         [
-            SeveralTrainings(
-                name, config, count=4, at_once=at_once, conditions=conditions, runs_per_process=runs_per_process
-            )
-            for name, (at_once, runs_per_process) in ways.items()
+            SeveralTrainings(name, config, count=4, at_once=at_once, conditions=conditions)
+            for name, at_once in ways.items()
         ],
-        [ratio("one after the other", name) for name in list(ways)[1:]],
+        [ratio("one after the other", "at once", name="how many times faster four at once are")],
         most_repeats=2,
     )
 

@@ -1,6 +1,7 @@
 """Sides that are whole processes: the time that one takes, its peak of memory, several trainings at once."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import plan_job
 
 CHILD = ("-m", "benchmarks.child")
+SCRIPTS = str(Path(__file__).parents[1])
+"""Where a child finds these benchmarks, which are no part of the installed package."""
 
 
 class ProcessTime(Side):
@@ -54,7 +57,7 @@ class PeakMemory(Side):
 
 
 class SeveralTrainings(Side):
-    """Seconds of the same trainings, so many processes at once and so many trainings in each."""
+    """Seconds of the same trainings, so many processes at once."""
 
     def __init__(
         self,
@@ -64,11 +67,10 @@ class SeveralTrainings(Side):
         count: int,
         at_once: int,
         conditions: Conditions,
-        runs_per_process: int = 1,
     ) -> None:
         super().__init__(name)
         self.config, self.count, self.conditions = config, count, conditions
-        self.at_once, self.runs_per_process = at_once, runs_per_process
+        self.at_once = at_once
 
     def prepare(self, seconds: float) -> None:
         """Nothing is paid once."""
@@ -78,7 +80,7 @@ class SeveralTrainings(Side):
         with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
             jobs = [plan_job(Path(folder) / str(i), {**self.config, "seed": i}) for i in range(self.count)]
             started = time.perf_counter()
-            outcomes = run_jobs(jobs, num_parallel=self.at_once, runs_per_process=self.runs_per_process)
+            outcomes = run_jobs(jobs, num_parallel=self.at_once)
             taken = time.perf_counter() - started
         if bad := [outcome for outcome in outcomes if not outcome.is_good]:
             raise Failed(f"{self.name}: a training {bad[0].status}: {bad[0].reason}")
@@ -91,7 +93,14 @@ def python(*arguments: str) -> None:
     Raises:
         Failed: it ended with another code than 0; its last words are named.
     """
-    process = subprocess.run([sys.executable, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    path = os.pathsep.join(filter(None, (SCRIPTS, os.environ.get("PYTHONPATH"))))
+    process = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     if process.returncode:
         last = process.stderr.strip().rpartition("\n")[2]
         raise Failed(f"python {' '.join(arguments)} ended with code {process.returncode}: {last}")

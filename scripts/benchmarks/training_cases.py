@@ -8,7 +8,7 @@ from benchmarks.data_loader import ItemByItem
 from benchmarks.hand_written import HandWritten, bernoulli_loss
 from benchmarks.hand_written_objectives import WakeSleepLoop, gaussian_loss, importance_weighted_loss
 from benchmarks.jax_epoch import JaxEpoch
-from benchmarks.lab import Lab, LabTogether, training_images
+from benchmarks.lab import Lab, training_images
 from benchmarks.matrix_products import ALL_GRADIENTS, limits
 from benchmarks.networks import frey_face_mlp, mnist_conv, mnist_mlp, two_layer_mlp
 from benchmarks.pythae_training import PythaeTraining
@@ -21,8 +21,6 @@ COMPILED, COMPILED_HALF = "ours, compiled", "ours, bf16-mixed, compiled"
 COMPILED_ONEDNN = "ours, compiled, oneDNN"
 HAND_WRITTEN, HAND_WRITTEN_HALF = "hand-written", "hand-written, bf16"
 JAX, PYTHAE, ITEMS = "JAX", "pythae", "DataLoader"
-FIGURE_2 = 3.3e9
-"""Training samples of its 18 curves at scale=paper."""
 HALF = "trainer.precision=bf16-mixed"
 MNIST_WIDTHS = ((784, 500), (500, 40), (20, 500), (500, 784))
 """In and out of every layer of experiment=mnist."""
@@ -161,29 +159,6 @@ def cuda_graph(conditions: Conditions) -> Case:
         [
             ratio(OURS, "without graphs, step by step", at_least=10),
             time_for(1e8, OURS, at_most=150, name="seconds for 1e8 samples, extrapolated"),
-        ],
-        longer=5,
-    )
-
-
-def sharing(conditions: Conditions) -> Case:
-    """What several trainings gain that share a GPU in one process."""
-    counts = (4, 16)
-    names = {count: f"{count} in a process" for count in counts}
-    paper = "8 of experiment=mnist_paper in a process"
-    return Case(
-        "experiment=mnist, samples of all trainings together",
-        SPEED,
-        [
-            Lab("alone", ["experiment=mnist"], conditions),
-            *[LabTogether(names[count], ["experiment=mnist"], conditions, count=count) for count in counts],
-            LabTogether(paper, ["experiment=mnist_paper"], conditions, count=8),
-        ],
-        [
-            *[ratio(name, "alone") for name in names.values()],
-            time_for(
-                FIGURE_2, paper, at_most=7200, name="seconds for figure 2 at scale=paper, as if all were such runs"
-            ),
         ],
         longer=5,
     )

@@ -17,7 +17,7 @@ from benchmarks.estimators import WithModel
 from benchmarks.hand_written import HandWritten, bernoulli_loss
 from benchmarks.hand_written_objectives import WakeSleepLoop, gaussian_loss, importance_weighted_loss
 from benchmarks.jax_epoch import JaxEpoch
-from benchmarks.lab import Clock, Lab, LabTogether, train_config
+from benchmarks.lab import Clock, Lab, train_config
 from benchmarks.long_runs import BlockClock, EvaluationShare, FinalBound, Growth
 from benchmarks.matrix_products import ALL_GRADIENTS, FORWARD, INPUT_GRADIENTS, MatrixProducts
 from benchmarks.processes import CHILD, PeakMemory, ProcessTime, SeveralTrainings, python
@@ -25,7 +25,7 @@ from benchmarks.pythae_training import PythaeTraining
 from benchmarks.sides import Case, Outcome, Side, Throughput, measure_case
 from torch import Tensor, nn
 
-from vae_lab.errors import ConfigError, Failed, NonFiniteDensity
+from vae_lab.errors import ConfigError, Failed
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 
@@ -252,9 +252,9 @@ def no_data(experiment: str) -> Tensor:
 def test_default_and_all_depend_on_the_device() -> None:
     assert {"mlp", "conv", "jobs", "memory"} <= set(catalogue.chosen(["default"], "cpu"))
     assert not {"growth", "evaluation", "cuda_graph"} & set(catalogue.chosen(["default"], "cpu"))
-    assert set(catalogue.CASES) - set(catalogue.chosen(["all"], "cpu")) == {"cuda_graph", "sharing", "shared_jobs"}
+    assert set(catalogue.CASES) - set(catalogue.chosen(["all"], "cpu")) == {"cuda_graph", "shared_jobs"}
     assert catalogue.chosen(["growth", "mlp"], "cpu") == ["mlp", "growth"]
-    assert {"cuda_graph", "sharing"} <= set(catalogue.chosen(["default"], "cuda"))
+    assert {"cuda_graph", "shared_jobs"} <= set(catalogue.chosen(["default"], "cuda"))
     assert set(catalogue.chosen(["all"], "cuda")) == set(catalogue.CASES)
 
 
@@ -404,16 +404,6 @@ def test_lab_trains_for_real_and_leaves_nothing_behind(conditions: Conditions) -
     assert list(conditions.folder.iterdir()) == []
 
 
-def test_trainings_that_share_a_process_are_counted_together(conditions: Conditions) -> None:
-    side = LabTogether("", TINY, conditions, count=3)
-    assert side.unit == 300
-    assert 0 < side.work(600) < 60
-    assert list(conditions.folder.iterdir()) == []
-    broken = LabTogether("", [*TINY, "optimizer.lr=1e30"], conditions, count=2)
-    with pytest.raises(NonFiniteDensity):
-        broken.work(2000)
-
-
 def test_side_with_a_model_multiplies_as_the_lab_would(conditions: Conditions) -> None:
     class Silent(WithModel):
         seen: tuple[str, ...] = ()
@@ -481,9 +471,7 @@ def test_memory_is_held_against_the_same_imports(conditions: Conditions) -> None
 @pytest.mark.slow
 def test_several_trainings_run_and_a_failure_is_named(conditions: Conditions) -> None:
     config = train_config([*TINY, "max_samples=200", "callbacks=none"], conditions)
-    for at_once, together in ((2, 1), (1, 2)):
-        side = SeveralTrainings("", config, count=2, at_once=at_once, conditions=conditions, runs_per_process=together)
-        assert side.measure(0) > 0
+    assert SeveralTrainings("", config, count=2, at_once=2, conditions=conditions).measure(0) > 0
     broken = {**config, "seed": -1, "trainer": {**config["trainer"], "precision": "64-true"}}
     with pytest.raises(Failed, match=r"trainer\.precision"):
         SeveralTrainings("jobs", broken, count=1, at_once=1, conditions=conditions).measure(0)
