@@ -119,6 +119,14 @@ def test_equal_latent_sizes_share_the_same_z(work_folder, finished_run, capsys):
     assert "Nothing: the configs are equal" in page.sections["What differs"]
 
 
+def test_speed_is_no_difference_that_matters(work_folder, finished_run, capsys):
+    speed = {"matmul_backend": "onednn", "compile": True, "cuda_graph": False, "steps_per_execution": 50}
+    copy = copied(finished_run, work_folder / "copy", config=speed | {"channels_last": True, "optimizer.lr": 0.5})
+    important, others = compared(capsys, f"run={finished_run.path},{copy.path}").tables["What differs"]
+    assert [row[0] for row in important[1:]] == ["optimizer.lr"]
+    assert {row[0] for row in others[1:]} == {*speed, "channels_last"}
+
+
 def test_other_data_stand_in_groups_and_are_not_comparable(work_folder, finished_run, other_data, capsys):
     page = compared(capsys, f"run={finished_run.path}", f"run={other_data.path}")
     assert [row["comparable with A"] for row in page.rows("Results")] == ["–", "no"]

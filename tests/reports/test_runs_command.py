@@ -438,6 +438,7 @@ def test_group_has_mean_standard_error_and_number_of_seeds(add_run, listed, show
         ({"scale": "x/255"}, "scale"),
         ({"split_hash": "0123456789ab"}, "split hash"),
         ({"likelihood": "GaussianLikelihood"}, "likelihood"),
+        ({"test/bound_num_samples": 8}, "draws of z"),
         ({f"{IWAE}500": None, f"{IWAE}50": -1.0, f"{IWAE}50_se": 0.1}, "estimator"),
         ({f"{IWAE}500": None, f"{IWAE.replace('test', 'test[:5]')}500": -1.0}, "part"),
     ],
@@ -452,6 +453,32 @@ def test_values_that_cannot_be_compared_are_never_averaged(facts, reason, add_ru
     assert f"not averaged over {reason}" in listed.notes
     marks = [(record["n"], bool(record["bound_mark"] or record["log_likelihood_mark"])) for record in records]
     assert sorted(marks) == [(1, True), (3, False)]
+
+
+def test_bound_with_several_draws_is_marked_and_the_number_is_said(add_run, listed, shown) -> None:
+    for name, draws in (("a", 1), ("b", None), ("c", 8)):
+        add_run(name, ledger={"test/bound_num_samples": draws})
+    assert [bool(record["bound_mark"]) for record in listed()] == [False, False, True]
+    assert "draws of z 8 (unmarked: 1)" in listed.notes
+    assert "the mean over 8 draws of z" in shown("root=outputs/c") and "draws" not in shown("root=outputs/a")
+
+
+SPEED = {
+    "matmul_backend": ("default", "onednn"),
+    "compile": (False, True),
+    "cuda_graph": (True, False),
+    "channels_last": (False, True),
+    "steps_per_execution": (4, 50),
+    "trainer.accelerator": ("cpu", "gpu"),
+}
+
+
+@pytest.mark.parametrize("key", SPEED)
+def test_seeds_whose_runs_differ_in_speed_alone_are_averaged(key, add_run, listed) -> None:
+    for seed, value in enumerate(SPEED[key]):
+        add_run(f"r{seed}", {"seed": seed, key: value}, ledger={"test/bound": -1.0 - seed})
+    (record,) = listed("over=seed")
+    assert (record["n"], record["bound"], record["mixed"]) == (2, -1.5, [])
 
 
 def test_run_without_a_value_keeps_its_place_in_the_group(add_run, listed, shown) -> None:

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 
 from vae_lab.reports.listing.entries import Entry
 from vae_lab.reports.listing.keys import is_better_higher, order
-from vae_lab.reports.listing.measured import Column, Footnotes, Yardstick, bounds, log_likelihoods, reference, values_of
+from vae_lab.reports.listing.measured import (
+    DRAWS,
+    Column,
+    Footnotes,
+    Yardstick,
+    bounds,
+    log_likelihoods,
+    reference,
+    values_of,
+)
 from vae_lab.reports.listing.table import Heading
 
 SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
@@ -58,6 +67,8 @@ class Columns:
         if facts := dict(bound or log_likelihood):
             how = f"{facts['scale']}, binarization {facts['binarization']}, {facts['likelihood']} likelihood"
             lines.append(f"nats per datapoint of {facts['data']} ({how}), higher is better{error and f'; ±: {error}'}")
+        if (draws := dict(bound).get(DRAWS, "1")) != "1":
+            lines.append(f"bound: the mean over {draws} draws of z for each datapoint")
         if estimator := dict(log_likelihood).get("estimator"):
             lines.append(f"log p(x): {estimator}")
         return [*lines, *self.footnotes.lines]

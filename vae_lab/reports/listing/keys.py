@@ -6,10 +6,8 @@ from typing import Any, TypeGuard
 
 from vae_lab.errors import ConfigError, nearest
 from vae_lab.reports.listing.entries import Entry
+from vae_lab.runs.identity import PLACES, UNIDENTIFYING
 
-WITHOUT_A_SAY = ("threads", "expected", "data.root", "callbacks", "logger")
-"""Settings that change nothing in what a run computes; of the trainer all but these:"""
-TRAINER = ("trainer.precision", "trainer.max_epochs")
 HIGHER_IS_BETTER = re.compile(r"(^|/)(bound|reconstruction|log_likelihood)(/[^/]*)?$")
 BESIDE = ("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_bias")
 """Endings of what the ledger says about a value."""
@@ -69,14 +67,14 @@ class Keys:
 
 
 def differing(entries: Sequence[Entry], keys: Keys) -> dict[str, str]:
-    """The settings in which the runs differ, and have a say -> the short name.
+    """The settings that matter in which the runs differ -> the short name.
 
     The name of a part stands for its class; a setting that is there, or has its value, because of the class of its
     part is not mentioned. What has the same name and the same values (the widths of encoder and decoder) comes once.
     """
     found: dict[str, tuple[str, ...]] = {}
     for key in dict.fromkeys(key for entry in entries for key in entry.settings):
-        if not has_a_say(key) or len({_text(entry, key) for entry in entries}) == 1:
+        if not matters(key) or len({_text(entry, key) for entry in entries}) == 1:
             continue
         if key.endswith("._target_"):
             key = _name_of_part(entries, key)
@@ -88,11 +86,10 @@ def differing(entries: Sequence[Entry], keys: Keys) -> dict[str, str]:
     return {key: keys.short(key) for key in found}
 
 
-def has_a_say(key: str) -> bool:
-    """Whether a setting changes what a run computes."""
-    if key.startswith("trainer."):
-        return key in TRAINER
-    return not any(key == other or key.startswith(f"{other}.") for other in WITHOUT_A_SAY)
+def matters(key: str) -> bool:
+    """Whether a setting changes what a run computes; what only says where, how fast and who looks on does not."""
+    first, _, rest = key.partition(".")
+    return first not in UNIDENTIFYING and key != "data.root" and not (first == "trainer" and rest in PLACES)
 
 
 def is_better_higher(key: str) -> bool:

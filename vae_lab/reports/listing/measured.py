@@ -18,6 +18,9 @@ LOG_LIKELIHOOD = "/log_likelihood/"
 SPLITS = ("test", "val", "train")
 """Whose value is shown where there are several, the first that there is."""
 UNKNOWN = "unknown"
+SAMPLED = ("bound", "reconstruction")
+"""What is measured with as many draws of z as `<split>/bound_num_samples` says; without that entry, with one."""
+DRAWS = "draws of z"
 
 Yardstick = tuple[tuple[str, str], ...]
 """The names and values of all that two values must share to be compared."""
@@ -72,6 +75,8 @@ def yardstick(entry: Entry, key: str) -> Yardstick:
     }
     if ledger.get("binarization") == "static":
         facts["seed of the static binarisation"] = as_text(entry.settings.get("data.split_seed"))
+    if quantity in SAMPLED:
+        facts[DRAWS] = as_text(ledger.get(f"{split}/bound_num_samples", 1))
     if quantity.startswith(LOG_LIKELIHOOD[1:]):
         facts["estimator"] = quantity.removeprefix(LOG_LIKELIHOOD[1:])
     return tuple((name, UNKNOWN if fact is None else str(fact)) for name, fact in facts.items())
@@ -122,7 +127,7 @@ class Footnotes:
             return ", ".join(f"{name} {one.get(name, 'none')} (unmarked: {other.get(name, 'none')})" for name in names)
         named = [f"data {one['data']} (unmarked: {other['data']})"]
         for name, values in self._facts[one["data"]].items():
-            if name in ("part", "estimator"):
+            if name in ("part", "estimator", DRAWS):
                 named += [f"{name} {one[name]} (unmarked: {other.get(name)})"] if name in names and name in one else []
             elif len(values) > 1 and name != "data":
                 named.append(f"{name} {one.get(name, 'none')}")

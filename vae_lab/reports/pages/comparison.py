@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from vae_lab.figures.run_facts import dark_on_white_by_default, read_test_images
 from vae_lab.figures.side_by_side import Line, colours, curves, shared_decodings, shared_reconstructions
 from vae_lab.randomness import generator
-from vae_lab.reports.listing.keys import ABSENT, as_text, has_a_say
+from vae_lab.reports.listing.keys import ABSENT, as_text, matters
 from vae_lab.reports.overview import Overview, differences, distinctions, grouped, yardstick
 from vae_lab.reports.pages.page import Picture, Section, Table
 from vae_lab.reports.pages.run_parts import TONES, Reader, add_picture, in_words, listed, number, title, with_error
@@ -131,11 +131,11 @@ def differences_section(runs: Mapping[str, Overview]) -> Section:
     if not found:
         return Section("What differs", text=["Nothing: the configs are equal."])
     rows = [[key, *(shortened(text) if key.endswith("_target_") else text for text in found[key])] for key in found]
-    matter, others = [row for row in rows if has_a_say(row[0])], [row for row in rows if not has_a_say(row[0])]
+    important, others = [row for row in rows if matters(row[0])], [row for row in rows if not matters(row[0])]
     columns = ("key", *runs)
-    tables = [Table(columns, matter, "From config.yaml; all other settings are equal.")] if matter else []
+    tables = [Table(columns, important, "From config.yaml; all other settings are equal.")] if important else []
     if others:
-        tables.append(Table(columns, others, "Without a say in what is computed."))
+        tables.append(Table(columns, others, "These change nothing in what is computed, but for rounding."))
     return Section("What differs", tables=tables)
 
 

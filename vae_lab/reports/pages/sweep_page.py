@@ -258,9 +258,8 @@ def again_sections(sweep: Sweep) -> list[Section]:
     open_runs = [run for run in sweep.runs if not run.is_finished]
     told = "The command skips what is finished, and goes on with what is not." if whole else "Run by run."
     load = (
-        "from pathlib import Path\n\nfrom vae_lab.runs.load import RunDir, load_run\n\n"
-        f"folders = [path for path in sorted(Path({str(folder)!r}).iterdir()) if RunDir(path).exists()]\n"
-        "runs = [load_run(path) for path in folders]\n"
+        "from pathlib import Path\n\nfrom vae_lab import load_run\n\n"
+        f"runs = [load_run(path.parent) for path in sorted(Path({str(folder)!r}).glob('*/run.json'))]\n"
         "bounds = {run.path.name: run.metrics.get('test/bound') for run in runs}"
     )
     return [
