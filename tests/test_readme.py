@@ -1,4 +1,4 @@
-"""The README's example of a user's own part works as it is printed."""
+"""The README is short, its links lead somewhere, and its example of a user's own network works as it is printed."""
 
 import os
 import re
@@ -8,7 +8,27 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *(f"{name}/README.md" for name in ("configs", "outputs", "vae_lab")),
+)
+
+
+def test_readme_fits_on_130_lines():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 130
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_name_files_that_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("https://") or ((ROOT / page).parent / link).exists(), link
+    for file in re.findall(r"`((?:vae_lab|configs|tests|scripts)/[\w/.]+)`", text):
+        assert (ROOT / file).exists(), file
 
 
 @pytest.mark.slow

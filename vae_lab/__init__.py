@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vae_lab.runs.load import Run, load_run
 
+__version__ = "0.2.0"
+
 __all__ = ["Run", "load_run"]
 
 

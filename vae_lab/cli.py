@@ -8,10 +8,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
 from vae_lab.errors import ConfigError, nearest
 from vae_lab.wiring.arguments import read_arguments
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(overview(COMMANDS))
         return 0
     if arguments[0] == "--version":
-        print(f"vae-lab {metadata.version('vae_lab')}")
+        print(f"vae-lab {__version__}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
