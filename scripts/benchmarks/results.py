@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.sides import Outcome, Spread
-from vae_lab.terminal import print_table
+from vae_lab.wiring.terminal import print_table
 
 
 def print_outcome(name: str, outcome: Outcome) -> None:

@@ -22,8 +22,8 @@ from vae_lab.runs.continuation import UNFROZEN
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
-from vae_lab.terminal import duration
 from vae_lab.wiring.compose import compose_command
+from vae_lab.wiring.terminal import duration
 
 CONFIG = {
     "seed": 0,

@@ -20,8 +20,8 @@ from vae_lab.reproduction.verdicts import counted, reproduction_rows, write_rows
 from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, draw_all, estimated, print_plan, train_all
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
-from vae_lab.terminal import duration, print_table
 from vae_lab.training.sharing import check_runs_per_process
+from vae_lab.wiring.terminal import duration, print_table
 
 log = logging.getLogger("vae_lab")
 

@@ -13,7 +13,7 @@ from vae_lab.reproduction.claims import FAIL, Row, judge
 from vae_lab.reproduction.verdicts import as_table, reproduction_rows, write_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import CHANGEABLE, FREE
-from vae_lab.terminal import print_table
+from vae_lab.wiring.terminal import print_table
 
 log = logging.getLogger("vae_lab")
 

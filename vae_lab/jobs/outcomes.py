@@ -9,7 +9,7 @@ from rich.table import Table
 
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.runs.directory import RunDir
-from vae_lab.terminal import duration
+from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
 

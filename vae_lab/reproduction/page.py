@@ -12,7 +12,7 @@ from vae_lab.reports.pages.page import Picture, Section, Table, write_page
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
 from vae_lab.reproduction.verdicts import COLUMNS, as_text, counted
 from vae_lab.runs.directory import RunDir
-from vae_lab.terminal import duration
+from vae_lab.wiring.terminal import duration
 
 TONES = {
     PASS: "good",

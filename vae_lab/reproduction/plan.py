@@ -14,9 +14,9 @@ from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.runs.continuation import frozen_config
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
-from vae_lab.terminal import duration
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
+from vae_lab.wiring.terminal import duration
 
 
 @dataclass(frozen=True)

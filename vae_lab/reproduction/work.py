@@ -20,7 +20,7 @@ from vae_lab.reproduction.plan import (
 )
 from vae_lab.reproduction.step_sizes import Choice, choose, plan_probes, with_step_size, write_probes
 from vae_lab.runs.provenance import available_cores
-from vae_lab.terminal import duration, print_table
+from vae_lab.wiring.terminal import duration, print_table
 
 log = logging.getLogger("vae_lab")
 

@@ -24,9 +24,9 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.sweeps.points import is_broken, run_folder, varied_overrides
 from vae_lab.sweeps.resources import parallel_jobs, runs_per_process
 from vae_lab.sweeps.worker import SweepJob, read_outcome
-from vae_lab.terminal import duration, print_table
 from vae_lab.wiring.compose import own_config
 from vae_lab.wiring.folders import CommandLine
+from vae_lab.wiring.terminal import duration, print_table
 
 log = logging.getLogger("vae_lab")
 

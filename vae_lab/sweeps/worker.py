@@ -23,7 +23,7 @@ from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_group
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.jobs.outcomes import told
 from vae_lab.runs.directory import RunDir
-from vae_lab.terminal import duration
+from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
 

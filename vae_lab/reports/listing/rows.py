@@ -7,7 +7,7 @@ from vae_lab.reports.listing.columns import SAMPLES, SECONDS, Columns
 from vae_lab.reports.listing.entries import BROKEN, Entry
 from vae_lab.reports.listing.keys import Keys, differing, is_number
 from vae_lab.reports.listing.table import Heading, Number, Table, all_numbers, text_of, title_of
-from vae_lab.terminal import duration
+from vae_lab.wiring.terminal import duration
 
 MOST_COLUMNS = 4
 """So many settings in which runs differ have columns of their own; more are listed in one."""

@@ -22,7 +22,7 @@ from vae_lab.reports.pages.run_parts import (
     with_error,
 )
 from vae_lab.runs.identity import BUDGET
-from vae_lab.terminal import duration
+from vae_lab.wiring.terminal import duration
 
 SPLITS = ("train", "val", "test")
 MAIN = {

@@ -33,7 +33,7 @@ from vae_lab.reports.pages.run_parts import (
     resume,
     title,
 )
-from vae_lab.terminal import duration
+from vae_lab.wiring.terminal import duration
 
 SIDE = 6
 """Samples along each side of a grid."""
