@@ -1,45 +1,65 @@
 """The evidence lower bound (ELBO) and its two stochastic estimators (SGVB), section 2.3 of the paper.
 
-Everything is per datapoint and in nats; nothing here is averaged over a batch, scaled or weighted.
+What trains by the bound and what measures it call these. Everything is per datapoint and in nats; nothing here is
+averaged over a batch, scaled or weighted.
 """
-
-from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lab.distributions import kl_to_standard_normal
+from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
 from vae_lab.model import VAE
 
 
-@dataclass(frozen=True)
 class Bound:
-    """L(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)), estimated for each datapoint of a batch."""
+    """L(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)), estimated for each datapoint of a batch.
 
-    reconstruction: Float[Tensor, " batch"]
-    kl: Float[Tensor, " batch"]
+    Args:
+        log_likelihood: log p(x|z_l) of every draw z_l ~ q(z|x); its mean over the draws is the reconstruction.
+        kl_terms: what sums to the KL: one term for every dimension of z in closed form, or one sampled term.
+    """
 
-    @property
-    def total(self) -> Float[Tensor, " batch"]:
-        """The bound itself: log p(x) is at least this, in expectation."""
-        return self.reconstruction - self.kl
+    def __init__(self, log_likelihood: Float[Tensor, "draw batch"], kl_terms: Float[Tensor, "batch term"]) -> None:
+        self.log_likelihood, self.kl_terms = log_likelihood, kl_terms
+        self.reconstruction: Float[Tensor, " batch"] = log_likelihood.mean(0)
+        self.kl: Float[Tensor, " batch"] = kl_terms.sum(-1)
+        self.total: Float[Tensor, " batch"] = self.reconstruction - self.kl
+
+    def double(self) -> "Bound":
+        """The same draws, averaged and summed in float64."""
+        return Bound(self.log_likelihood.double(), self.kl_terms.double())
 
 
-def sgvb_a(model: VAE, x: Float[Tensor, "batch channel height width"], num_samples: int = 1) -> Bound:
+def sgvb_a(
+    model: VAE,
+    x: Float[Tensor, "batch channel height width"],
+    num_samples: int = 1,
+    *,
+    posterior: DiagonalGaussian | None = None,
+) -> Bound:
     """SGVB estimator A, eq. (6): L~A = 1/L sum_l log p(x, z_l) - log q(z_l|x), z_l = mu + sigma * eps_l.
 
-    Its `kl` is the sampled log q(z|x) - log p(z), which may be negative for a single draw.
+    Its `kl` is the sampled log q(z|x) - log p(z), which may be negative for a single draw. `posterior` is q(z|x)
+    where that has been computed already; one without a gradient leaves the encoder out.
     """
-    posterior = model.posterior(x)
+    posterior = posterior or model.posterior(x)
     z = posterior.rsample((num_samples,))
-    reconstruction = model.likelihood(z).log_prob(x)
-    kl = posterior.log_prob(z) - model.prior().log_prob(z)
-    return Bound(reconstruction.mean(0), kl.mean(0))
+    log_likelihood = model.likelihood(z).log_prob(x)
+    log_ratio = posterior.log_prob(z) - model.prior().log_prob(z)
+    return Bound(log_likelihood, log_ratio.mean(0).unsqueeze(-1))
 
 
-def sgvb_b(model: VAE, x: Float[Tensor, "batch channel height width"], num_samples: int = 1) -> Bound:
-    """SGVB estimator B, eqs. (7) and (10): 1/L sum_l log p(x|z_l), and the KL in closed form (appendix B)."""
-    posterior = model.posterior(x)
+def sgvb_b(
+    model: VAE,
+    x: Float[Tensor, "batch channel height width"],
+    num_samples: int = 1,
+    *,
+    posterior: DiagonalGaussian | None = None,
+) -> Bound:
+    """SGVB estimator B, eqs. (7) and (10): 1/L sum_l log p(x|z_l), and the KL in closed form (appendix B).
+
+    `posterior` is q(z|x) where that has been computed already.
+    """
+    posterior = posterior or model.posterior(x)
     z = posterior.rsample((num_samples,))
-    reconstruction = model.likelihood(z).log_prob(x)
-    return Bound(reconstruction.mean(0), kl_to_standard_normal(posterior).sum(-1))
+    return Bound(model.likelihood(z).log_prob(x), kl_to_standard_normal(posterior))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lab.distributions import kl_to_standard_normal
+from vae_lab.elbo import sgvb_b
 from vae_lab.estimators.base import Estimator
 from vae_lab.model import VAE
 from vae_lab.randomness import NOISE_BLOCK, seed_global_noise
@@ -37,14 +37,12 @@ def measure_bound(
         x = images[block * NOISE_BLOCK : (block + 1) * NOISE_BLOCK]
         with evaluating(model, x.device, seed, "bound", block):
             posterior = model.posterior(x)
-            kl = kl_to_standard_normal(posterior).double()
-            reconstruction = model.likelihood(posterior.sample((num_samples,))).log_prob(x).double()
-        mean = posterior.mean.double()
-        bound = reconstruction.mean(0) - kl.sum(-1)
+            bound = sgvb_b(model, x, num_samples, posterior=posterior).double()
+        mean, total = posterior.mean.double(), bound.total
         # the Monte Carlo variance of each datapoint's mean over its draws; a single draw does not show it
-        spread = reconstruction.var(0) / num_samples if num_samples > 1 else torch.zeros_like(bound)
-        scalars = [bound, bound.square(), reconstruction.mean(0), spread, torch.ones_like(bound)]
-        per_dimension = [kl.sum(0), mean.sum(0), mean.square().sum(0)]
+        spread = bound.log_likelihood.var(0) / num_samples if num_samples > 1 else torch.zeros_like(total)
+        scalars = [total, total.square(), bound.reconstruction, spread, torch.ones_like(total)]
+        per_dimension = [bound.kl_terms.sum(0), mean.sum(0), mean.square().sum(0)]
         sums += torch.cat([torch.stack([scalar.sum() for scalar in scalars]), *per_dimension])
     return sums
 

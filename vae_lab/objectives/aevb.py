@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from vae_lab.elbo import sgvb_a, sgvb_b
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, parts_of
 
 ESTIMATORS = {"closed_form": sgvb_b, "sampled": sgvb_a}
 
@@ -40,8 +40,7 @@ class AEVB(Objective):
         """One update of all parameters of the model."""
         bound = self.estimator(model, batch.x, self.num_samples)
         loss = self.kl_weight(state.samples) * bound.kl - bound.reconstruction
-        parts = {"bound": bound.total, "reconstruction": bound.reconstruction, "kl": bound.kl}
-        yield Terms(loss, moves=model, parts=parts)
+        yield Terms(loss, moves=model, parts=parts_of(bound))
 
     def kl_weight(self, samples: int) -> float:
         """The weight of the KL after `samples` presented datapoints: 1 but for the warm-up."""

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vae_lab.elbo import Bound
 from vae_lab.model import VAE
 
 
@@ -39,6 +40,11 @@ class Terms:
     loss: Float[Tensor, " batch"]
     moves: nn.Module
     parts: Mapping[str, Float[Tensor, " batch"]]
+
+
+def parts_of(bound: Bound) -> dict[str, Float[Tensor, " batch"]]:
+    """What every objective with a bound measures on the way."""
+    return {"bound": bound.total, "reconstruction": bound.reconstruction, "kl": bound.kl}
 
 
 class Objective(nn.Module, ABC):

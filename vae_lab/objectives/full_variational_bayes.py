@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
+from vae_lab.elbo import Bound
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, parts_of
 
 
 class FullVariationalBayes(Objective):
@@ -49,17 +50,15 @@ class FullVariationalBayes(Objective):
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
         """One update of encoder, mu and log sigma^2."""
         posterior = model.posterior(batch.x)
-        kl = kl_to_standard_normal(posterior).sum(-1)
+        kl = kl_to_standard_normal(posterior)
         draws = []
         for _ in range(self.num_samples):
             likelihood = functional_call(model.decoder, self.sample_parameters(model), (posterior.rsample(),))
             draws.append(likelihood.log_prob(batch.x))
-        reconstruction = torch.stack(draws).mean(0)
-        parameter_kl = (self.parameter_kl(model) / state.num_train).expand_as(kl)
-        bound = reconstruction - kl
-        parts = {"bound": bound, "reconstruction": reconstruction, "kl": kl}
-        parts |= {"parameter_kl": parameter_kl, "full_bound": bound - parameter_kl}
-        yield Terms(parameter_kl - bound, moves=nn.ModuleList([model, self]), parts=parts)
+        bound = Bound(torch.stack(draws), kl)
+        parameter_kl = (self.parameter_kl(model) / state.num_train).expand_as(bound.total)
+        parts = {**parts_of(bound), "parameter_kl": parameter_kl, "full_bound": bound.total - parameter_kl}
+        yield Terms(parameter_kl - bound.total, moves=nn.ModuleList([model, self]), parts=parts)
 
     def parameter_posterior(self, model: VAE) -> dict[str, DiagonalGaussian]:
         """q(theta), by the decoder's names of its parameters."""

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import torch
 
+from vae_lab.elbo import sgvb_a
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, parts_of
 
 SLEEP_INPUTS = ("sampled", "mean")
 
@@ -38,12 +39,9 @@ class WakeSleep(Objective):
         """The wake step, then the sleep step."""
         with torch.no_grad():
             posterior = model.posterior(batch.x)
-            z = posterior.sample((self.num_samples,))
-            kl = (posterior.log_prob(z) - model.prior().log_prob(z)).mean(0)
+        bound = sgvb_a(model, batch.x, self.num_samples, posterior=posterior)
         # log p(z) does not depend on theta: the gradient of log p(x, z) is that of log p(x|z)
-        reconstruction = model.likelihood(z).log_prob(batch.x).mean(0)
-        bound = {"bound": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
-        yield Terms(-reconstruction, moves=model.decoder, parts=bound)
+        yield Terms(-bound.reconstruction, moves=model.decoder, parts=parts_of(bound))
 
         with torch.no_grad():
             z = model.prior().sample((len(batch.x),))
