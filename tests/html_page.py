@@ -56,8 +56,10 @@ class Page(HTMLParser):
             return
         if "h2" in self._open:
             self._title = data
-            for part, empty in ((self.sections, str), (self.tables, list), (self.code, list), (self.pictures, list)):
-                part.setdefault(self._title, empty())
+            contents: list[tuple[dict, type]]
+            contents = [(self.sections, str), (self.tables, list), (self.code, list), (self.pictures, list)]
+            for content, empty in contents:
+                content.setdefault(self._title, empty())
         self.sections[self._title] += data if data.strip() else " "
         if {"td", "th"} & set(self._open):
             self.tables[self._title][-1][-1][-1] += data

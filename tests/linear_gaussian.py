@@ -5,8 +5,8 @@ p(z|x) = N(mean(x), diag(variance)) is a diagonal Gaussian, which the encoder ca
 """
 
 import math
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,10 +65,12 @@ class LinearGaussian:
                 initialization=PyTorchDefault(),
             ).to(dtype)
         if exact_decoder:
-            readout = self.model.decoder.head.mean[0]
+            readout: Any = self.model.decoder.head.mean
+            readout = readout[0]
             _assign(readout, self.weight, self.bias)
         if exact_posterior:
-            head, gain = self.model.encoder.head, self._gain()
+            head: Any = self.model.encoder.head
+            gain = self._gain()
             _assign(head.mean, gain, -gain @ self.bias)
             _assign(head.log_variance, torch.zeros_like(gain), self.posterior_variance.log())
 
@@ -99,6 +101,7 @@ class FixedNoise(nn.Module):
     def __init__(self, trunk: DecoderTrunk, *, std: float) -> None:
         super().__init__()
         self.mean = trunk.readout()
+        self.log_variance: Tensor
         self.register_buffer("log_variance", torch.tensor(2 * math.log(std), dtype=torch.float64))
 
     def forward(self, features: Tensor) -> DiagonalGaussian:
@@ -112,7 +115,7 @@ def _assign(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
     layer.bias.copy_(bias)
 
 
-def six_standard_errors(draws: Tensor, dims: Sequence[int] | int = 0) -> Tensor:
+def six_standard_errors(draws: Tensor, dims: Any = 0) -> Tensor:
     """Tolerance for the mean of independent draws along `dims`."""
     count = draws.numel() / draws.mean(dims).numel()
     return 6 * draws.std(dims) / math.sqrt(count)

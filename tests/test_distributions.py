@@ -32,7 +32,8 @@ def test_bernoulli_is_exact_and_finite_at_extreme_logits(x):
     expected = x * special.log_expit(exact) + (1 - x) * special.log_expit(-exact)
     np.testing.assert_allclose(log_prob.detach().numpy(), expected, rtol=1e-6, atol=1e-7)
     log_prob.sum().backward()
-    np.testing.assert_allclose(logits.grad, x - special.expit(exact), atol=1e-7)
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad.numpy(), x - special.expit(exact), atol=1e-7)
 
 
 def test_bernoulli_in_float32_equals_float64_over_an_image():

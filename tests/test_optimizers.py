@@ -159,7 +159,7 @@ def test_closure_is_evaluated_once_with_gradients():
     calls = []
 
     def closure() -> float:
-        loss = sum((p**2).sum() for p in params)
+        loss = torch.stack([(p**2).sum() for p in params]).sum()
         loss.backward()
         calls.append(loss.item())
         return loss.item()

@@ -26,6 +26,7 @@ from benchmarks.sides import Case, Outcome, Side, Throughput, measure_case
 from torch import Tensor, nn
 
 from vae_lab.errors import ConfigError, Failed
+from vae_lab.training.matmul import MKLDNN
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 
@@ -270,7 +271,7 @@ def test_neutral_takes_back_what_a_side_has_set(conditions: Conditions) -> None:
     try:
         set_matmul_precision("bf16")
         conditions.neutral()
-        assert torch.backends.mkldnn.matmul.fp32_precision == "none" and torch.get_num_threads() == 1
+        assert MKLDNN.matmul.fp32_precision == "none" and torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
 
@@ -409,7 +410,7 @@ def test_side_with_a_model_multiplies_as_the_lab_would(conditions: Conditions) -
         seen: tuple[str, ...] = ()
 
         def do(self, amount: int) -> None:
-            self.seen = (*self.seen, torch.backends.mkldnn.matmul.fp32_precision)
+            self.seen = (*self.seen, MKLDNN.matmul.fp32_precision)
 
     side = Silent("", TINY, conditions, unit=1)
     side.prepare(1e-9)

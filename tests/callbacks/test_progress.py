@@ -1,4 +1,5 @@
 import sys
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -9,7 +10,7 @@ from vae_lab.training.lit_module import LitVAE
 
 
 @pytest.fixture
-def parts():
+def parts() -> Any:
     trainer, lit = Mock(spec=pl.Trainer), Mock(spec=LitVAE)
     trainer.is_global_zero = True
     lit.samples, lit.max_samples = 500, 10_000
@@ -18,7 +19,7 @@ def parts():
     return trainer, lit
 
 
-def test_a_line_per_evaluation_says_samples_bounds_speed_and_time_left(parts, caplog):
+def test_a_line_per_evaluation_says_samples_bounds_speed_and_time_left(parts: Any, caplog):
     trainer, lit = parts
     progress = Progress()
     progress.on_train_start(trainer, lit)
@@ -31,7 +32,7 @@ def test_a_line_per_evaluation_says_samples_bounds_speed_and_time_left(parts, ca
     assert "samples/s" in line and "s left" in line
 
 
-def test_only_the_first_process_reports(parts, caplog):
+def test_only_the_first_process_reports(parts: Any, caplog):
     trainer, lit = parts
     trainer.is_global_zero = False
     progress = Progress()
@@ -41,7 +42,7 @@ def test_only_the_first_process_reports(parts, caplog):
     assert not caplog.messages
 
 
-def test_a_bar_is_shown_on_a_terminal_only(parts, monkeypatch):
+def test_a_bar_is_shown_on_a_terminal_only(parts: Any, monkeypatch):
     trainer, lit = parts
     assert not is_shown(trainer)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -60,5 +61,5 @@ def test_a_bar_is_shown_on_a_terminal_only(parts, monkeypatch):
     assert not is_shown(trainer)
 
 
-def test_an_exception_before_the_start_is_no_trouble(parts):
+def test_an_exception_before_the_start_is_no_trouble(parts: Any):
     Progress().on_exception(*parts, RuntimeError())

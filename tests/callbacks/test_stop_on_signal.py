@@ -1,4 +1,5 @@
 import signal
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -11,7 +12,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture
-def parts():
+def parts() -> Any:
     handlers = {number: signal.getsignal(number) for number in NUMBERS}
     trainer, lit = Mock(spec=pl.Trainer), Mock(spec=LitVAE)
     trainer.should_stop, lit.samples, lit.max_samples, lit.interrupted = False, 100, 1000, False
@@ -22,7 +23,7 @@ def parts():
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_signal_stops_the_training_at_the_next_block(parts, number):
+def test_a_signal_stops_the_training_at_the_next_block(parts: Any, number):
     trainer, lit = parts
     callback = StopOnSignal()
     callback.on_train_start(trainer, lit)
@@ -34,7 +35,7 @@ def test_a_signal_stops_the_training_at_the_next_block(parts, number):
     assert trainer.should_stop and lit.interrupted
 
 
-def test_a_second_ctrl_c_is_the_systems_own(parts):
+def test_a_second_ctrl_c_is_the_systems_own(parts: Any):
     callback = StopOnSignal()
     callback.on_train_start(*parts)
     signal.raise_signal(signal.SIGINT)
@@ -42,7 +43,7 @@ def test_a_second_ctrl_c_is_the_systems_own(parts):
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_signal_in_the_last_block_interrupts_nothing(parts):
+def test_a_signal_in_the_last_block_interrupts_nothing(parts: Any):
     trainer, lit = parts
     callback = StopOnSignal()
     callback.on_train_start(trainer, lit)
@@ -53,7 +54,7 @@ def test_a_signal_in_the_last_block_interrupts_nothing(parts):
 
 
 @pytest.mark.parametrize("ends_well", [True, False])
-def test_handlers_of_before_are_put_back(parts, ends_well):
+def test_handlers_of_before_are_put_back(parts: Any, ends_well):
     before = {number: signal.getsignal(number) for number in NUMBERS}
     callback = StopOnSignal()
     callback.on_exception(*parts, RuntimeError())  # before the start

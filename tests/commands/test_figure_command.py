@@ -3,6 +3,7 @@
 import logging
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ DIGITS = (
 )
 
 
-def settings(command, *overrides):
+def settings(command, *overrides) -> Any:
     with composed(command, *overrides) as cfg:
         return OmegaConf.to_container(cfg, resolve=True)
 

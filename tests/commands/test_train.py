@@ -68,7 +68,7 @@ def test_event_files_hold_the_curve_and_the_hyperparameters(finished_run):
 
 def test_hparams_tab_names_the_choices(finished_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]
 
     events = EventAccumulator(str(finished_run.tensorboard)).Reload()
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content

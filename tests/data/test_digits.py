@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from sklearn.datasets import load_digits
 
@@ -10,12 +12,13 @@ def test_digits_keep_the_contract(common, check_contract):
 
 
 def test_digits_are_the_librarys_over_16(common):
-    data, library = Digits(**common), load_digits()
+    library: Any = load_digits()
+    data = Digits(**common)
     assert data.scale == "x/16"
     for part in data.parts.values():
         rows = part.indices.numpy()
         assert torch.equal(part.images[:, 0] * 16, torch.from_numpy(library.images[rows]).float())
-        assert torch.equal(part.labels, torch.from_numpy(library.target[rows]).long())
+        assert part.labels is not None and torch.equal(part.labels, torch.from_numpy(library.target[rows]).long())
 
 
 def test_the_split_seed_gives_the_split(common):

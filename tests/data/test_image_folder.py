@@ -49,7 +49,7 @@ def test_pictures_come_in_the_order_of_their_names_with_their_subfolders_number(
     for part in image_folder(folder, common, channels=3).parts.values():
         values = torch.tensor(in_order)[part.indices]
         assert torch.equal((part.images[:, 0, 0, 0] * 255).round().long(), 8 * values)
-        assert torch.equal(part.labels, values % 2)
+        assert part.labels is not None and torch.equal(part.labels, values % 2)
 
 
 def test_resizing_averages(tmp_path, common):

@@ -49,7 +49,7 @@ def test_labels_stay_with_their_images(path, common):
     for part in NPZ(path=str(path), **common).parts.values():
         rows = part.indices.numpy()
         assert torch.equal(part.images[:, 0], torch.from_numpy(FLOATS[rows]).float())
-        assert torch.equal(part.labels, torch.from_numpy(LABELS[rows]))
+        assert part.labels is not None and torch.equal(part.labels, torch.from_numpy(LABELS[rows]))
 
 
 def test_shape_and_scale_are_read_off_the_header(path, common, monkeypatch):

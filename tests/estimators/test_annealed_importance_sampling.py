@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from linear_gaussian import six_standard_errors
@@ -6,8 +8,8 @@ from vae_lab.estimators.annealed_importance_sampling import AnnealedImportanceSa
 
 
 def estimator(**settings):
-    defaults = {"num_chains": 2, "num_temperatures": 10, "num_tuning_chains": 2, "num_leapfrog": 3}
-    tuning = {"initial_step_size": 0.5, "target_acceptance": 0.8}
+    defaults: dict[str, Any] = {"num_chains": 2, "num_temperatures": 10, "num_tuning_chains": 2, "num_leapfrog": 3}
+    tuning: dict[str, Any] = {"initial_step_size": 0.5, "target_acceptance": 0.8}
     return AnnealedImportanceSampling(**(defaults | tuning | settings))
 
 

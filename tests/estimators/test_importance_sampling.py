@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from linear_gaussian import LinearGaussian, six_standard_errors
@@ -10,8 +12,9 @@ def inexact():
     """The oracle with a posterior that is wider than the truth and off its centre."""
     oracle = LinearGaussian()
     with torch.no_grad():
-        oracle.model.encoder.head.mean.bias += 0.1
-        oracle.model.encoder.head.log_variance.bias += 0.5
+        head: Any = oracle.model.encoder.head
+        head.mean.bias += 0.1
+        head.log_variance.bias += 0.5
     return oracle
 
 

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from vae_lab.estimators.posterior_density import (
 
 
 def estimator(**settings):
-    defaults = {"num_samples": 50, "num_starts": 20, "burn_in": 10, "num_leapfrog": 4}
-    tuning = {"initial_step_size": 0.1, "target_acceptance": 0.9}
+    defaults: dict[str, Any] = {"num_samples": 50, "num_starts": 20, "burn_in": 10, "num_leapfrog": 4}
+    tuning: dict[str, Any] = {"initial_step_size": 0.1, "target_acceptance": 0.9}
     return PosteriorDensity(**(defaults | tuning | settings))
 
 

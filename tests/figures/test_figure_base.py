@@ -1,4 +1,5 @@
 import shlex
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_table_has_its_columns_without_a_row_and_parts_by_value():
 def test_published_curves_have_their_columns_and_known_values():
     figure2, figure3 = figure2_published(), figure3_published()
     assert (tuple(figure2), tuple(figure3)) == (FIGURE2, FIGURE3)
-    best = part(figure2, dataset="mnist", latent_dim=20, method="aevb", split="test")["bound_nats"].max()
+    best: Any = part(figure2, dataset="mnist", latent_dim=20, method="aevb", split="test")["bound_nats"].max()
     assert best == pytest.approx(-99.3, abs=0.3)  # thinned
     assert sorted(set(figure3["method"])) == ["aevb", "mcem", "wake_sleep"]
 

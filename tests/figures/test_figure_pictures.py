@@ -1,5 +1,6 @@
 """Figures 4 and 5 and the gallery."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_gallery_has_three_pictures_of_each_network_with_bounds(gallery_folder):
     assert len(picture.axes) == 12
     samples, reconstructions, scatter, *_ = picture.axes
     assert shown(samples).shape == shown(reconstructions).shape == (32, 32)
-    assert len(scatter.collections[0].get_offsets()) == 250
+    assert np.shape(scatter.collections[0].get_offsets())[0] == 250
     captions = [axes.get_title() for axes in picture.axes if axes.get_title()]
     assert captions[0].startswith("MLP: test bound ")
     assert captions[1].startswith("convolutional: test bound ")
@@ -124,7 +125,7 @@ def test_gallery_writes_an_animation_of_each_row(tmp_path, gallery_folder):
     first, second = figure.extras(collected(figure, gallery_folder), tmp_path)
     assert first == tmp_path / "gallery" / "digits_2.gif"
     with Image.open(first) as both, Image.open(second) as one:
-        assert both.n_frames == one.n_frames == 2
+        assert [getattr(image, "n_frames", 1) for image in (both, one)] == [2, 2]
         assert both.width > 1.9 * one.width
         both.seek(0)
         early = both.convert("RGB").tobytes()
@@ -142,7 +143,7 @@ def test_animation_of_networks_without_a_common_count_is_refused(tmp_path):
 def test_colour_images_are_animated(tmp_path):
     write_animation({"MLP": {1: torch.rand(3, 8, 8), 2: torch.rand(3, 8, 8)}}, tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as animation:
-        assert animation.n_frames == 2
+        assert getattr(animation, "n_frames", 1) == 2
 
 
 def test_pictures_without_a_run_say_so():

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def draw(picture, run: Run, *, dark_on_white: bool = False, seed: int = 0) -> Fi
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    return figure.axes[0].images[0].get_array()
+    return np.asarray(figure.axes[0].images[0].get_array())
 
 
 def replace_test_part(run: Run, images: torch.Tensor, labels: torch.Tensor | None) -> None:
@@ -122,8 +123,9 @@ def test_interpolations_start_and_end_at_the_reconstructions_of_their_ends(run):
 def test_traversals_and_scatter_take_the_dimensions_with_the_most_kl(tmp_path):
     run = load_run(make_drawn_run(tmp_path / "run", latent_dim=12).path)
     with torch.no_grad():
-        run.model.encoder.head.mean.bias[7] = 3.0
-        run.model.encoder.head.mean.bias[4] = 2.0
+        head: Any = run.model.encoder.head
+        head.mean.bias[7] = 3.0
+        head.mean.bias[4] = 2.0
     assert kl_per_dimension(run, run.data.parts["test"].images).argsort(descending=True)[:2].tolist() == [
         7,
         4,
@@ -138,7 +140,7 @@ def test_traversals_and_scatter_take_the_dimensions_with_the_most_kl(tmp_path):
 def test_scatter_shows_every_test_image_once_with_a_colour_per_label(run):
     axes = draw(latent_scatter, run).axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [str(i) for i in range(10)]
-    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 250
+    assert sum(np.shape(dots.get_offsets())[0] for dots in axes.collections) == 250
 
 
 def test_scatter_without_labels_says_so(run):

@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def test_each_run_decodes_the_same_z(runs):
 def test_curves_name_what_is_to_be_named():
     lines = [Line("A", [10, 100], [-5.0, -3.0], "red"), Line("A", [10, 100], [-9.0, -4.0], "red", ":", is_named=False)]
     (axes,) = curves(lines, title="t", quantity="bound").axes
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[-5.0, -3.0], [-9.0, -4.0]]
+    assert [np.asarray(line.get_ydata()).tolist() for line in axes.lines] == [[-5.0, -3.0], [-9.0, -4.0]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["A"]
     assert axes.get_xscale() == "log"
 
@@ -70,7 +71,8 @@ def test_error_bars_are_standard_errors_and_a_single_seed_has_none():
         {"series": ["a", "a", "b"], "latent_dim": [20, 2, 2], "mean": [-1.0, -2.0, -3.0], "se": [0.5, 0.1, math.nan]}
     )
     (axes,) = bound_against_latent_dim(table, title="t").axes
-    first, second = (container.lines for container in axes.containers)
+    containers: list[Any] = axes.containers
+    first, second = (container.lines for container in containers)
     assert first[0].get_xydata().tolist() == [[2, -2], [20, -1]]
     segments = first[2][0].get_segments()
     np.testing.assert_allclose([segment[:, 1] for segment in segments], [[-2.1, -1.9], [-1.5, -0.5]])
@@ -82,7 +84,8 @@ def test_error_bars_are_standard_errors_and_a_single_seed_has_none():
 def test_kl_bars_stand_in_order(count):
     values = torch.rand(count).tolist()
     (axes,) = kl_bars(values, title="t").axes
-    assert [bar.get_height() for bar in axes.patches] == pytest.approx(sorted(values, reverse=True))
+    bars: Any = axes.patches
+    assert [bar.get_height() for bar in bars] == pytest.approx(sorted(values, reverse=True))
 
 
 @pytest.mark.parametrize("count", [1, 10, 11, 48])

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ CHOICES = {"channels": [4, 6], "hidden": 10, "activation": "silu"}
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("channels", [[4], [4, 6]])
 def test_readout_of_the_decoder_has_the_size_of_the_image(shape, channels):
-    choices = CHOICES | {"channels": channels}
+    choices: dict[str, Any] = CHOICES | {"channels": channels}
     encoder, decoder = ConvEncoder(shape, **choices), ConvDecoder(3, shape, **choices)
     assert encoder(torch.rand(2, *shape)).shape == (2, encoder.out_features)
     assert decoder.readout()(decoder(torch.randn(2, 3))).shape == (2, *shape)
@@ -28,7 +30,7 @@ def test_decoder_mirrors_the_encoder():
 
 def test_every_pixel_depends_on_the_latent_and_reaches_the_features():
     shape = (1, 9, 13)
-    choices = CHOICES | {"activation": "softplus"}  # smooth, so that no gradient is zero by chance
+    choices: dict[str, Any] = CHOICES | {"activation": "softplus"}  # smooth, so that no gradient is zero by chance
     encoder, decoder = ConvEncoder(shape, **choices), ConvDecoder(3, shape, **choices)
     x = torch.rand(1, *shape, requires_grad=True)
     # The halvings round down, and a padding of 1 lets the last, odd column still be seen by the 4x4 kernel.

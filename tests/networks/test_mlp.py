@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ SHAPE = (2, 5, 3)
 def test_encoder_is_the_formula_of_appendix_c():
     trunk = MLPEncoder(SHAPE, hidden=[7], activation="tanh")
     x = torch.rand(4, *SHAPE)
-    linear = trunk.layers[1]
+    linear: Any = trunk.layers[1]
     torch.testing.assert_close(trunk(x), torch.tanh(x.flatten(1) @ linear.weight.T + linear.bias))
     assert trunk.out_features == 7
 
@@ -19,8 +20,9 @@ def test_encoder_is_the_formula_of_appendix_c():
 def test_decoder_is_the_formula_of_appendix_c():
     trunk = MLPDecoder(3, SHAPE, hidden=[7], activation="tanh")
     z = torch.randn(4, 3)
-    readout = trunk.readout()
-    hidden, output = trunk.layers[0], readout[0]
+    readout: Any = trunk.readout()
+    hidden: Any = trunk.layers[0]
+    output = readout[0]
     h = torch.tanh(z @ hidden.weight.T + hidden.bias)
     expected = (h @ output.weight.T + output.bias).unflatten(1, SHAPE)
     torch.testing.assert_close(readout(trunk(z)), expected)
@@ -36,7 +38,8 @@ def test_decoder_takes_the_widths_in_reverse():
 
 def test_every_readout_is_fresh():
     trunk = MLPDecoder(3, SHAPE, hidden=[7], activation="tanh")
-    assert not torch.equal(trunk.readout()[0].weight, trunk.readout()[0].weight)
+    first, second = (next(trunk.readout().parameters()) for _ in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_no_hidden_layer_makes_linear_maps():

@@ -1,5 +1,7 @@
 """Gradients that the updates of an objective leave behind, as the training loop would see them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,9 @@ def minibatch(x: Tensor) -> Minibatch:
     return Minibatch(x, torch.arange(len(x)))
 
 
-def update_gradients(
-    objective: Objective, model: VAE, x: Tensor, num_train: int = 1000
-) -> list[dict[str, Tensor | None]]:
+def update_gradients(objective: Objective, model: VAE, x: Tensor, num_train: int = 1000) -> list[dict[str, Any]]:
     """Per update: the gradient of the mean loss for every parameter, None where there is none."""
-    gradients = []
+    gradients: list[dict[str, Any]] = []
     for terms in objective.updates(model, minibatch(x), TrainingState(0, num_train)):
         model.zero_grad(set_to_none=True)
         terms.loss.mean().backward()

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,9 @@ def offset():
     oracle = LinearGaussian(latent_dim=3, image_shape=(1, 2, 3), exact_decoder=False)
     oracle.weight = torch.eye(6, 3).double() * torch.tensor([2.0, 1.0, 0.5])
     oracle.posterior_variance = 1 / (1 + oracle.weight.square().sum(0) / oracle.noise_std**2)
-    readout, head = oracle.model.decoder.head.mean[0], oracle.model.encoder.head
+    decoder_head: Any = oracle.model.decoder.head
+    head: Any = oracle.model.encoder.head
+    readout = decoder_head.mean[0]
     with torch.no_grad():
         readout.weight.copy_(oracle.weight)
         readout.bias.zero_()
@@ -101,7 +104,8 @@ def test_bound_lies_below_the_exact_evidence_by_what_mean_field_loses(offset):
 
 def test_bound_of_a_scalar_weight_lies_below_the_quadrature_of_its_evidence():
     oracle = LinearGaussian(latent_dim=1, image_shape=(1, 1, 1), exact_decoder=False, exact_posterior=False)
-    readout = oracle.model.decoder.head.mean[0]
+    head: Any = oracle.model.decoder.head
+    readout = head.mean[0]
     with torch.no_grad():
         readout.weight.fill_(0.5)
         readout.bias.fill_(0.0)

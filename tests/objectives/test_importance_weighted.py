@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ STATE = TrainingState(0, 1000)
 def wide() -> LinearGaussian:
     """An oracle whose q(z|x) is shifted and wider than p(z|x), so that importance weights are bounded."""
     oracle = LinearGaussian()
-    head = oracle.model.encoder.head
+    head: Any = oracle.model.encoder.head
     with torch.no_grad():
         head.mean.bias += 0.1
         head.log_variance.bias += math.log(2.0)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from gradients import minibatch
@@ -113,7 +115,8 @@ def test_training_by_monte_carlo_em_reaches_maximum_likelihood():
     objective = prepared(oracle, 300, num_leapfrog=5)
     optimizer = torch.optim.Adagrad(oracle.model.parameters(), lr=0.2)
     iterate(objective, oracle.model, minibatch(x), 120, optimizer)
-    readout = oracle.model.decoder.head.mean[0]
+    head: Any = oracle.model.decoder.head
+    readout = head.mean[0]
     covariance = readout.weight @ readout.weight.T + noise * torch.eye(6)
     learned = torch.distributions.MultivariateNormal(readout.bias, covariance).log_prob(flat).mean()
     maximum = torch.distributions.MultivariateNormal(flat.mean(0), best).log_prob(flat).mean()

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,8 @@ def without_encoder(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def other_data(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """The digits once more, turned round and in a file."""
     folder = tmp_path_factory.mktemp("other")
-    images = np.ascontiguousarray(load_digits().images[:, ::-1, :7]) / 16
+    digits: Any = load_digits()
+    images = np.ascontiguousarray(digits.images[:, ::-1, :7]) / 16
     np.savez_compressed(folder / "turned.npz", x=images)
     return train_tiny(folder / "turned", "data=npz", f"data.path={folder / 'turned.npz'}", "trainer.max_epochs=2")
 

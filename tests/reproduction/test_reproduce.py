@@ -153,6 +153,7 @@ def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path:
     speeds = Speeds(tmp_path / "speeds.json", threads=1, measure_for=0.02)
     speeds.known["start"] = 1.0
     speed = speeds.of(training.config)
+    assert speed is not None
     assert 0 < speed.per_sample < 0.1 and speed.per_evaluation > 0
     assert list(tmp_path.iterdir()) == [tmp_path / "speeds.json"]
     known = json.loads((tmp_path / "speeds.json").read_text())

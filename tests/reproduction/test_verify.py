@@ -116,13 +116,13 @@ def test_figure_3_is_judged_by_the_paper_estimator_and_mcem_from_3e7_on() -> Non
 def test_order_of_figure_3_holds_for_the_paper_and_fails_when_turned() -> None:
     published = figure3_published()
     assert [row.verdict for row in claims.figure3_order(shifted_figure3(0), published)] == [PASS, PASS]
-    turned = shifted_figure3(0)
+    turned: Any = shifted_figure3(0)
     turned["method"] = turned["method"].map({"aevb": "wake_sleep", "wake_sleep": "aevb", "mcem": "mcem"})
     assert [row.verdict for row in claims.figure3_order(turned, published)] == [FAIL, FAIL]
 
 
 def test_statements_of_figure_2_hold_for_the_paper() -> None:
-    ours = shifted_figure2(0)
+    ours: Any = shifted_figure2(0)
     ours = ours[~((ours["dataset"] == "mnist") & (ours["samples_evaluated"] > 1.5e8))]
     statements = [
         *claims.aevb_above_wake_sleep(ours, {}),

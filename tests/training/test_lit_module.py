@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -62,7 +63,8 @@ def gradients(moves: str = "model", **settings) -> tuple[LitVAE, dict]:
     torch.manual_seed(0)
     lit = make_lit(**settings)
     x = lit.minibatches.block(0, 1).x[0]
-    bound = lit.objective.estimator(lit.model, x, 1)
+    objective: Any = lit.objective
+    bound = objective.estimator(lit.model, x, 1)
     recorder = Recorder(lit)
     lit.update(recorder, Terms(-bound.total, moves=lit.get_submodule(moves), parts={"bound": bound.total}))
     return lit, recorder.gradients

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-import torch
 
 from vae_lab.errors import ConfigError
 from vae_lab.training import matmul
-from vae_lab.training.matmul import choose_backend, is_exact, product, settled, use_backend
+from vae_lab.training.matmul import MKLDNN, choose_backend, is_exact, product, settled, use_backend
 
 
 @pytest.fixture(autouse=True)
@@ -15,9 +14,9 @@ def own_cache(tmp_path, monkeypatch):
     """A cache and a process that have measured nothing yet; the process's backend comes back afterwards."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     choose_backend.cache_clear()
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    before = MKLDNN.matmul.fp32_precision
     yield
-    torch.backends.mkldnn.matmul.fp32_precision = before
+    MKLDNN.matmul.fp32_precision = before
     choose_backend.cache_clear()
 
 
@@ -56,7 +55,7 @@ def test_both_backends_compute_in_float32_or_onednn_is_known_not_to():
 def test_measuring_finds_a_ratio_and_leaves_the_backend_alone():
     use_backend("default")
     assert 0.05 < matmul.speed_ratio(repeats=1) < 20
-    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+    assert MKLDNN.matmul.fp32_precision == "none"
 
 
 def test_onednn_is_refused_and_not_used_where_it_rounds_to_bfloat16(monkeypatch, caplog):
@@ -64,7 +63,7 @@ def test_onednn_is_refused_and_not_used_where_it_rounds_to_bfloat16(monkeypatch,
     with pytest.raises(ConfigError, match=r"must be default on this processor, got onednn.*bf16-mixed"):
         choose_backend("onednn")
     use_backend("onednn")
-    assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+    assert MKLDNN.matmul.fp32_precision == "none"
     assert "default is used instead" in caplog.text
 
 
