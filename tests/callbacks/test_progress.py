@@ -62,4 +62,4 @@ def test_a_bar_is_shown_on_a_terminal_only(parts: Any, monkeypatch):
 
 
 def test_an_exception_before_the_start_is_no_trouble(parts: Any):
-    Progress().on_exception(*parts, RuntimeError())
+    Progress().on_exception(parts[0], parts[1], RuntimeError())

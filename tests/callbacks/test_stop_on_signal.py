@@ -57,11 +57,11 @@ def test_a_signal_in_the_last_block_interrupts_nothing(parts: Any):
 def test_handlers_of_before_are_put_back(parts: Any, ends_well):
     before = {number: signal.getsignal(number) for number in NUMBERS}
     callback = StopOnSignal()
-    callback.on_exception(*parts, RuntimeError())  # before the start
+    callback.on_exception(parts[0], parts[1], RuntimeError())  # before the start
     callback.on_train_start(*parts)
     signal.raise_signal(signal.SIGTERM)
     if ends_well:
         callback.on_train_end(*parts)
     else:
-        callback.on_exception(*parts, RuntimeError())
+        callback.on_exception(parts[0], parts[1], RuntimeError())
     assert {number: signal.getsignal(number) for number in NUMBERS} == before
