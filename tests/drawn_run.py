@@ -40,9 +40,7 @@ def make_drawn_run(
     run = plan_run(
         path, {"seed": 0, "data": data, "model": model, "trainer": {"max_epochs": 1}}, image_shape=list(image_shape)
     )
-    vae = build.instantiate(model, "model", image_shape=image_shape)
-    if not has_encoder:
-        vae.drop_encoder()
+    vae = build.instantiate(model, "model", image_shape=image_shape, has_encoder=has_encoder)
     with atomic_file(run.checkpoints / "last.ckpt") as file:
         weights = {f"model.{name}": value for name, value in vae.state_dict().items()}
         torch.save({"state_dict": weights, "vae_lab": {"samples": 40_000}}, file)

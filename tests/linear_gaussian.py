@@ -27,6 +27,7 @@ class LinearGaussian:
         noise_std: Standard deviation of every pixel given z.
         exact_posterior: Give the encoder p(z|x); else it keeps PyTorch's initialisation, a wrong posterior.
         exact_decoder: Give the decoder W and b; else it keeps PyTorch's initialisation, to be trained.
+        has_encoder: Whether the model has one.
         dtype: Of model and data.
         seed: Of W and of the initialisation.
 
@@ -42,6 +43,7 @@ class LinearGaussian:
         noise_std: float = 0.5,
         exact_posterior: bool = True,
         exact_decoder: bool = True,
+        has_encoder: bool = True,
         dtype: torch.dtype = torch.float64,
         seed: int = 0,
     ) -> None:
@@ -63,12 +65,13 @@ class LinearGaussian:
                 decoder=partial(MLPDecoder, hidden=[], activation="tanh"),
                 likelihood=partial(FixedNoise, std=noise_std),
                 initialization=PyTorchDefault(),
+                has_encoder=has_encoder,
             ).to(dtype)
         if exact_decoder:
             readout: Any = self.model.decoder.head.mean
             readout = readout[0]
             _assign(readout, self.weight, self.bias)
-        if exact_posterior:
+        if exact_posterior and has_encoder:
             head: Any = self.model.encoder.head
             gain = self._gain()
             _assign(head.mean, gain, -gain @ self.bias)

@@ -24,6 +24,8 @@ class VAE(nn.Module):
         decoder: (latent_dim, image_shape) -> trunk, a module with `readout()`.
         likelihood: decoder trunk -> head, a module from features to a `Distribution` over images.
         initialization: Called with the finished model.
+        has_encoder: Whether there is a q(z|x). If not, the decoder still starts as it does beside an encoder, which
+            is drawn first, so that runs with equal seeds start from equal decoders.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class VAE(nn.Module):
         decoder: Callable[..., nn.Module],
         likelihood: Callable[..., nn.Module],
         initialization: Callable[[nn.Module], None],
+        *,
+        has_encoder: bool = True,
     ) -> None:
         check_width("model.latent_dim", latent_dim, "z needs at least one dimension")
         if len(image_shape) != 3 or not all(map(is_width, image_shape)):
@@ -46,21 +50,15 @@ class VAE(nn.Module):
         trunk = decoder(latent_dim, self.image_shape)
         self.decoder = Decoder(trunk, likelihood(trunk))
         initialization(self)
+        self.has_encoder = has_encoder
+        if not has_encoder:
+            del self.encoder
         self._initialization = initialization
 
     def adapt(self, images: Float[Tensor, "num channel height width"]) -> None:
         """Shows the training images to an initialisation that wants to see them; once, before any training."""
         if isinstance(self._initialization, DataDependent):
             self._initialization.adapt(self, images)
-
-    @property
-    def has_encoder(self) -> bool:
-        """Whether there is a q(z|x)."""
-        return "encoder" in self._modules
-
-    def drop_encoder(self) -> None:
-        """Leaves the generative model alone, for an objective that trains no q(z|x)."""
-        del self.encoder
 
     def prior(self) -> DiagonalGaussian:
         """p(z) = N(0, I) over [latent]."""

@@ -28,7 +28,6 @@ def monte_carlo_em(**changes) -> MonteCarloEM:
 
 def prepared(oracle: LinearGaussian, num_train: int, **changes) -> MonteCarloEM:
     objective = monte_carlo_em(**changes)
-    oracle.model.drop_encoder()
     objective.prepare(oracle.model, num_train)
     return objective
 
@@ -148,8 +147,8 @@ def test_samples_are_counted_by_the_named_rule():
     assert "15" in monte_carlo_em().describe()
 
 
-def test_model_without_encoder_refuses_its_posterior(linear_gaussian):
-    linear_gaussian.model.drop_encoder()
+def test_model_without_encoder_refuses_its_posterior(make_linear_gaussian):
+    linear_gaussian = make_linear_gaussian(has_encoder=False)
     with pytest.raises(NoEncoder, match="estimator="):
         linear_gaussian.model.posterior(linear_gaussian.sample(1))
 

@@ -20,9 +20,9 @@ from vae_lab.errors import ConfigError
 from vae_lab.objectives.base import Objective
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
-from vae_lab.training.compiled import why_not_compiled
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.matmul import use_backend
+from vae_lab.training.step import why_not_compiled
 from vae_lab.wiring import build
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on hardware and on one long epoch
@@ -73,8 +73,9 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
     torch.set_num_threads(config["threads"] or available_cores())
     pl.seed_everything(config["seed"], verbose=False)
     data = build.instantiate(config["data"], "data")
-    model = build.instantiate(config["model"], "model", image_shape=data.image_shape)
     objective = build.instantiate(config["objective"], "objective")
+    without = {} if objective.traits.has_encoder else {"has_encoder": False}
+    model = build.instantiate(config["model"], "model", image_shape=data.image_shape, **without)
     curve = build.instantiate(config["evaluation"], "evaluation", seed=config["seed"], curve=run.curve)
     early = build.instantiate(config["early_stopping"], "early_stopping", curve=run.curve)
     checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
@@ -117,15 +118,15 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
             f"data.batch_size must be divisible by the {trainer.world_size} processes of the trainer, "
             f"got {data.batch_size}: it is the total over all of them"
         )
-    if early.patience is not None and not objective.has_encoder:
+    if early.patience is not None and not objective.traits.has_encoder:
         raise ConfigError(
             f"early_stopping.patience must be null for {type(objective).__name__}, got {early.patience}: "
             "without an encoder there is no validation bound"
         )
-    if trainer.world_size > 1 and objective.single_process_because:
+    if trainer.world_size > 1 and objective.traits.single_process_because:
         raise ConfigError(
             f"trainer.devices must be 1 for {type(objective).__name__}, got {trainer.world_size} processes: "
-            f"{objective.single_process_because}"
+            f"{objective.traits.single_process_because}"
         )
     if config["compile"] and (
         reason := why_not_compiled(objective, optimizer, trainer.strategy.root_device.type, trainer.world_size)
@@ -138,7 +139,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
 def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
     """The strategy of the config; DDP is told where an update moves only some of the parameters."""
     several = (trainer["devices"], trainer["num_nodes"]) != (1, 1)
-    if several and trainer["strategy"] in ("auto", "ddp") and not objective.moves_everything:
+    if several and trainer["strategy"] in ("auto", "ddp") and not objective.traits.moves_everything:
         return "ddp_find_unused_parameters_true"
     return trainer["strategy"]
 

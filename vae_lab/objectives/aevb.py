@@ -1,11 +1,10 @@
 """Auto-encoding variational Bayes: the paper's algorithm 1 with SGVB estimator A or B."""
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from vae_lab.elbo import sgvb_a, sgvb_b
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, parts_of
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
 ESTIMATORS = {"closed_form": sgvb_b, "sampled": sgvb_a}
 
@@ -20,8 +19,6 @@ class AEVB(Objective):
         kl_warmup_samples: the KL's weight rises linearly from 0 to 1 over this many training samples; 0: no warm-up.
     """
 
-    has_one_update: ClassVar[bool] = True
-
     def __init__(self, *, kl: str, num_samples: int, kl_warmup_samples: int) -> None:
         super().__init__()
         if kl not in ESTIMATORS:
@@ -34,7 +31,8 @@ class AEVB(Objective):
             )
         self.estimator = ESTIMATORS[kl]
         self.num_samples = num_samples
-        self.kl_warmup_samples = self.steady_from = kl_warmup_samples
+        self.kl_warmup_samples = kl_warmup_samples
+        self.traits = Traits(has_one_update=True, steady_from=kl_warmup_samples)
 
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
         """One update of all parameters of the model."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -47,24 +47,21 @@ def parts_of(bound: Bound) -> dict[str, Float[Tensor, " batch"]]:
     return {"bound": bound.total, "reconstruction": bound.reconstruction, "kl": bound.kl}
 
 
-class Objective(nn.Module, ABC):
-    """Yields one `Terms` per optimiser step; the training loop steps after each, before asking for the next.
+@dataclass(frozen=True)
+class Traits:
+    """What the training loop and the machine must know of an objective beside its updates."""
 
-    State that must survive a restart belongs in buffers, further trained quantities in parameters; where
-    their size depends on the model or on the data, `prepare` makes them.
-    """
-
-    has_encoder: ClassVar[bool] = True
+    has_encoder: bool = True
     """Whether q(z|x) is trained; if not, there is no bound, and log p(x) is what is monitored."""
-    has_one_update: ClassVar[bool] = False
+    has_one_update: bool = False
     """Whether a minibatch has exactly one update, which may be compiled as a whole."""
-    moves_everything: ClassVar[bool] = True
+    moves_everything: bool = True
     """Whether each update moves every parameter; if not, several processes must look for the unused ones."""
-    has_parameter_prior: ClassVar[bool] = False
+    has_parameter_prior: bool = False
     """Whether the loss contains a prior on the weights, and `parameter_prior` would be a second one."""
-    single_process_because: ClassVar[str] = ""
+    single_process_because: str = ""
     """Why it cannot be shared by several processes; empty: it can."""
-    not_captured_because: ClassVar[str] = ""
+    not_captured_because: str = ""
     """Why its updates are no fixed sequence of kernels that a CUDA graph could replay; empty: they are."""
     steady_from: int = 0
     """Training samples from which on its updates no longer depend on the state of the training."""
@@ -73,9 +70,19 @@ class Objective(nn.Module, ABC):
     samples_per_datapoint: int = 1
     """Training samples evaluated that one datapoint of a minibatch counts for."""
 
+
+class Objective(nn.Module, ABC):
+    """Yields one `Terms` per optimiser step; the training loop steps after each, before asking for the next.
+
+    State that must survive a restart belongs in buffers, further trained quantities in parameters; where
+    their size depends on the model or on the data, `prepare` makes them.
+    """
+
+    traits: Traits = Traits()
+
     def samples_per_step(self, batch_size: int, num_train: int) -> int:
         """Training samples evaluated that one minibatch, whatever its updates, counts for."""
-        return (num_train if self.whole_training_part else batch_size) * self.samples_per_datapoint
+        return (num_train if self.traits.whole_training_part else batch_size) * self.traits.samples_per_datapoint
 
     def prepare(self, model: VAE, num_train: int) -> None:
         """Called once, with the initialised model and the training part's size, before anything is loaded."""

@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Iterator
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,7 +12,7 @@ from torch.func import functional_call
 from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
 from vae_lab.elbo import Bound
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, parts_of
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
 
 class FullVariationalBayes(Objective):
@@ -28,7 +27,7 @@ class FullVariationalBayes(Objective):
         initial_std: sigma at the start.
     """
 
-    has_parameter_prior: ClassVar[bool] = True
+    traits = Traits(has_parameter_prior=True)
 
     log_variances: nn.ParameterList
 

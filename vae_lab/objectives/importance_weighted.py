@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar
 
 from vae_lab.distributions import DiagonalGaussian
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
 GRADIENTS = ("reparameterised", "doubly_reparameterised")
 
@@ -22,7 +21,7 @@ class ImportanceWeighted(Objective):
             less noise in the encoder's part, where it does not drown the signal as k grows.
     """
 
-    has_one_update: ClassVar[bool] = True
+    traits = Traits(has_one_update=True)
 
     def __init__(self, *, num_samples: int, gradient: str) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Monte Carlo EM: HMC samples of p(z|x) in place of an encoder, then updates of the decoder (appendix E)."""
 
 from collections.abc import Iterator
-from typing import ClassVar
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from vae_lab import hmc
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
 COUNTS = ("leapfrog_and_updates", "datapoints")
 
@@ -35,10 +35,11 @@ class MonteCarloEM(Objective):
             numbers, as its figure 3 counts) or `datapoints` (1).
     """
 
-    has_encoder: ClassVar[bool] = False
-    single_process_because: ClassVar[str] = "all chains share one step size and lie in one process's memory"
-
-    not_captured_because: ClassVar[str] = "Hamiltonian Monte Carlo looks at its densities on the way"
+    traits = Traits(
+        has_encoder=False,
+        single_process_because="all chains share one step size and lie in one process's memory",
+        not_captured_because="Hamiltonian Monte Carlo looks at its densities on the way",
+    )
 
     chain: Float[Tensor, "num latent"]
     step_size: Float[Tensor, ""]
@@ -68,9 +69,12 @@ class MonteCarloEM(Objective):
         self.num_leapfrog, self.num_updates = num_leapfrog, num_updates
         self.target_acceptance, self.max_step_factor = target_acceptance, max_step_factor
         self.datapoints_at_once = datapoints_at_once
-        self.whole_training_part = not minibatches
         self.count = count
-        self.samples_per_datapoint = num_leapfrog + num_updates if count == "leapfrog_and_updates" else 1
+        self.traits = replace(
+            self.traits,
+            whole_training_part=not minibatches,
+            samples_per_datapoint=num_leapfrog + num_updates if count == "leapfrog_and_updates" else 1,
+        )
         self.register_buffer("step_size", torch.tensor(float(initial_step_size)))
 
     def prepare(self, model: VAE, num_train: int) -> None:
@@ -136,4 +140,6 @@ class MonteCarloEM(Objective):
         rule = f"{self.num_leapfrog} leapfrog steps + {self.num_updates} updates"
         if self.count == "datapoints":
             rule = f"whatever the {rule}"
-        return f"samples evaluated ({self.count}): {self.samples_per_datapoint} per datapoint and iteration, {rule}"
+        return (
+            f"samples evaluated ({self.count}): {self.traits.samples_per_datapoint} per datapoint and iteration, {rule}"
+        )

@@ -1,13 +1,12 @@
 """Wake-sleep (Hinton et al., 1995): the paper's baseline, with the same encoder (sections 4 and 5)."""
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import torch
 
 from vae_lab.elbo import sgvb_a
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, parts_of
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
 SLEEP_INPUTS = ("sampled", "mean")
 
@@ -24,7 +23,7 @@ class WakeSleep(Objective):
             the likelihood's mean, grey for a Bernoulli (the paper leaves it open).
     """
 
-    moves_everything: ClassVar[bool] = False
+    traits = Traits(moves_everything=False)
 
     def __init__(self, *, num_samples: int, sleep_inputs: str) -> None:
         super().__init__()

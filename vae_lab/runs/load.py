@@ -102,8 +102,12 @@ def load_run(
     config = run.config
     build.refuse_untrusted(config, allow)
     file = run.checkpoint_path(checkpoint)
-    model = build.instantiate(config["model"], "model", image_shape=tuple(run.record["image_shape"]))
-    samples = load_weights(model, file)
+    content = read_checkpoint(file)
+    # an objective that trains no encoder leaves none in its checkpoints
+    without = {} if any(name.startswith("model.encoder.") for name in content["state_dict"]) else {"has_encoder": False}
+    model = build.instantiate(config["model"], "model", image_shape=tuple(run.record["image_shape"]), **without)
+    model.load_state_dict(state_of("model", content))
+    samples = content["vae_lab"]["samples"]
     name = file.stem
     return Run(run.path, config, model.eval(), run.record, run.ledger(name), name, samples, data_root)
 
@@ -111,16 +115,11 @@ def load_run(
 def load_weights(model: VAE, file: Path) -> int:
     """Loads the model's weights from a checkpoint; returns the samples that had been presented by then.
 
-    A checkpoint without an encoder takes the model's away.
-
     Raises:
         RunError: the file is corrupt, or holds more than tensors and plain values.
     """
     content = read_checkpoint(file)
-    state = state_of("model", content)
-    if model.has_encoder and not any(name.startswith("encoder.") for name in state):
-        model.drop_encoder()
-    model.load_state_dict(state)
+    model.load_state_dict(state_of("model", content))
     return content["vae_lab"]["samples"]
 
 

@@ -15,21 +15,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from vae_lab.data.arrays import ImageData, Minibatches
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
+from vae_lab.objectives.base import Minibatch, Objective
 from vae_lab.optimizers import lay_out_state
 from vae_lab.randomness import seed_global_noise
-from vae_lab.training.compiled import CompiledStep
-from vae_lab.training.cuda_graph import WARM_UP_STEPS, CapturedStep, is_steady, prepare, why_not
 from vae_lab.training.running_means import RunningMeans
 from vae_lab.training.sharing import others_turn
+from vae_lab.training.step import LOSS, WARM_UP_STEPS, EagerStep, Step, prepare, why_not_captured
 
 log = logging.getLogger("vae_lab")
 
 
 STEPS_PER_TURN = 50
 """After so many minibatches a training that shares its process lets the others go on."""
-LOSS = "loss of update "
-"""What precedes the number of an update in the name of its loss, which is measured beside the parts."""
 
 
 class LitVAE(pl.LightningModule):
@@ -60,7 +57,7 @@ class LitVAE(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if parameter_prior and objective.has_parameter_prior:
+        if parameter_prior and objective.traits.has_parameter_prior:
             raise ValueError(
                 f"parameter_prior must be false for {type(objective).__name__}, got true: "
                 "the objective has a prior of its own"
@@ -68,11 +65,11 @@ class LitVAE(pl.LightningModule):
         self.model, self.objective, self.data = model, objective, data
         self.make_optimizer, self.make_schedule = optimizer, schedule
         num_train = len(data.parts["train"])
-        self.batch_size = num_train if objective.whole_training_part else data.batch_size
+        self.batch_size = num_train if objective.traits.whole_training_part else data.batch_size
         self.samples_per_step = objective.samples_per_step(data.batch_size, num_train)
         self.max_samples = max_samples - max_samples % self.samples_per_step
         # a block of minibatches is made at once, so whole training parts come one by one
-        self.steps_per_execution = 1 if objective.whole_training_part else steps_per_execution
+        self.steps_per_execution = 1 if objective.traits.whole_training_part else steps_per_execution
         self.parameter_prior = parameter_prior
         self.gradient_clip_norm = gradient_clip_norm
         self.seed = seed
@@ -81,12 +78,10 @@ class LitVAE(pl.LightningModule):
         self.running = RunningMeans()
         self.measured: list[str] = []
         self.cuda_graph, self.compile_step = cuda_graph, compile
-        self.fast_step: Callable[[Minibatch], Tensor] | None = None
+        self.step: Step | None = None
         self.resident: dict[str, Tensor] = {}
         self.latest: dict[str, float] = {}
         self.interrupted = self.stopped_early = False
-        if not objective.has_encoder:
-            model.drop_encoder()
         seed_global_noise(torch.device("cpu"), seed, "objective")
         objective.prepare(model, num_train)
         if channels_last:
@@ -99,76 +94,22 @@ class LitVAE(pl.LightningModule):
         self.block_start = self.samples
         minibatches = self.minibatches.block(first, count)
         schedule = cast(LRScheduler, self.lr_schedulers())
+        assert self.step is not None  # it is there from the start of the training on
         records = []
         for i in range(count):
             seed_global_noise(self.device, self.seed, "training", first + i, self.global_rank)
-            records.append(self.present(Minibatch(minibatches.x[i], minibatches.index[i])))
+            records.append(self.step(Minibatch(minibatches.x[i], minibatches.index[i]), self.samples))
             schedule.step()
             self.samples += self.samples_per_step
             if i % STEPS_PER_TURN == STEPS_PER_TURN - 1:
                 with others_turn():  # whose kernels would else wait until all of these have been launched
                     pass
+        self.measured = self.step.eager.measured
         measured = torch.stack(records)
         with others_turn():  # the block's only wait for the device
             block_sums = measured.tolist()
         for i, sums in enumerate(block_sums):
             self.keep(dict(zip(self.measured, sums, strict=True)), step=first + i)
-
-    def present(self, batch: Minibatch) -> Tensor:
-        """All updates of one minibatch, by the captured or compiled step once there is one."""
-        if self.fast_step is not None:
-            return self.fast_step(batch)
-        if self.samples < self.fast_from or not is_steady(self.bare_optimizer):
-            return self.step(batch)
-        if self.captures:
-            self.fast_step = CapturedStep(self.step, batch)
-        elif self.compile_step:
-            self.fast_step = CompiledStep(
-                self.objective,
-                self.model,
-                self.bare_optimizer,
-                num_train=self.minibatches.num_datapoints,
-                parameter_prior=self.parameter_prior,
-                gradient_clip_norm=self.gradient_clip_norm,
-            )
-        else:
-            self.fast_step = self.step
-        return self.fast_step(batch)
-
-    def step(self, batch: Minibatch) -> Tensor:
-        """All updates of one minibatch; the sums of their losses and measured parts over it, in float64."""
-        state = TrainingState(self.samples, self.minibatches.num_datapoints)
-        sums, self.measured = [], []
-        for i, terms in enumerate(self.objective.updates(self.model, batch, state)):
-            self.update(self.bare_optimizer, terms)
-            values = {f"{LOSS}{i}": terms.loss, **terms.parts}
-            sums.append(torch.stack([value.detach() for value in values.values()]).sum(-1, dtype=torch.float64))
-            self.measured += values
-        return torch.cat(sums)
-
-    def update(self, optimizer: Optimizer, terms: Terms) -> None:
-        """One step of the optimiser on the parameters that `terms` moves, and on no others."""
-        for parameter in self.trained:
-            parameter.grad = None
-        loss = terms.loss.mean()  # the only mean over a batch in the whole training
-        if self.trainer.world_size == 1:
-            loss.backward()
-        else:
-            self.manual_backward(loss)  # which tells DDP to expect one more backward pass of this block
-        if terms.moves is not self.model:
-            for parameter in set(self.trained).difference(terms.moves.parameters()):
-                parameter.grad = None
-        if self.parameter_prior:
-            self.add_parameter_prior()
-        if self.gradient_clip_norm is not None:
-            nn.utils.clip_grad_norm_(terms.moves.parameters(), self.gradient_clip_norm)
-        optimizer.step()
-
-    def add_parameter_prior(self) -> None:
-        """Adds the gradient of -log N(w; 0, I) / N, which is w / N, to the moved weights (not to biases)."""
-        for weight in self.model.weights():
-            if weight.grad is not None:
-                weight.grad.add_(weight.detach(), alpha=1.0 / self.minibatches.num_datapoints)
 
     def keep(self, sums: Mapping[str, float], step: int) -> None:
         """Adds what a minibatch measured to the running means; a loss that is NaN or infinite ends the training."""
@@ -204,27 +145,38 @@ class LitVAE(pl.LightningModule):
     def on_train_start(self) -> None:
         """Decides, with everything on the device, whether steps are captured, and from which count of samples on."""
         # bare, since Lightning's wrapper pays for hooks that nobody here listens to
-        self.bare_optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
-        self.fast_step = None
-        reason = why_not(self.objective, self.bare_optimizer, self.device, self.trainer.world_size)
-        self.captures = self.cuda_graph and not reason
+        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+        reason = why_not_captured(self.objective, optimizer, self.device, self.trainer.world_size)
+        captured = self.cuda_graph and not reason
         if self.cuda_graph and self.device.type == "cuda":
             log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps will be captured")
-        lay_out_state(self.bare_optimizer)
-        prepare(self.bare_optimizer, captured=self.captures)
+        lay_out_state(optimizer)
+        prepare(optimizer, captured=captured)
         if self.compile_step:
             log.info(
                 "the training step will be compiled once it is the same every time: that takes up to half a minute"
             )
         # the first steps make the optimiser's state and name the parts; a continued training has both, and goes on
         # as it would have
-        is_new = self.captures or not self.measured
+        is_new = captured or not self.measured
         warm_up = WARM_UP_STEPS * self.samples_per_step if is_new else 0
-        self.fast_from = max(self.samples + warm_up, self.objective.steady_from)
+        eager = EagerStep(
+            self.objective,
+            self.model,
+            optimizer,
+            num_train=self.minibatches.num_datapoints,
+            parameter_prior=self.parameter_prior,
+            gradient_clip_norm=self.gradient_clip_norm,
+            # Lightning's tells DDP to expect one more backward pass of this block
+            backward=self.manual_backward if self.trainer.world_size > 1 else Tensor.backward,
+            measured=self.measured,
+        )
+        fast_from = max(self.samples + warm_up, self.objective.traits.steady_from)
+        self.step = Step(eager, fast_from=fast_from, captured=captured, compiled=self.compile_step)
 
     def release(self) -> None:
         """Lets go of what only the training needs, a graph's memory on the device among it."""
-        self.fast_step = None
+        self.step = None
         self.resident.clear()
 
     def train_dataloader(self) -> "Blocks":

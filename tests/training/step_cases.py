@@ -1,0 +1,73 @@
+"""Minibatches presented by every kind of step; run as a program: by compiled ones, without the tests' checks of shapes.
+
+Those cannot be compiled.
+"""
+
+import sys
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ExponentialLR
+
+from vae_lab.model import VAE
+from vae_lab.networks.heads import BernoulliLikelihood, GaussianLikelihood
+from vae_lab.networks.initialization import PyTorchDefault
+from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
+from vae_lab.objectives.aevb import AEVB
+from vae_lab.objectives.base import Minibatch
+from vae_lab.objectives.importance_weighted import ImportanceWeighted
+from vae_lab.objectives.wake_sleep import WakeSleep
+from vae_lab.optimizers import Adagrad
+from vae_lab.randomness import seed_global_noise
+from vae_lab.training.step import EagerStep, Step, prepare
+
+ADAGRAD = partial(Adagrad, lr=0.1, warmup_steps=2, eps=1e-8)
+GAUSSIAN = partial(GaussianLikelihood, min_log_variance=None)
+CASES = {
+    "aevb": (partial(AEVB, kl="closed_form", num_samples=1, kl_warmup_samples=30), Adam, BernoulliLikelihood, False),
+    "dreg": (
+        partial(ImportanceWeighted, num_samples=3, gradient="doubly_reparameterised"),
+        *(ADAGRAD, GAUSSIAN, True),
+    ),
+    "wake_sleep": (partial(WakeSleep, num_samples=1, sleep_inputs="sampled"), ADAGRAD, BernoulliLikelihood, True),
+}
+"""Objective, optimiser and likelihood; with the parameter prior, or with a gradient that is cut."""
+NUM_STEPS, EAGER_STEPS, BATCH_SIZE = 10, 4, 10
+
+
+def present(case: str, kind: str, device: str = "cpu") -> tuple[list[str], Tensor, Tensor]:
+    """What some minibatches measured, by name, and the weights after them; the first steps are always eager."""
+    make_objective, make_optimizer, likelihood, parameter_prior = CASES[case]
+    torch.manual_seed(0)
+    hidden = {"hidden": [5], "activation": "tanh"}
+    networks = (partial(MLPEncoder, **hidden), partial(MLPDecoder, **hidden), likelihood, PyTorchDefault())
+    model = VAE((1, 3, 4), 2, *networks).to(device)
+    optimizer = make_optimizer(list(model.parameters()))
+    prepare(optimizer, captured=kind == "captured" and device == "cuda")
+    schedule = ExponentialLR(optimizer, 0.9)
+    eager = EagerStep(
+        make_objective(),
+        model,
+        optimizer,
+        num_train=100,
+        parameter_prior=parameter_prior,
+        gradient_clip_norm=None if parameter_prior else 1.0,
+    )
+    fast_from = EAGER_STEPS * BATCH_SIZE
+    step = Step(eager, fast_from=fast_from, captured=kind == "captured", compiled=kind == "compiled")
+    x, index = torch.rand(NUM_STEPS, BATCH_SIZE, 1, 3, 4).to(device), torch.arange(BATCH_SIZE, device=device)
+    records = []
+    for i in range(NUM_STEPS):
+        seed_global_noise(torch.device(device), 0, "training", i, 0)
+        records.append(step(Minibatch(x[i], index), i * BATCH_SIZE))
+        schedule.step()
+    assert (step.fast is None) == (kind == "eager")
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    return eager.measured, torch.stack(records).cpu(), weights.cpu()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.save({case: present(case, "compiled") for case in sys.argv[2:]}, sys.argv[1])
