@@ -17,8 +17,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vae_lab.commands.evaluate import evaluate
 from vae_lab.commands.train import train
-from vae_lab.jobs.engine import address
-from vae_lab.jobs.job import Job
 from vae_lab.runs.directory import RunDir
 from vae_lab.wiring.folders import package_configs
 
@@ -130,16 +128,15 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-def kill_training(*runs: RunDir) -> None:
+def kill_training(run: RunDir) -> None:
     """SIGKILL for the child process that trains there."""
-    folder_of_runs, _ = address([Job(run) for run in runs])
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:
                 words = (folder / "cmdline").read_bytes().split(b"\0")
             except OSError:  # it has ended
                 continue
-            if folder_of_runs.encode() in words:
+            if b"vae_lab.jobs.execute" in words and str(run.path).encode() in words:
                 os.kill(int(folder.name), signal.SIGKILL)
                 return
-    raise AssertionError(f"no process trains in {folder_of_runs}")
+    raise AssertionError(f"no process trains in {run.path}")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,8 +59,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts short scripts in the place of trainings, by the job's name."""
 
     def put(**scripts: str) -> None:
-        def command(group: Sequence[Job], threads: int) -> list[str]:
-            (job,) = group
+        def command(job: Job, threads: int) -> list[str]:
             script = scripts[job.name.split("-")[0]]
             return [sys.executable, "-S", "-c", PRELUDE + script, str(job.run.path)]
 
@@ -104,8 +103,8 @@ def test_larger_budget_extends_a_finished_run(tmp_path: Path) -> None:
     job.run.update_record(status="finished")
     assert plan_job(tmp_path / "a", CONFIG).is_done
     extended = plan_job(tmp_path / "a", {**CONFIG, "max_samples": 2000})
-    assert extended.budget == ("max_samples=2000",) and not extended.is_done
-    assert jobs.command([extended], 3)[-2:] == ["threads=3", "max_samples=2000"]
+    assert extended.budget == ("--max-samples=2000",) and not extended.is_done
+    assert jobs.command(extended, 3)[3:] == ["--threads=3", "--max-samples=2000", "--", str(tmp_path / "a")]
 
 
 def test_finished_jobs_are_skipped_and_failures_stop_nobody(make_job, stand_in) -> None:
@@ -123,13 +122,11 @@ def test_finished_jobs_are_skipped_and_failures_stop_nobody(make_job, stand_in) 
     assert statuses(again) == ["skipped", "failed", "skipped", "failed", "skipped"]
 
 
-@pytest.mark.parametrize("together", [1, 3])
-def test_a_broken_run_stops_nobody(make_job, stand_in, together: int) -> None:
+def test_a_broken_run_stops_nobody(make_job, stand_in) -> None:
     stand_in(good=FINISH, broken=FINISH)
     planned = [make_job(name) for name in ("good-1", "broken", "good-2")]
     (planned[1].run.path / "run.json").write_text("{")
-    planned[2] = Job(planned[2].run, budget=("max_samples=2000",)) if together > 1 else planned[2]  # alone
-    outcomes = run_jobs(planned, num_parallel=1, runs_per_process=together)
+    outcomes = run_jobs(planned, num_parallel=1)
     assert statuses(outcomes) == ["finished", "failed", "finished"]
     assert "run.json is no JSON" in outcomes[1].reason
 
@@ -245,12 +242,12 @@ def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         job = plan_job(tmp_path / f"{wanted}", config)
         return [jobs.devices(slot, job).get("CUDA_VISIBLE_DEVICES") for slot in range(slots)]
 
-    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(jobs, "count_gpus", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert devices(5, 1) == ["4", "5", "6", "7", "4"]
     assert devices(3, 2) == ["4,5", "6,7", "4,5"]
     assert devices(1, 4) == devices(1, "auto") == [None]  # all of them
-    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(jobs, "count_gpus", lambda: 1)
     assert devices(1, 1) == [None]
 
 

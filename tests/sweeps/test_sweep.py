@@ -243,22 +243,6 @@ def test_interrupted_sweep_says_so(launcher: list[str]) -> None:
     assert "stopped with 0 of 3 jobs done" in err and "failed" not in out + err and "interrupted" in out
 
 
-@pytest.mark.slow
-def test_runs_of_a_sweep_can_share_processes() -> None:
-    _, err = finish(vae_lab("train", "-m", *QUICK, "sweep.runs_per_process=2", "seed=0,1,2"))
-    assert "1 at once, 2 in a process" in err and "[3/3]" in err
-    runs = runs_of(FOLDER)
-    assert [run.status for run in runs] == ["finished"] * 3
-    assert [(run.path / "output.txt").exists() for run in runs] == [True, True, False]
-
-
-@pytest.mark.parametrize("count", ["0", "17", "1.5", "null"])
-def test_runs_per_process_is_a_count(count: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert sweep("seed=0,1", f"sweep.runs_per_process={count}") == 2
-    assert "sweep.runs_per_process must be a whole number from 1 to 16" in capfd.readouterr().err
-    assert runs_of(FOLDER) == []
-
-
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
     assert sweep("model.latent_dim=2,5", "data=npz") == 2

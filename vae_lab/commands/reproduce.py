@@ -20,7 +20,6 @@ from vae_lab.reproduction.verdicts import counted, reproduction_rows, write_rows
 from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, draw_all, estimated, print_plan, train_all
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
-from vae_lab.training.sharing import check_runs_per_process
 from vae_lab.wiring.terminal import duration, print_table
 
 log = logging.getLogger("vae_lab")
@@ -42,15 +41,14 @@ def reproduce(cfg: DictConfig) -> Path:
     curves = needed_curves(figures, scale, settings["only"])
     trainings = [compose_training(curve, settings) for curve in curves]
     with RunDir(root).locked():
-        processes = -(-len(trainings) // settings["runs_per_process"])
-        num_parallel = settings["jobs"] or min(available_cores(), max(1, processes))
+        num_parallel = settings["jobs"] or min(available_cores(), max(1, len(trainings)))
         if settings["speed_seconds"]:
             trainings = estimated(trainings, root, num_parallel, settings["speed_seconds"])
         print_plan(trainings, figures, root, num_parallel, scale)
         if settings["dry_run"]:
             return root
         work = Work()
-        engine = Engine(num_parallel, settings["runs_per_process"], scale)
+        engine = Engine(num_parallel, scale)
         choices = choose_step_sizes(trainings, root, engine)
         train_all(trainings, choices, root, engine, work)
         draw_all(figures, root, scale, work)
@@ -69,7 +67,6 @@ def reproduce(cfg: DictConfig) -> Path:
 def check_settings(settings: dict[str, Any]) -> None:
     """Checks the keys that belong to no figure."""
     check_scale(settings["scale"])
-    check_runs_per_process("runs_per_process", settings["runs_per_process"])
     for key, lowest in {"jobs": 1, "probe_samples": 1, "speed_seconds": 0}.items():
         value = settings[key]
         kinds = int | float if key == "speed_seconds" else int

@@ -1,31 +1,27 @@
-"""The engine for many runs: plans run directories, then trains each in a child process, `vae-lab train run_dir=DIR`.
+"""The engine for many runs: trains each planned run directory in a child process, `python -m vae_lab.jobs.execute RUN`.
 
 What is on disk decides: a finished run is skipped, an interrupted one resumed, one that another process is writing is
-waited for. Repeating the same call after a kill of anything finishes the work.
+waited for. Repeating the same call after a kill of anything finishes the work. This process imports neither PyTorch nor
+Lightning: it waits.
 """
 
-import json
+import functools
 import logging
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
-import torch
-
-from vae_lab.errors import RunError
 from vae_lab.jobs.children import INTERRUPTED, Children
 from vae_lab.jobs.job import Job, Outcome
-from vae_lab.runs.continuation import quoted
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
-from vae_lab.training.sharing import why_alone
 
 log = logging.getLogger("vae_lab")
 
@@ -39,141 +35,64 @@ def run_jobs(
     jobs: Sequence[Job],
     *,
     num_parallel: int,
-    runs_per_process: int = 1,
+    threads: int | None = None,
     fail_fast: bool = False,
     report: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Runs the jobs, `num_parallel` processes at once, in their order; returns how each ended, in the same order.
 
-    Up to `runs_per_process` of them share a process, and in it a GPU, which one of these networks cannot fill. A failed
-    job does not stop the others, unless `fail_fast`. SIGINT, SIGTERM and SIGHUP are passed on to the running
+    A failed job does not stop the others, unless `fail_fast`. SIGINT, SIGTERM and SIGHUP are passed on to the running
     jobs, which end after a checkpoint; what remains is then reported as interrupted, and nothing raises.
+
+    Args:
+        jobs: planned runs.
+        num_parallel: processes at once.
+        threads: of each process; None: the cores divided among them.
+        fail_fast: whether no further job begins once one has failed.
+        report: is called with every outcome as it comes.
     """
     children = Children()
-    threads = max(1, available_cores() // num_parallel)
+    threads = threads or max(1, available_cores() // num_parallel)
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(num_parallel):
         slots.put(slot)
 
-    def work(group: Sequence[Job]) -> list[Outcome]:
+    def work(job: Job) -> Outcome:
         slot = slots.get()
         try:
-            return run_group(group, children, threads=threads, slot=slot, fail_fast=fail_fast)
+            return run_job(job, children, threads=threads, slot=slot)
         finally:
             slots.put(slot)
 
     outcomes: dict[RunDir, Outcome] = {}
     with children.stopped_by_signals(), ThreadPoolExecutor(num_parallel) as pool:
-        for future in as_completed([pool.submit(work, group) for group in grouped(jobs, runs_per_process)]):
-            for outcome in future.result():
-                outcomes[outcome.job.run] = outcome
-                if report is not None:
-                    report(outcome)
-                if fail_fast and outcome.status == "failed":
-                    children.stop()
+        for future in as_completed([pool.submit(work, job) for job in jobs]):
+            outcome = future.result()
+            outcomes[outcome.job.run] = outcome
+            if report is not None:
+                report(outcome)
+            if fail_fast and outcome.status == "failed":
+                children.stop()
     return [outcomes[job.run] for job in jobs]
 
 
-def grouped(jobs: Sequence[Job], size: int) -> list[list[Job]]:
-    """The jobs in their order, in groups of up to `size` that can share a process."""
-    alike: dict[Any, list[Job]] = {}
-    for i, job in enumerate(jobs):
-        alike.setdefault(what_it_shares(job) if size > 1 else i, []).append(job)
-    groups = []
-    for members in alike.values():
-        count = -(-len(members) // size)
-        bounds = [len(members) * i // count for i in range(count + 1)]  # as equal as can be
-        groups += [members[begin:end] for begin, end in pairwise(bounds)]
-    return groups
-
-
-def what_it_shares(job: Job) -> object:
-    """What the jobs of one process have in common; the job itself if it can share with none."""
-    if job.budget or not is_readable(job) or why_alone(job.run.config["trainer"]):
-        return job
-    config = job.run.config
-    # what a process has once: the backend, the device, and flags that the Trainer's constructor sets
-    trainer = {key: value for key, value in config["trainer"].items() if key not in ("max_epochs", "precision")}
-    return job.allow, config.get("matmul_backend", "default"), json.dumps(trainer, sort_keys=True)
-
-
-def run_group(
-    group: Sequence[Job], children: Children, *, threads: int, slot: int | None, fail_fast: bool = False
-) -> list[Outcome]:
-    """Jobs that share a child process; what did not finish there is tried again in a process of its own.
+def run_job(job: Job, children: Children, *, threads: int, slot: int | None) -> Outcome:
+    """One job in a child process; whatever goes wrong with it is its outcome.
 
     Args:
-        group: one job or several.
-        children: among which the process is.
+        job: a planned run.
+        children: among which its process is.
         threads: of the process.
         slot: the number of the place that it takes, which has its own devices; None: a cluster has chosen them.
-        fail_fast: whether no further process begins once a job has failed.
     """
-    environment = thread_environment(threads)
-    together: dict[Job, Outcome | None] = {}
-    if len(group) > 1:
-        try:
-            own = environment | devices(slot, group[0])
-            together = run_together(group, children, threads=threads, environment=own)
-        except Exception as error:  # the boundary of a process: each job has another one
-            log.warning("%d runs could not share a process: %s: %s", len(group), type(error).__name__, error)
-    outcomes: list[Outcome] = []
-    for job in group:
-        failed = any(outcome.status == "failed" for outcome in (*outcomes, *together.values()) if outcome)
-        if fail_fast and failed and not together.get(job):
-            outcomes.append(Outcome(job, "interrupted", reason=NOT_BEGUN))
-            continue
-        try:
-            outcomes.append(
-                together.get(job)
-                or run_job(
-                    job,
-                    children,
-                    threads=threads,
-                    environment=environment | devices(slot, job),
-                    attempts=ATTEMPTS - (job in together),
-                )
-            )
-        except Exception as error:  # the boundary of a job: recorded and reported
-            outcomes.append(Outcome(job, "failed", reason=f"{type(error).__name__}: {error}"))
-    return outcomes
-
-
-def run_together(
-    group: Sequence[Job], children: Children, *, threads: int, environment: Mapping[str, str]
-) -> dict[Job, Outcome | None]:
-    """The jobs that there is something to do for, in one child process; None for those that failed in it."""
-    readable = [job for job in group if is_readable(job)]  # of the others it is said when their own turn comes
-    pending = [job for job in readable if not (job.run.is_locked() or job.is_done or job.is_hopeless)]
-    if len(pending) < 2:
-        return {}
-    started, begun = time.monotonic(), {job for job in pending if job.has_checkpoint}
-    code = children.run(command(pending, threads), pending[0].output, environment)
-    seconds = (time.monotonic() - started) / len(pending)  # each has its share of the time
-    together: dict[Job, Outcome | None] = dict.fromkeys(pending)
-    for job in pending:
-        if is_readable(job) and job.is_done:
-            together[job] = Outcome(job, "resumed" if job in begun else "finished", seconds)
-        elif is_readable(job) and job.is_hopeless:
-            together[job] = Outcome(job, "failed", seconds, reason_of_failure(job, code))
-        elif children.stopping.is_set() or (code == INTERRUPTED and job.run.status != "failed"):
-            together[job] = Outcome(job, "interrupted", seconds, last_line(pending[0].output))
-    return together
-
-
-def is_readable(job: Job) -> bool:
-    """Whether config and record of the run are there, and whole."""
     try:
-        trainer = job.run.config["trainer"]
-        return bool(job.run.status and trainer["devices"] and trainer["num_nodes"])
-    except (RunError, OSError, KeyError, TypeError):
-        return False
+        return attempted(job, children, threads=threads, slot=slot)
+    except Exception as error:  # the boundary of a job: recorded and reported
+        return Outcome(job, "failed", reason=f"{type(error).__name__}: {error}")
 
 
-def run_job(
-    job: Job, children: Children, *, threads: int, environment: Mapping[str, str], attempts: int = ATTEMPTS
-) -> Outcome:
-    """One job in a child process, begun, resumed or skipped as the disk says; tried again once after a failure."""
+def attempted(job: Job, children: Children, *, threads: int, slot: int | None) -> Outcome:
+    """The job begun, resumed or skipped as the disk says; tried again once after a failure."""
     started = time.monotonic()
 
     def outcome(status: str, reason: str = "") -> Outcome:
@@ -188,9 +107,9 @@ def run_job(
         return outcome("skipped")
     if job.is_hopeless:
         return outcome("failed", f"as before, and it would fail again: {job.run.record['error']}")
-    begun = job.has_checkpoint
-    for _ in range(attempts):
-        code = children.run(command([job], threads), job.output, environment)
+    begun, code = job.has_checkpoint, MISTAKE
+    for _ in range(ATTEMPTS):
+        code = children.run(command(job, threads), job.output, thread_environment(threads) | devices(slot, job))
         if code == 0:
             return outcome("resumed" if begun else "finished")
         if children.stopping.is_set() or code == INTERRUPTED:
@@ -201,17 +120,10 @@ def run_job(
     return outcome("failed", reason_of_failure(job, code))
 
 
-def command(jobs: Sequence[Job], threads: int) -> list[str]:
-    """The command line of the process of a job, or of several that share it."""
-    # composed from a config of its own, so that an edited YAML reaches no planned run
-    start = [sys.executable, "-m", "vae_lab", "train", "--config-name", "job"]
-    return [*start, *address(jobs), f"threads={threads}", *jobs[0].budget]
-
-
-def address(jobs: Sequence[Job]) -> list[str]:
-    """The overrides that say which runs are meant: one, or several that share a process."""
-    folders = ",".join(quoted(str(job.run.path)) for job in jobs)
-    return [f"run_dir={folders if len(jobs) == 1 else f'[{folders}]'}", f"allow={list(jobs[0].allow)}"]
+def command(job: Job, threads: int) -> list[str]:
+    """The command line of a job's process: the run directory, and what it cannot say itself."""
+    options = [f"--threads={threads}", *(f"--allow={package}" for package in job.allow), *job.budget]
+    return [sys.executable, "-m", "vae_lab.jobs.execute", *options, "--", str(job.run.path)]
 
 
 def reason_of_failure(job: Job, code: int) -> str:
@@ -233,9 +145,21 @@ def thread_environment(threads: int) -> dict[str, str]:
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
+@functools.cache
+def count_gpus() -> int:
+    """The NVIDIA GPUs that a child process would see, without asking PyTorch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip()])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
 def devices(slot: int | None, job: Job) -> dict[str, str]:
     """With several GPUs: as many as it asks for, for each of the jobs that run at once."""
-    if slot is None or (count := torch.cuda.device_count()) < 2:
+    if slot is None or (count := count_gpus()) < 2:
         return {}
     wanted = job.run.config["trainer"]["devices"]
     if not isinstance(wanted, int) or not 0 < wanted < count:  # all of them, or ones that its user names

@@ -1,11 +1,15 @@
-"""One training run from top to bottom: the objects are there, the run directory is locked; train, measure, record."""
+"""One training run from top to bottom: assembled, trained, measured, recorded; also the process of a planned run.
 
+`python -m vae_lab.jobs.execute RUN` is what a sweep or a reproduction starts: the run directory says all else.
+"""
+
+import argparse
+import copy
 import logging
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,16 +17,40 @@ from typing import Any
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vae_lab.callbacks.checkpoint import take_back_best
-from vae_lab.errors import Interrupted
+from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
 from vae_lab.jobs.assemble import Parts, assemble
 from vae_lab.measurement import measure_bound, summarise
+from vae_lab.runs.continuation import budget_of, whole
 from vae_lab.runs.curve import keep_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
+from vae_lab.runs.identity import config_hash
 from vae_lab.runs.load import ledger_facts, load_weights, read_checkpoint
 from vae_lab.runs.provenance import provenance
+from vae_lab.training.matmul import settled
+from vae_lab.wiring import build
+from vae_lab.wiring.dotted import set_value_at
 
 log = logging.getLogger("vae_lab")
+
+
+def go_on(run: RunDir, config: Mapping[str, Any]) -> Path:
+    """Trains a planned run on, by its frozen config or one that differs in what may change; returns its directory.
+
+    Raises:
+        ConfigError: the config is refused; nothing was written.
+        NonFiniteDensity: the training diverged; the run's status is `failed`.
+        Interrupted: a signal stopped it; the same call continues.
+    """
+    if run.status == "finished" and budget_of(config) == budget_of(run.config):
+        log.info("%s is finished, and nothing is to be added", run.path)
+        return run.path
+    parts = assemble(config, run)
+    with run.locked():
+        # on another machine its backend may be refused to new runs, while this one goes on with the default
+        run.config = settled(config) if config.get("matmul_backend") == "auto" else config
+        run.update_record(config_hash=config_hash(config))
+        return execute(run, parts)
 
 
 def execute(run: RunDir, parts: Parts) -> Path:
@@ -175,10 +203,8 @@ def report(run: RunDir, parts: Parts, ledger: Mapping[str, Any]) -> None:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Everything that this thread logs goes to the run's log.txt as well, whoever set up the logging."""
-    thread = threading.get_ident()
+    """Everything that is logged goes to the run's log.txt as well, whoever set up the logging."""
     handler = logging.FileHandler(path)
-    handler.addFilter(lambda record: record.thread == thread)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     level = log.level
@@ -190,3 +216,49 @@ def logging_to(path: Path) -> Iterator[None]:
         log.setLevel(level)
         log.removeHandler(handler)
         handler.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The process of a planned run; returns 0, 1 (failed), 2 (a mistake of the user) or 130 (interrupted)."""
+    parser = argparse.ArgumentParser(prog="python -m vae_lab.jobs.execute", description="Trains a planned run.")
+    parser.add_argument("run", help="the run directory")
+    parser.add_argument("--allow", action="append", default=[], help="a package whose classes it may name")
+    parser.add_argument("--threads", type=int, help="of the CPU")
+    parser.add_argument("--max-samples", type=budget, default=KEPT, help="a larger budget, or null")
+    parser.add_argument("--max-epochs", type=budget, default=KEPT, help="a larger budget, or null")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for a user's own _target_; last, so that it hides nothing
+    try:
+        if "VAE_LAB_RUN_DIR" in os.environ and int(os.environ.get("LOCAL_RANK", 0)) > 0:
+            assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
+            return 0
+        run = RunDir.existing(given.run)
+        config = copy.deepcopy(run.config)
+        build.refuse_untrusted(config, given.allow)
+        changes = {"threads": given.threads, "max_samples": given.max_samples, "trainer.max_epochs": given.max_epochs}
+        for key, value in changes.items():
+            if value is not KEPT and not (key == "threads" and value is None):
+                set_value_at(config, key, value)
+        print(go_on(run, config), flush=True)
+        return 0
+    except (ConfigError, NonFiniteDensity) as error:
+        log.error("%s", error)
+        return 2 if isinstance(error, ConfigError) else 1
+    except (Interrupted, KeyboardInterrupt) as interrupt:
+        log.error("%s", str(interrupt) or "interrupted")
+        return 130
+
+
+KEPT = object()
+"""The budget stays what the run directory says."""
+
+
+def budget(text: str) -> float | None:
+    """A count of samples or epochs; `null`: no limit."""
+    return None if text == "null" else whole(float(text))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,9 +9,8 @@ from vae_lab.errors import NonFiniteDensity, RunError
 from vae_lab.runs.continuation import is_larger
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.runs.identity import BUDGET, identity
-from vae_lab.training.matmul import settled
-from vae_lab.wiring import build
-from vae_lab.wiring.dotted import set_value_at, value_at
+from vae_lab.wiring.build import foreign_packages
+from vae_lab.wiring.dotted import set_value_at, value_at, walk
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Job:
 
     run: RunDir
     budget: tuple[str, ...] = ()
-    """Overrides with a larger budget than the frozen one; empty: as planned."""
+    """Options with a larger budget than the frozen one, as its process takes them; empty: as planned."""
     allow: tuple[str, ...] = ()
     """Packages besides the lab's and its frameworks' whose classes the config names, as its user wrote it."""
     seconds: float = 1.0
@@ -35,11 +34,6 @@ class Job:
     def output(self) -> Path:
         """What its process prints."""
         return self.run.path / "output.txt"
-
-    @property
-    def report(self) -> Path:
-        """Where to read more: its output, or its log where it shared the process of another."""
-        return self.output if self.output.is_file() else self.run.log
 
     @property
     def has_checkpoint(self) -> bool:
@@ -84,11 +78,11 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
     Raises:
         RunError: another run is there; the differing keys are named.
     """
-    run, allow = RunDir(path), tuple(build.foreign_packages(config))
+    run, allow = RunDir(path), tuple(foreign_packages(config))
     if not run.exists():
         with run.locked():
             if not run.exists():
-                return Job(plan_run(path, settled(config), **record), allow=allow)
+                return Job(plan_run(path, config, **record), allow=allow)
     frozen = run.config
     same_budget = {**frozen, "trainer": dict(frozen["trainer"])}
     budget = []
@@ -96,7 +90,7 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
         asked, kept = value_at(config, key), value_at(frozen, key)
         if asked != kept and is_larger(asked, kept):
             set_value_at(same_budget, key, asked)
-            budget.append(f"{key}={'null' if asked is None else asked}")
+            budget.append(f"--{key.rpartition('.')[2].replace('_', '-')}={'null' if asked is None else asked}")
     if identity(same_budget) != identity(config):
         raise RunError(
             f"{path} holds another run; it differs in {', '.join(differing_keys(frozen, config))}: move it away, "
@@ -107,5 +101,5 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
 
 def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The dotted keys that two configs disagree in, among those with a say in what is computed."""
-    values, others = dict(build.walk(identity(one))), dict(build.walk(identity(other)))
+    values, others = dict(walk(identity(one))), dict(walk(identity(other)))
     return [key for key in dict.fromkeys([*values, *others]) if values.get(key) != others.get(key)]

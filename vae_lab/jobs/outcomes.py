@@ -47,7 +47,7 @@ class JobReport:
 
 def told(outcome: Outcome) -> str:
     """What came of a job: its result, or the reason of its failure and where its output is."""
-    return result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.report})"
+    return result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
 
 
 def result_of(run: RunDir) -> str:

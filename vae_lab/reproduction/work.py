@@ -75,7 +75,6 @@ class Engine:
 
     num_parallel: int
     """Processes at once."""
-    runs_per_process: int
     scale: str
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
@@ -85,7 +84,7 @@ class Engine:
             Interrupted: a signal stopped them.
         """
         report = JobReport(jobs, self.num_parallel)
-        outcomes = run_jobs(jobs, num_parallel=self.num_parallel, runs_per_process=self.runs_per_process, report=report)
+        outcomes = run_jobs(jobs, num_parallel=self.num_parallel, report=report)
         if any(outcome.status == "interrupted" for outcome in outcomes):
             good = sum(outcome.is_good for outcome in outcomes)
             raise Interrupted(
@@ -145,7 +144,7 @@ def train_all(
     work.outcomes = engine.run(jobs)
     print_table(as_table(work.outcomes, "runs"))
     work.failures += [
-        f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.report})"
+        f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.output})"
         for outcome in work.outcomes
         if not outcome.is_good
     ]

@@ -4,14 +4,16 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "vae_lab")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: "torch.device") -> dict[str, Any]:
     """Entries of run.json about the machine and the software."""
     return {
         "device": str(device),

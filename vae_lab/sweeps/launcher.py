@@ -15,14 +15,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError, missing
-from vae_lab.jobs.engine import address, grouped
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import as_table
 from vae_lab.jobs.speed import Speeds, count_evaluations
-from vae_lab.runs.continuation import frozen_config
+from vae_lab.runs.continuation import frozen_config, quoted
 from vae_lab.runs.directory import RunDir
 from vae_lab.sweeps.points import is_broken, run_folder, varied_overrides
-from vae_lab.sweeps.resources import parallel_jobs, runs_per_process
+from vae_lab.sweeps.resources import parallel_jobs
 from vae_lab.sweeps.worker import SweepJob, read_outcome
 from vae_lab.wiring.compose import own_config
 from vae_lab.wiring.folders import CommandLine
@@ -80,8 +79,7 @@ class PlannedLauncher(Launcher):
         # what is finished needs no launcher; a sweeper that waits for values gets them all from one
         pending = jobs if self.task.value else [job for job in jobs if not job.is_done]
         self.inner.task_function = replace(self.task, total=initial_job_idx + len(pending))
-        groups = grouped(pending, self.together)
-        arguments = [address(group) for group in groups]
+        arguments = [[f"run_dir={quoted(str(job.run.path))}", f"allow={list(job.allow)}"] for job in pending]
         returns: Sequence[JobReturn] = []
         try:
             if pending:
@@ -93,11 +91,7 @@ class PlannedLauncher(Launcher):
         except Exception as error:  # the boundary of many jobs: what they left on disk says how each ended
             log.warning("the launcher broke down: %s: %s", type(error).__name__, error)
         finally:
-            files = {
-                job: self.task.outcome_file(initial_job_idx + i, k)
-                for i, group in enumerate(groups)
-                for k, job in enumerate(group)
-            }
+            files = {job: self.task.outcome_file(initial_job_idx + i) for i, job in enumerate(pending)}
             for job in planned:
                 if isinstance(job, Outcome):
                     self.outcomes.append(job)
@@ -106,11 +100,6 @@ class PlannedLauncher(Launcher):
                 else:
                     self.outcomes.append(Outcome(job, "skipped"))
         return returns if self.task.value else []
-
-    @property
-    def together(self) -> int:
-        """Runs in a process; a sweeper that waits for values gets each from its own."""
-        return 1 if self.task.value else runs_per_process(self.cfg)
 
     def compose(self, job_overrides: Sequence[Sequence[str]]) -> list[Point]:
         """The points of a batch, each once; refuses a config with values missing."""
@@ -162,10 +151,9 @@ class PlannedLauncher(Launcher):
         at_once = min(parallel_jobs(self.cfg), self.task.places or len(points))
         seconds, disk = self.estimate(points)
         log.info(
-            "folder %s; %d at once%s, threads each: %d; estimated time %s, disk %s of %.0f GB free",
+            "folder %s; %d at once, threads each: %d; estimated time %s, disk %s of %.0f GB free",
             self.folder,
             at_once,
-            "" if self.together == 1 else f", {self.together} in a process",
             self.task.threads,
             "unknown" if seconds is None else duration(seconds / at_once),
             "unknown" if seconds is None else f"{disk / 1e6:.0f} MB",
@@ -214,7 +202,7 @@ class PlannedLauncher(Launcher):
             again = "leaves what would fail again" if hopeless else "tries them again"
             raise Failed(
                 f"{len(failed)} of {len(self.outcomes)} jobs failed, the last of them {last.job.name}: {last.reason} "
-                f"({last.job.report}); the same command skips what is finished and {again}"
+                f"({last.job.output}); the same command skips what is finished and {again}"
             )
         if good < len(self.outcomes):
             raise Interrupted(f"stopped with {good} of {len(self.outcomes)} jobs done; the same command goes on")

@@ -3,7 +3,6 @@
 from omegaconf import DictConfig
 
 from vae_lab.runs.provenance import available_cores
-from vae_lab.training.sharing import check_runs_per_process
 
 
 def threads_of_a_job(cfg: DictConfig) -> int:
@@ -31,13 +30,3 @@ def places(cfg: DictConfig) -> int | None:
     if launcher._target_.endswith("SlurmLauncher") or "ray" in launcher:
         return None
     return max(1, available_cores() // threads_of_a_job(cfg))
-
-
-def runs_per_process(cfg: DictConfig) -> int:
-    """Runs that share a process, and in it a GPU.
-
-    Raises:
-        ConfigError: it is no whole number from 1 to `MOST`.
-    """
-    check_runs_per_process("sweep.runs_per_process", cfg.sweep.runs_per_process)
-    return cfg.sweep.runs_per_process

@@ -9,17 +9,17 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from vae_lab.atomic import write_json
 from vae_lab.jobs.children import INTERRUPTED, Children
-from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_group
+from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_job
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.jobs.outcomes import told
 from vae_lab.runs.directory import RunDir
@@ -46,29 +46,27 @@ class SweepJob:
     """The entry of the ledger that is handed to the sweeper; None: nothing is."""
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Runs its job, or the jobs that share its process, and leaves their outcomes in the folder.
+        """Runs its job, and leaves its outcome in the folder.
 
         Raises:
             KeyboardInterrupt: a signal stopped it, after a checkpoint.
             RuntimeError: the sweeper waits for a value, and the job has none.
         """
-        folders = cfg.run_dir if isinstance(cfg.run_dir, ListConfig) else [cfg.run_dir]
-        jobs = [Job(RunDir(folder), allow=tuple(cfg.allow)) for folder in folders]
+        job = Job(RunDir(str(cfg.run_dir)), allow=tuple(cfg.allow))
         children = Children()
         if os.getppid() == self.owner:
             end_with(self.owner)
         with children.stopped_by_signals(), BUSY:
-            outcomes = self.outcomes(jobs, children)
-        for i, outcome in enumerate(outcomes):
-            write_outcome(self.outcome_file(HydraConfig.get().job.num, i), outcome)
-            if outcome.status == "failed" and self.fail_fast:
-                self.stop_file.touch()
-            self.report(outcome)
+            outcome = self.outcome(job, children)
+        write_outcome(self.outcome_file(HydraConfig.get().job.num), outcome)
+        if outcome.status == "failed" and self.fail_fast:
+            self.stop_file.touch()
+        self.report(outcome)
         if children.stopping.is_set():
             raise KeyboardInterrupt
         if self.value is None:
             return None
-        (outcome,), run = outcomes, jobs[0].run  # one whose value is waited for has its process alone
+        run = job.run
         ledger = run.ledger(run.default_checkpoint)
         if not outcome.is_good or self.value not in ledger:
             raise RuntimeError(outcome.reason or f"{run.path} has no {self.value}: choose data with that split")
@@ -79,19 +77,19 @@ class SweepJob:
         """Exists once no further job is to begin."""
         return self.folder / "stop"
 
-    def outcome_file(self, number: int, position: int) -> Path:
-        """Where the outcome of a job lands, by the launcher's number and the place in its group."""
-        return self.folder / f"{number:06}-{position:03}.json"
+    def outcome_file(self, number: int) -> Path:
+        """Where the outcome of a job lands, by the launcher's number."""
+        return self.folder / f"{number:06}.json"
 
-    def outcomes(self, jobs: Sequence[Job], children: Children) -> list[Outcome]:
-        """Runs the jobs as soon as the machine has room for their process."""
+    def outcome(self, job: Job, children: Children) -> Outcome:
+        """Runs the job as soon as the machine has room for its process."""
         with free_slot(self.folder.parent, self.places, children) as slot:
             if slot is None:
-                return [Outcome(job, "interrupted", reason="stopped before it began") for job in jobs]
+                return Outcome(job, "interrupted", reason="stopped before it began")
             if self.stop_file.exists():
-                return [Outcome(job, "interrupted", reason=NOT_BEGUN) for job in jobs]
+                return Outcome(job, "interrupted", reason=NOT_BEGUN)
             own = slot if self.places is not None else None  # else the cluster has chosen the devices
-            return run_group(jobs, children, threads=self.threads, slot=own, fail_fast=self.fail_fast)
+            return run_job(job, children, threads=self.threads, slot=own)
 
     def report(self, outcome: Outcome) -> None:
         """A line about the job that ended."""

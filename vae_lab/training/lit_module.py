@@ -19,14 +19,11 @@ from vae_lab.objectives.base import Minibatch, Objective
 from vae_lab.optimizers import lay_out_state
 from vae_lab.randomness import seed_global_noise
 from vae_lab.training.running_means import RunningMeans
-from vae_lab.training.sharing import others_turn
 from vae_lab.training.step import LOSS, WARM_UP_STEPS, EagerStep, Step, prepare, why_not_captured
 
 log = logging.getLogger("vae_lab")
 
 
-STEPS_PER_TURN = 50
-"""After so many minibatches a training that shares its process lets the others go on."""
 
 
 class LitVAE(pl.LightningModule):
@@ -101,14 +98,8 @@ class LitVAE(pl.LightningModule):
             records.append(self.step(Minibatch(minibatches.x[i], minibatches.index[i]), self.samples))
             schedule.step()
             self.samples += self.samples_per_step
-            if i % STEPS_PER_TURN == STEPS_PER_TURN - 1:
-                with others_turn():  # whose kernels would else wait until all of these have been launched
-                    pass
         self.measured = self.step.eager.measured
-        measured = torch.stack(records)
-        with others_turn():  # the block's only wait for the device
-            block_sums = measured.tolist()
-        for i, sums in enumerate(block_sums):
+        for i, sums in enumerate(torch.stack(records).tolist()):  # the block's only wait for the device
             self.keep(dict(zip(self.measured, sums, strict=True)), step=first + i)
 
     def keep(self, sums: Mapping[str, float], step: int) -> None:
