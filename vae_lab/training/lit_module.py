@@ -24,8 +24,6 @@ from vae_lab.training.step import LOSS, WARM_UP_STEPS, EagerStep, Step, prepare,
 log = logging.getLogger("vae_lab")
 
 
-
-
 class LitVAE(pl.LightningModule):
     """Trains `model` by `objective` until `max_samples` training datapoints have been presented.
 
