@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 
 from vae_lab.cli import COMMANDS, main
 from vae_lab.commands import evaluate, train
-from vae_lab.commands.explanations import is_mistake
 from vae_lab.commands.task import Task
 from vae_lab.data.files import root_folder
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity, nearest
@@ -220,13 +219,16 @@ def test_bug_keeps_its_traceback(replace_train, capfd: pytest.CaptureFixture[str
     assert "Traceback" in err and "IndexError" in err
 
 
-def test_value_error_is_a_mistake_only_where_vae_lab_raised_it() -> None:
-    with pytest.raises(ValueError) as raised:
-        root_folder("")
-    assert is_mistake(raised.value)
-    with pytest.raises(ValueError) as accident:
-        root_folder("a null \0 byte").stat()
-    assert not is_mistake(accident.value)
+def test_value_error_is_a_mistake_only_where_it_is_a_config_error(
+    replace_train, capfd: pytest.CaptureFixture[str]
+) -> None:
+    replace_train(lambda cfg: root_folder(""))
+    assert main(["train"]) == 2
+    assert "Traceback" not in capfd.readouterr().err
+    replace_train(lambda cfg: root_folder("a null \0 byte").stat())
+    assert main(["train"]) == 1
+    err = capfd.readouterr().err
+    assert "Traceback" in err and "ValueError" in err
 
 
 def test_diverged_training_is_one_message_and_exit_code_1(replace_train, capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,10 @@ class RunError(ConfigError):
     """A run directory that is missing, not whole, in use, or not fit for the request: exit code 2."""
 
 
+class MissingFile(ConfigError, FileNotFoundError):  # noqa: N818
+    """A data set's file that is not there and cannot be had: exit code 2."""
+
+
 class NoEncoder(ConfigError):  # noqa: N818
     """The request needs q(z|x), and the model was trained without one: exit code 2."""
 

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vae_lab.errors import ConfigError
+
 LogDensity = Callable[[Tensor], Tensor]
 """Positions [*chain, dim] -> log densities [*chain]; every chain's value depends on its own position only."""
 
@@ -117,11 +119,11 @@ class StepSize:
 def check_settings(group: str, num_leapfrog: int, initial_step_size: float, target_acceptance: float) -> None:
     """Refuses impossible settings, named by the config group that they stand in."""
     if num_leapfrog < 1:
-        raise ValueError(f"{group}.num_leapfrog must be >= 1, got {num_leapfrog}: without a step no chain moves")
+        raise ConfigError(f"{group}.num_leapfrog must be >= 1, got {num_leapfrog}: without a step no chain moves")
     if initial_step_size <= 0:
-        raise ValueError(f"{group}.initial_step_size must be > 0, got {initial_step_size}: tuning multiplies it")
+        raise ConfigError(f"{group}.initial_step_size must be > 0, got {initial_step_size}: tuning multiplies it")
     if not 0 < target_acceptance < 1:
-        raise ValueError(
+        raise ConfigError(
             f"{group}.target_acceptance must be > 0 and < 1, got {target_acceptance}: the paper tunes to 0.9"
         )
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.distributions import DiagonalGaussian, Distribution
-from vae_lab.errors import NoEncoder
+from vae_lab.errors import ConfigError, NoEncoder
 from vae_lab.networks.choices import check_width, is_width
 from vae_lab.networks.heads import GaussianPosterior
 from vae_lab.networks.initialization import DataDependent
@@ -41,7 +41,7 @@ class VAE(nn.Module):
     ) -> None:
         check_width("model.latent_dim", latent_dim, "z needs at least one dimension")
         if len(image_shape) != 3 or not all(map(is_width, image_shape)):
-            raise ValueError(f"image_shape must be (channel, height, width), each >= 1, got {image_shape}")
+            raise ConfigError(f"image_shape must be (channel, height, width), each >= 1, got {image_shape}")
         super().__init__()
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.latent_dim = latent_dim

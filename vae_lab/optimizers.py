@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vae_lab.errors import ConfigError
+
 
 class Adagrad(torch.optim.Adagrad):
     """w <- w - lr * g / sqrt(eps + sum of g^2), from the step after `warmup_steps` on.
@@ -25,13 +27,13 @@ class Adagrad(torch.optim.Adagrad):
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
-            raise ValueError(f"optimizer.lr must be >= 0 and finite, got {lr}: the paper tries 0.01, 0.02, 0.1")
+            raise ConfigError(f"optimizer.lr must be >= 0 and finite, got {lr}: the paper tries 0.01, 0.02, 0.1")
         if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 0:
-            raise ValueError(
+            raise ConfigError(
                 f"optimizer.warmup_steps must be a whole number >= 0, got {warmup_steps!r}: 0 turns the warm-up off"
             )
         if not (eps > 0 and math.isfinite(eps)):
-            raise ValueError(
+            raise ConfigError(
                 f"optimizer.eps must be > 0 and finite, got {eps}: without it a parameter with gradient "
                 "0 divides 0 by 0; the author's code has 1e-8"
             )

@@ -3,6 +3,8 @@
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from vae_lab.errors import ConfigError
+
 
 class GeometricStages(LRScheduler):
     """Stage i of n lasts `growth` times as long as the one before, at the rate lr * last_factor^((i - 1) / (n - 1)).
@@ -29,12 +31,12 @@ class GeometricStages(LRScheduler):
         batch_size: int,
     ) -> None:
         if num_stages < 2:
-            raise ValueError(f"schedule.num_stages must be >= 2, got {num_stages}: for one, use schedule=constant")
+            raise ConfigError(f"schedule.num_stages must be >= 2, got {num_stages}: for one, use schedule=constant")
         for key, value in {"growth": growth, "last_factor": last_factor}.items():
             if value <= 0:
-                raise ValueError(f"schedule.{key} must be > 0, got {value}")
+                raise ConfigError(f"schedule.{key} must be > 0, got {value}")
         if total_samples is None or total_samples < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"schedule.total_samples must be >= 1, got {total_samples}: the stages fill a budget; set max_samples"
             )
         lengths = [growth**stage for stage in range(num_stages)]

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file
-from vae_lab.errors import NonFiniteDensity
+from vae_lab.errors import ConfigError, NonFiniteDensity
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed
 
@@ -30,9 +30,9 @@ class Checkpoint(pl.Callback):
 
     def __init__(self, *, at: list[int], every_seconds: float, folder: Path) -> None:
         if any(count < 1 for count in at):
-            raise ValueError(f"checkpoint.at must hold counts >= 1, got {at}: they are training samples")
+            raise ConfigError(f"checkpoint.at must hold counts >= 1, got {at}: they are training samples")
         if every_seconds <= 0:
-            raise ValueError(f"checkpoint.every_seconds must be > 0, got {every_seconds}")
+            raise ConfigError(f"checkpoint.every_seconds must be > 0, got {every_seconds}")
         self.at, self.every_seconds, self.folder = sorted(at), every_seconds, folder
 
     def next_mark(self, samples: int) -> int | None:

@@ -21,9 +21,9 @@ class EarlyStopping(pl.Callback):
 
     def __init__(self, *, patience: int | None, min_delta: float, curve: Path) -> None:
         if patience is not None and patience < 1:
-            raise ValueError(f"early_stopping.patience must be >= 1 or null, got {patience}: null switches it off")
+            raise ConfigError(f"early_stopping.patience must be >= 1 or null, got {patience}: null switches it off")
         if min_delta < 0:
-            raise ValueError(f"early_stopping.min_delta must be >= 0, got {min_delta}: it is a rise in nats")
+            raise ConfigError(f"early_stopping.min_delta must be >= 0, got {min_delta}: it is a rise in nats")
         self.patience, self.min_delta, self.curve = patience, min_delta, curve
 
     def check(self, parts: Collection[str], evaluated: Collection[str]) -> None:

@@ -114,10 +114,7 @@ def require_fit(estimator: Estimator, run: Run) -> None:
             "trained none; use estimator=annealed_importance_sampling, posterior_density (latent_dim < 5) or "
             "quadrature (latent_dim <= 3)"
         )
-    try:
-        estimator.check(run.model)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    estimator.check(run.model)
 
 
 def choose_device(name: str) -> torch.device:

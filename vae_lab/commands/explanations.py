@@ -1,7 +1,6 @@
 """From an exception to one message: which key, which rule, what was meant, what to do."""
 
 import difflib
-import dis
 import errno
 import re
 from collections.abc import Iterator
@@ -39,21 +38,8 @@ def is_mistake(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in SYSTEM:
         return True
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's; importing it would import torch
-        return True
-    return isinstance(error, ValueError | OSError) and _raised_by_us(error)
-
-
-def _raised_by_us(error: BaseException) -> bool:
-    """Whether a `raise` in vae_lab made the error: a rule that was checked, not an accident further down."""
-    trace = error.__traceback__
-    if trace is None:
-        return False
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    module = trace.tb_frame.f_globals.get("__name__", "")
-    instruction = trace.tb_frame.f_code.co_code[trace.tb_lasti]
-    return module.split(".")[0] == "vae_lab" and instruction == dis.opmap["RAISE_VARARGS"]
+    # Lightning's; importing it would import torch
+    return type(error).__name__ == "MisconfigurationException"
 
 
 def explain(error: BaseException, line: CommandLine) -> str:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int, Integer, Shaped
 from torch import Tensor
 
+from vae_lab.errors import ConfigError
 from vae_lab.randomness import generator
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
@@ -127,7 +128,7 @@ class ImageData(ABC):
         used = available if self.train_size is None else self.train_size
         for key, value, limit in (("train_size", used, available), ("batch_size", self.batch_size, used)):
             if value > limit:
-                raise ValueError(
+                raise ConfigError(
                     f"data.{key} must be <= {limit}, got {value}: "
                     f"the train part of {self.name} has {limit} images; choose a smaller data.{key}"
                 )
@@ -152,12 +153,12 @@ class Minibatches:
 
     def __init__(self, part: Part, *, batch_size: int, seed: int, binarization: str, rank: int = 0, num_ranks: int = 1):
         if batch_size > len(part):
-            raise ValueError(
+            raise ConfigError(
                 f"data.batch_size must be <= {len(part)}, got {batch_size}: "
                 f"the train part has {len(part)} images; choose a smaller data.batch_size"
             )
         if batch_size % num_ranks:
-            raise ValueError(
+            raise ConfigError(
                 f"data.batch_size must be a multiple of the {num_ranks} processes, got {batch_size}: "
                 f"it is the total over all of them; choose {batch_size - batch_size % num_ranks or num_ranks}"
             )
@@ -226,14 +227,14 @@ def require_integer(key: str, value: Any, *, minimum: int, maximum: int | None =
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     if not is_integer or value < minimum or (maximum is not None and value > maximum):
         rule = f">= {minimum}" if maximum is None else f"in {minimum} ... {maximum}"
-        raise ValueError(f"{key} must be an integer {rule}, got {value!r}: choose such a number")
+        raise ConfigError(f"{key} must be an integer {rule}, got {value!r}: choose such a number")
 
 
 def require_choice(key: str, value: object, choices: Sequence[str]) -> None:
     """Refuses what is not one of the names, and says which is nearest."""
     if value not in choices:
         (nearest,) = difflib.get_close_matches(str(value).lower(), choices, n=1, cutoff=0.0)
-        raise ValueError(f"{key} must be one of {', '.join(choices)}, got {value!r}: did you mean {nearest}?")
+        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}: did you mean {nearest}?")
 
 
 def _drawn_once(grey: Tensor, seed: int, name: str) -> Tensor:

@@ -8,6 +8,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+from vae_lab.errors import ConfigError, MissingFile
+
 TIMEOUT = 30
 """Seconds without an answer after which a download counts as failed."""
 
@@ -15,7 +17,7 @@ TIMEOUT = 30
 def root_folder(root: str) -> Path:
     """The folder that the key `data.root` names, with `~` expanded."""
     if not root:
-        raise ValueError(
+        raise ConfigError(
             "data.root must name a folder, got an empty text: set data.root (or the environment variable VAE_LAB_DATA)"
         )
     return Path(root).expanduser()
@@ -27,7 +29,7 @@ def download(path: Path, *, urls: Sequence[str], algorithm: str, checksum: str) 
     The file appears under its name only when it is complete, verified and on disk.
 
     Raises:
-        FileNotFoundError: it could not be had, or not be stored; says what to do.
+        MissingFile: it could not be had, or not be stored; says what to do.
     """
     failures = []
     for url in urls:
@@ -46,7 +48,7 @@ def download(path: Path, *, urls: Sequence[str], algorithm: str, checksum: str) 
             return path
         except OSError as error:
             failures.append(f"{url} (delivered, but it cannot be stored: {error})")
-    raise FileNotFoundError(
+    raise MissingFile(
         f"data.root: {path} is missing and could not be downloaded from {' nor from '.join(failures)}: put "
         f"the file with {algorithm} {checksum} there by hand, or set data.root (or the environment variable "
         f"VAE_LAB_DATA) to a folder that holds it at the same place below"
@@ -60,9 +62,9 @@ def require_published(path: Path, content: bytes, sha256: str) -> None:
         raise unreadable(path, f"its content has SHA-256 {found}, the published one {sha256}")
 
 
-def unreadable(path: Path, reason: object, *, advice: str = "delete it to have it downloaded again") -> ValueError:
+def unreadable(path: Path, reason: object, *, advice: str = "delete it to have it downloaded again") -> ConfigError:
     """The error for a file that is there, but is truncated, corrupt or not what its name says."""
-    return ValueError(f"{path} is truncated, corrupt or of the wrong kind ({reason}): {advice}, or name another place")
+    return ConfigError(f"{path} is truncated, corrupt or of the wrong kind ({reason}): {advice}, or name another place")
 
 
 def _store(path: Path, content: bytes) -> None:

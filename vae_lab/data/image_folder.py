@@ -10,6 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vae_lab.data.arrays import ImageData, Source, cut, require_integer, shuffled
 from vae_lab.data.files import unreadable
+from vae_lab.errors import ConfigError, MissingFile
 
 DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
@@ -25,11 +26,11 @@ class ImageFolder(ImageData):
 
     def __init__(self, *, path: str, size: list[int], channels: int, **common: Any):
         if not isinstance(size, list) or len(size) != 2:
-            raise ValueError(f"data.size must be [height, width], got {size!r}: write, for example, data.size=[28,28]")
+            raise ConfigError(f"data.size must be [height, width], got {size!r}: write, for example, data.size=[28,28]")
         for side in size:
             require_integer("each of data.size", side, minimum=1)
         if channels not in (1, 3):
-            raise ValueError(f"data.channels must be 1 or 3, got {channels!r}: choose 1 for grey, 3 for colour")
+            raise ConfigError(f"data.channels must be 1 or 3, got {channels!r}: choose 1 for grey, 3 for colour")
         self.path = Path(path).expanduser()
         self.name = self.path.resolve().name
         self.image_shape = (channels, size[0], size[1])
@@ -40,7 +41,7 @@ class ImageFolder(ImageData):
         num = len(self._files)
         tenth = num // 10
         if not tenth:
-            raise ValueError(
+            raise ConfigError(
                 f"data.path: {self.path} must hold at least 10 pictures, to split them, got {num}: "
                 f"add some ({', '.join(IMG_EXTENSIONS)}), or name another data.path"
             )
@@ -57,7 +58,7 @@ class ImageFolder(ImageData):
     @cached_property
     def _files(self) -> list[Path]:
         if not self.path.is_dir():
-            raise FileNotFoundError(f"data.path: there is no folder {self.path}: make it, or name another data.path")
+            raise MissingFile(f"data.path: there is no folder {self.path}: make it, or name another data.path")
         files = (file.relative_to(self.path) for file in self.path.rglob("*") if file.is_file())
         visible = (f for f in files if not any(part.startswith(".") for part in f.parts))
         return [self.path / f for f in sorted(visible) if f.suffix.lower() in IMG_EXTENSIONS]
@@ -68,7 +69,7 @@ class ImageFolder(ImageData):
             return None
         if not all(folders):
             stray = self._files[folders.index(())]
-            raise ValueError(
+            raise ConfigError(
                 "data.path: all pictures or none must lie in subfolders, for these are the labels, "
                 f"got {stray}: move it"
             )

@@ -11,6 +11,7 @@ import torch
 
 from vae_lab.data.arrays import ImageData, Source, cut, require_choice, shuffled
 from vae_lab.data.files import unreadable
+from vae_lab.errors import ConfigError, MissingFile
 
 READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 DAMAGE = (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
@@ -33,7 +34,7 @@ class NPZ(ImageData):
     def __init__(self, *, path: str, **common: Any):
         self.path = Path(path).expanduser()
         if self.path.suffix != ".npz":
-            raise ValueError(
+            raise ConfigError(
                 f"data.path must name an .npz file, got {path!r}: write one by numpy.savez_compressed(path, x=images)"
             )
         self.name = self.path.stem
@@ -81,7 +82,7 @@ class NPZ(ImageData):
     def _headers(self) -> dict[str, Header]:
         """Shapes and types, checked, without reading the arrays."""
         if not self.path.is_file():
-            raise FileNotFoundError(f"data.path: there is no file {self.path}: write it, or name another one")
+            raise MissingFile(f"data.path: there is no file {self.path}: write it, or name another one")
         try:
             with zipfile.ZipFile(self.path) as archive:
                 headers = {entry.removesuffix(".npy"): _header(archive, entry) for entry in archive.namelist()}
@@ -121,10 +122,10 @@ class NPZ(ImageData):
         if images.dtype != np.uint8 and not (low >= 0 and high <= 1):
             raise self._refused(name, f"lie in [0, 1], got values in [{low}, {high}]: rescale, or store uint8")
 
-    def _refused(self, name: str, rule: str) -> ValueError:
-        return ValueError(f"data.path: the array {name} in {self.path} must {rule}")
+    def _refused(self, name: str, rule: str) -> ConfigError:
+        return ConfigError(f"data.path: the array {name} in {self.path} must {rule}")
 
-    def _unreadable(self, error: Exception) -> ValueError:
+    def _unreadable(self, error: Exception) -> ConfigError:
         return unreadable(self.path, error, advice="write it anew by numpy.savez_compressed, without objects")
 
 

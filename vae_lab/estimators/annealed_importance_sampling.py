@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab import hmc
+from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator, LogMean, Noise, Stream, rows_at_once
 from vae_lab.model import VAE
 
@@ -47,14 +48,14 @@ class AnnealedImportanceSampling(Estimator):
         target_acceptance: float,
     ) -> None:
         if num_chains < 2:
-            raise ValueError(f"estimator.num_chains must be >= 2, got {num_chains}: one chain has no standard error")
+            raise ConfigError(f"estimator.num_chains must be >= 2, got {num_chains}: one chain has no standard error")
         if num_temperatures < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"estimator.num_temperatures must be >= 1, got {num_temperatures}: the path needs an end; "
                 "hundreds make the weights even"
             )
         if num_tuning_chains < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"estimator.num_tuning_chains must be >= 1, got {num_tuning_chains}: they tune the step sizes"
             )
         hmc.check_settings("estimator", num_leapfrog, initial_step_size, target_acceptance)

@@ -72,7 +72,7 @@ class Estimator(ABC):
         """Its name in the ledger, with the number of samples that it spends: `importance_sampling_500`."""
 
     def check(self, model: VAE) -> None:  # noqa: B027 (most handle every model)
-        """Refuses a model that it cannot handle, by a ValueError; `estimate` asks first."""
+        """Refuses a model that it cannot handle, by a ConfigError; `estimate` asks first."""
 
     @abstractmethod
     def estimate_batch(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator, LogMean, Noise, rows_at_once
 from vae_lab.model import VAE
 
@@ -30,12 +31,12 @@ class ImportanceSampling(Estimator):
 
     def __init__(self, *, num_samples: int, samples_per_chunk: int | None) -> None:
         if num_samples < 2:
-            raise ValueError(
+            raise ConfigError(
                 f"estimator.num_samples must be >= 2, got {num_samples}: one sample has no standard error; "
                 "the bound with one sample is what `evaluate` reports anyway"
             )
         if samples_per_chunk is not None and samples_per_chunk < 1:
-            raise ValueError(
+            raise ConfigError(
                 f"estimator.samples_per_chunk must be >= 1 or null, got {samples_per_chunk}: set null to have it chosen"
             )
         self.num_samples = num_samples

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab import hmc
+from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator, Noise
 from vae_lab.model import VAE
 
@@ -52,14 +53,14 @@ class PosteriorDensity(Estimator):
         target_acceptance: float,
     ) -> None:
         if num_samples < 8:
-            raise ValueError(
+            raise ConfigError(
                 f"estimator.num_samples must be >= 8, got {num_samples}: a density is fitted to half of "
                 "them, and the other half must be enough to tell their own error; the paper takes 50"
             )
         if num_starts < 1:
-            raise ValueError(f"estimator.num_starts must be >= 1, got {num_starts}: a chain starts from a draw")
+            raise ConfigError(f"estimator.num_starts must be >= 1, got {num_starts}: a chain starts from a draw")
         if burn_in < 0:
-            raise ValueError(f"estimator.burn_in must be >= 0, got {burn_in}: it counts transitions")
+            raise ConfigError(f"estimator.burn_in must be >= 0, got {burn_in}: it counts transitions")
         hmc.check_settings("estimator", num_leapfrog, initial_step_size, target_acceptance)
         self.num_samples, self.num_starts, self.burn_in = num_samples, num_starts, burn_in
         self.num_leapfrog = num_leapfrog

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator, Noise, rows_at_once
 from vae_lab.model import VAE
 
@@ -36,12 +37,12 @@ class Quadrature(Estimator):
 
     def __init__(self, *, num_nodes: int) -> None:
         if num_nodes < 4 or num_nodes % 2:
-            raise ValueError(
+            raise ConfigError(
                 f"estimator.num_nodes must be even and >= 4, got {num_nodes}: the error is the change from "
                 "half as many nodes per dimension"
             )
         if num_nodes > 100:
-            raise ValueError(f"estimator.num_nodes must be <= 100, got {num_nodes}: the weights leave float64")
+            raise ConfigError(f"estimator.num_nodes must be <= 100, got {num_nodes}: the weights leave float64")
         self.num_nodes = num_nodes
 
     @property
@@ -52,7 +53,7 @@ class Quadrature(Estimator):
     def check(self, model: VAE) -> None:
         """Refuses more than 3 latent dimensions."""
         if model.latent_dim > 3:
-            raise ValueError(
+            raise ConfigError(
                 f"model.latent_dim must be <= 3 for estimator=quadrature, got {model.latent_dim}: the grid "
                 "has num_nodes^latent_dim points; use importance_sampling or annealed_importance_sampling"
             )

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vae_lab.atomic import atomic_file
+from vae_lab.errors import ConfigError
 
 SCALE, STRIP, GAP = 2, 18, 12
 """Pixels of the picture for one of the grid, of the caption's height, and between networks."""
@@ -20,7 +21,7 @@ def write_animation(
     """Writes the films as one, a frame for every count of training samples that all have."""
     counts = sorted(set.intersection(*(set(film) for film in films.values())))
     if not counts:
-        raise ValueError(f"{', '.join(films)} have no snapshot at the same count of training samples")
+        raise ConfigError(f"{', '.join(films)} have no snapshot at the same count of training samples")
     frames = [_frame({network: film[count] for network, film in films.items()}, count) for count in counts]
     durations = [MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
     with atomic_file(path) as file:

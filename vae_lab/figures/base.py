@@ -43,7 +43,7 @@ class Curve:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.label):
-            raise ValueError(f"a curve's label must be of letters, digits, '.', '-' and '_', got {self.label!r}")
+            raise ConfigError(f"a curve's label must be of letters, digits, '.', '-' and '_', got {self.label!r}")
 
     @property
     def all_overrides(self) -> list[str]:
@@ -114,7 +114,7 @@ def check_scale(scale: str) -> None:
 def check_by_scale(key: str, values: Mapping[str, object]) -> None:
     """Refuses settings by scale that do not name every scale."""
     if sorted(values) != sorted(SCALES):
-        raise ValueError(f"{key} must have a value for each of {', '.join(SCALES)}, got {', '.join(values) or 'none'}")
+        raise ConfigError(f"{key} must have a value for each of {', '.join(SCALES)}, got {', '.join(values) or 'none'}")
 
 
 def has_weights(run: RunDir | None) -> bool:

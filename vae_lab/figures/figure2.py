@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Curve, PaperFigure, part, records, table_of
 from vae_lab.figures.bound_points import BOUND_LABEL, bound_points, last_values
 from vae_lab.figures.canvas import GREY, SPLITS, method_lines, styled
@@ -47,9 +48,9 @@ class Figure2(PaperFigure):
 
     def __init__(self, *, training: Section5, panels: dict[str, list[int]]) -> None:
         if unknown := set(panels).difference(LOOKS):
-            raise ValueError(f"figure.panels must name some of {', '.join(LOOKS)}, got {', '.join(sorted(unknown))}")
+            raise ConfigError(f"figure.panels must name some of {', '.join(LOOKS)}, got {', '.join(sorted(unknown))}")
         if not any(panels.values()):
-            raise ValueError("figure.panels must hold a latent size, got none: there would be nothing to draw")
+            raise ConfigError("figure.panels must hold a latent size, got none: there would be nothing to draw")
         self.training, self.panels = training, panels
 
     def curves(self, scale: str) -> list[Curve]:

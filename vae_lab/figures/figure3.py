@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator
 from vae_lab.figures.base import (
     Curve,
@@ -89,7 +90,7 @@ class Figure3(PaperFigure):
             ("learning_rates", learning_rates, methods),
         ):
             if unknown := [name for name in names if name not in known]:
-                raise ValueError(f"figure.{key} must name some of {', '.join(map(str, known))}, got {unknown}")
+                raise ConfigError(f"figure.{key} must name some of {', '.join(map(str, known))}, got {unknown}")
         for key, values in (
             ("max_samples", max_samples),
             ("snapshots", snapshots),
@@ -97,7 +98,7 @@ class Figure3(PaperFigure):
         ):
             check_by_scale(f"figure.{key}", values)
         if check_estimator.needs_encoder or paper_estimator.needs_encoder:
-            raise ValueError(
+            raise ConfigError(
                 "figure.paper_estimator and figure.check_estimator must do without an encoder, which Monte Carlo EM "
                 f"does not have, got {paper_estimator.label} and {check_estimator.label}"
             )

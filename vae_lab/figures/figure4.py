@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Curve, PaperFigure, load_last, records
 from vae_lab.figures.canvas import styled
 from vae_lab.figures.decoded import NAMES, caption_of, model_table, show, show_missing
@@ -28,7 +29,7 @@ class Figure4(PaperFigure):
 
     def __init__(self, *, training: Section5, sizes: dict[str, int]) -> None:
         if not sizes or min(sizes.values()) < 1:
-            raise ValueError(f"figure.sizes must give each data set a number >= 1, got {sizes}")
+            raise ConfigError(f"figure.sizes must give each data set a number >= 1, got {sizes}")
         self.training, self.sizes = training, sizes
 
     def curves(self, scale: str) -> list[Curve]:

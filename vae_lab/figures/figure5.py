@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Curve, PaperFigure, load_last, records
 from vae_lab.figures.canvas import styled
 from vae_lab.figures.decoded import caption_of, model_table, show, show_missing
@@ -31,7 +32,7 @@ class Figure5(PaperFigure):
 
     def __init__(self, *, training: Section5, data_set: str, latent_dims: list[int], side: int, seed: int) -> None:
         if not latent_dims or side < 1:
-            raise ValueError(f"figure.latent_dims must hold a size, figure.side be >= 1, got {latent_dims} and {side}")
+            raise ConfigError(f"figure.latent_dims must hold a size, figure.side be >= 1, got {latent_dims} and {side}")
         self.training, self.data_set, self.latent_dims = training, data_set, latent_dims
         self.side, self.seed = side, seed
 

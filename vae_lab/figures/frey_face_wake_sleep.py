@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records, table_of
 from vae_lab.figures.bound_points import BOUND_LABEL, bound_points, last_values
 from vae_lab.figures.canvas import GREY, SPLITS, styled
@@ -43,7 +44,7 @@ class FreyFaceWakeSleep(PaperFigure):
         max_samples: dict[str, int],
     ) -> None:
         if not latent_dims or not 0 < len(settings) <= len(COLOURS):
-            raise ValueError(
+            raise ConfigError(
                 f"figure.latent_dims must hold a size and figure.settings 1 to {len(COLOURS)} settings, got "
                 f"{latent_dims} and {', '.join(settings) or 'none'}"
             )

@@ -15,6 +15,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vae_lab.errors import ConfigError
 from vae_lab.figures.base import (
     Curve,
     PaperFigure,
@@ -90,11 +91,11 @@ class FullVariationalBayesFigure(PaperFigure):
     ) -> None:
         for key, names in (("methods", methods), ("learning_rates", learning_rates)):
             if sorted(names) != sorted(METHODS):
-                raise ValueError(f"figure.{key} must name {' and '.join(METHODS)}, got {', '.join(names) or 'none'}")
+                raise ConfigError(f"figure.{key} must name {' and '.join(METHODS)}, got {', '.join(names) or 'none'}")
         if not train_sizes:
-            raise ValueError("figure.train_sizes must hold a training set size, got none: nothing would be drawn")
+            raise ConfigError("figure.train_sizes must hold a training set size, got none: nothing would be drawn")
         if num_draws < 2:
-            raise ValueError(f"figure.num_draws must be >= 2, got {num_draws}: one draw shows no standard error")
+            raise ConfigError(f"figure.num_draws must be >= 2, got {num_draws}: one draw shows no standard error")
         check_by_scale("figure.max_samples", max_samples)
         check_by_scale("figure.snapshots", snapshots)
         self.train_sizes, self.overrides = train_sizes, overrides

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from vae_lab.errors import ConfigError
 from vae_lab.figures.animation import write_animation
 from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, load_last, part, records
 from vae_lab.figures.canvas import GREY, show_grid, styled
@@ -63,11 +64,11 @@ class Gallery(PaperFigure):
         seed: int,
     ) -> None:
         if side < 2 or side % 2:
-            raise ValueError(
+            raise ConfigError(
                 f"figure.side must be even and >= 2, got {side}: originals have their reconstructions below"
             )
         if not latent_dims or min(latent_dims) < 2:
-            raise ValueError(f"figure.latent_dims must hold sizes >= 2, got {latent_dims}: a scatter has two axes")
+            raise ConfigError(f"figure.latent_dims must hold sizes >= 2, got {latent_dims}: a scatter has two axes")
         check_by_scale("figure.max_samples", max_samples)
         check_by_scale("figure.snapshots", snapshots)
         self.data_sets, self.networks, self.overrides = data_sets, networks, overrides

@@ -1,5 +1,6 @@
 """The trainings of section 5, which figures 2, 4 and 5 share: by data set, latent size and method."""
 
+from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Curve, check_by_scale, check_scale
 
 
@@ -30,11 +31,11 @@ class Section5:
         for panel in panels:
             data_set, _, latent_dim = panel.rpartition("_")
             if data_set not in data_sets or not latent_dim.isdigit():
-                raise ValueError(
+                raise ConfigError(
                     f"figure.training.panels must name panels such as {next(iter(data_sets))}_20, got {panel!r}"
                 )
         if sorted(max_samples) != sorted(data_sets):
-            raise ValueError(
+            raise ConfigError(
                 f"figure.training.max_samples must name the data sets {', '.join(data_sets)}, got "
                 f"{', '.join(max_samples)}: add or remove entries"
             )
@@ -48,7 +49,7 @@ class Section5:
         check_scale(scale)
         for key, name, known in (("data_sets", data_set, self.data_sets), ("methods", method, self.methods)):
             if name not in known:
-                raise ValueError(f"figure.training.{key} must hold {name!r}, which is drawn, got {', '.join(known)}")
+                raise ConfigError(f"figure.training.{key} must hold {name!r}, which is drawn, got {', '.join(known)}")
         panel, budget = f"{data_set}_{latent_dim}", self.max_samples[data_set][scale]
         own = [*self.data_sets[data_set], f"model.latent_dim={latent_dim}", *self.panels.get(panel, [])]
         return Curve(

@@ -196,10 +196,7 @@ def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objectiv
     step = objective.samples_per_step(data.batch_size, num_train)
     if budget < step:
         raise ConfigError(f"max_samples must be >= {step}, the samples of one step, got {budget}")
-    try:
-        objective.check(budget)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    objective.check(budget)
     return budget
 
 

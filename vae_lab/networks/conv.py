@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vae_lab.errors import ConfigError
 from vae_lab.networks.choices import activation_class, check_width, check_widths
 
 
@@ -86,7 +87,7 @@ def _checked(
     most = int(math.log2(min(image_shape[1:])))
     if not 1 <= len(channels) <= most:
         height, width = image_shape[1:]
-        raise ValueError(
+        raise ConfigError(
             f"{key}.channels must list between 1 and {most} convolutions for {height}x{width} images, got "
             f"{list(channels)}: each halves the image; change the list or use model=mlp"
         )

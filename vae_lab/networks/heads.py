@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.distributions import Bernoulli, DiagonalGaussian
+from vae_lab.errors import ConfigError
 
 
 @runtime_checkable
@@ -54,7 +55,7 @@ class GaussianLikelihood(nn.Module):
 
     def __init__(self, trunk: DecoderTrunk, *, min_log_variance: float | None) -> None:
         if min_log_variance is not None and not math.isfinite(min_log_variance):
-            raise ValueError(
+            raise ConfigError(
                 f"likelihood.min_log_variance must be a finite number or null, got {min_log_variance}: "
                 "null leaves the log-variance unbounded, as in the paper"
             )

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vae_lab.errors import ConfigError
+
 OUTPUT_BIASES = ("zero", "train_mean")
 
 
@@ -39,7 +41,7 @@ class Normal:
 
     def __init__(self, *, std: float, everything: bool) -> None:
         if not (std >= 0 and math.isfinite(std)):
-            raise ValueError(f"initialization.std must be >= 0 and finite, got {std}: the paper uses 0.01")
+            raise ConfigError(f"initialization.std must be >= 0 and finite, got {std}: the paper uses 0.01")
         self.std = std
         self.everything = everything
 
@@ -63,7 +65,7 @@ class Glorot:
 
     def __init__(self, *, output_bias: str) -> None:
         if output_bias not in OUTPUT_BIASES:
-            raise ValueError(
+            raise ConfigError(
                 f"initialization.output_bias must be one of {', '.join(OUTPUT_BIASES)}, got {output_bias!r}"
             )
         self.output_bias = output_bias

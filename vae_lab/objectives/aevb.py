@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from vae_lab.elbo import sgvb_a, sgvb_b
+from vae_lab.errors import ConfigError
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
@@ -22,11 +23,11 @@ class AEVB(Objective):
     def __init__(self, *, kl: str, num_samples: int, kl_warmup_samples: int) -> None:
         super().__init__()
         if kl not in ESTIMATORS:
-            raise ValueError(f"objective.kl must be one of {', '.join(ESTIMATORS)}, got {kl!r}")
+            raise ConfigError(f"objective.kl must be one of {', '.join(ESTIMATORS)}, got {kl!r}")
         if num_samples < 1:
-            raise ValueError(f"objective.num_samples must be >= 1, got {num_samples}: the bound needs a draw of z")
+            raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: the bound needs a draw of z")
         if kl_warmup_samples < 0:
-            raise ValueError(
+            raise ConfigError(
                 f"objective.kl_warmup_samples must be >= 0, got {kl_warmup_samples}: 0 switches the warm-up off"
             )
         self.estimator = ESTIMATORS[kl]
@@ -53,7 +54,7 @@ class AEVB(Objective):
     def check(self, max_samples: int) -> None:
         """The warm-up must be over by the end, or the result would not be a bound that was optimised."""
         if self.kl_warmup_samples > max_samples:
-            raise ValueError(
+            raise ConfigError(
                 f"objective.kl_warmup_samples must be <= the budget of {max_samples} samples, got "
                 f"{self.kl_warmup_samples}: the KL's weight must reach 1; shorten the warm-up or train longer"
             )

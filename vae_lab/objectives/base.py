@@ -100,4 +100,4 @@ class Objective(nn.Module, ABC):
         return ""
 
     def check(self, max_samples: int) -> None:
-        """Raises ValueError if the objective cannot be trained with this budget."""
+        """Raises ConfigError if the objective cannot be trained with this budget."""

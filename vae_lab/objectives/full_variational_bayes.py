@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
 from vae_lab.elbo import Bound
+from vae_lab.errors import ConfigError
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
@@ -34,9 +35,11 @@ class FullVariationalBayes(Objective):
     def __init__(self, *, num_samples: int, initial_std: float) -> None:
         super().__init__()
         if num_samples < 1:
-            raise ValueError(f"objective.num_samples must be >= 1, got {num_samples}: the bound needs a draw of theta")
+            raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: the bound needs a draw of theta")
         if not (initial_std > 0 and math.isfinite(initial_std)):
-            raise ValueError(f"objective.initial_std must be > 0 and finite, got {initial_std}: it is q(theta)'s sigma")
+            raise ConfigError(
+                f"objective.initial_std must be > 0 and finite, got {initial_std}: it is the sigma of q(theta)"
+            )
         self.num_samples = num_samples
         self.initial_std = initial_std
 

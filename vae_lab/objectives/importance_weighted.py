@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from vae_lab.distributions import DiagonalGaussian
+from vae_lab.errors import ConfigError
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
@@ -26,9 +27,9 @@ class ImportanceWeighted(Objective):
     def __init__(self, *, num_samples: int, gradient: str) -> None:
         super().__init__()
         if num_samples < 1:
-            raise ValueError(f"objective.num_samples must be >= 1, got {num_samples}: it is the bound's k")
+            raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: it is the bound's k")
         if gradient not in GRADIENTS:
-            raise ValueError(f"objective.gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+            raise ConfigError(f"objective.gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
         self.num_samples = num_samples
         self.gradient = gradient
 

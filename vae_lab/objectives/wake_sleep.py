@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from vae_lab.elbo import sgvb_a
+from vae_lab.errors import ConfigError
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
@@ -28,9 +29,9 @@ class WakeSleep(Objective):
     def __init__(self, *, num_samples: int, sleep_inputs: str) -> None:
         super().__init__()
         if num_samples < 1:
-            raise ValueError(f"objective.num_samples must be >= 1, got {num_samples}: the wake step needs a draw of z")
+            raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: the wake step needs a draw of z")
         if sleep_inputs not in SLEEP_INPUTS:
-            raise ValueError(f"objective.sleep_inputs must be one of {', '.join(SLEEP_INPUTS)}, got {sleep_inputs!r}")
+            raise ConfigError(f"objective.sleep_inputs must be one of {', '.join(SLEEP_INPUTS)}, got {sleep_inputs!r}")
         self.num_samples = num_samples
         self.sleep_inputs = sleep_inputs
 

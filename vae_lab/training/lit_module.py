@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vae_lab.data.arrays import ImageData, Minibatches
-from vae_lab.errors import NonFiniteDensity
+from vae_lab.errors import ConfigError, NonFiniteDensity
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective
 from vae_lab.optimizers import lay_out_state
@@ -53,7 +53,7 @@ class LitVAE(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         if parameter_prior and objective.traits.has_parameter_prior:
-            raise ValueError(
+            raise ConfigError(
                 f"parameter_prior must be false for {type(objective).__name__}, got true: "
                 "the objective has a prior of its own"
             )
