@@ -305,3 +305,22 @@ def test_planned_run_is_started_by_its_own_directory(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=180)
     assert process.returncode == 0 and out.strip() == str(job.run.path)
     assert job.is_done
+
+
+@pytest.mark.slow
+def test_parent_of_a_training_imports_neither_torch_nor_lightning(tmp_path: Path) -> None:
+    job = plan_tiny(tmp_path / "run", "max_samples=100")
+    code = (
+        "import sys\n"
+        "import vae_lab.jobs.speed, vae_lab.sweeps.sweep\n"
+        "from vae_lab.jobs.engine import run_jobs\n"
+        "from vae_lab.jobs.job import plan_job\n"
+        "from vae_lab.runs.directory import RunDir\n"
+        "run = RunDir(sys.argv[1])\n"
+        "(outcome,) = run_jobs([plan_job(run.path, run.config)], num_parallel=1)\n"
+        "assert outcome.status == 'finished', outcome\n"
+        "print({'torch', 'pytorch_lightning', 'numpy', 'pandas'} & set(sys.modules))\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(job.run.path)], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == "set()"

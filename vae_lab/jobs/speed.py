@@ -1,30 +1,18 @@
 """How fast a training is on this machine, from a second of it: what plans estimate their time with."""
 
 import json
-import logging
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-
 from vae_lab.atomic import write_json
-from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
-from vae_lab.jobs.assemble import Parts, assemble
-from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import config_hash
-from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import next_log_mark, next_multiple
-
-NEVER = 2**62
-"""A count of samples that no training reaches."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +60,9 @@ class Speeds:
             with tempfile.TemporaryDirectory(prefix="vae-lab-speed-") as folder:
                 todo = Path(folder) / "trainings.json"
                 write_json(todo, {"trainings": missing, "seconds": self.measure_for})
-                subprocess.run([sys.executable, "-m", "vae_lab.jobs.speed", str(todo), str(self.path)], check=False)
+                subprocess.run(
+                    [sys.executable, "-m", "vae_lab.jobs.speed_probe", str(todo), str(self.path)], check=False
+                )
             self.known |= self.read()
             # it goes through them in order: the first one without a speed is what it failed at
             first = next((key for key in missing if key not in self.known), None)
@@ -93,39 +83,10 @@ class Speeds:
         """Seconds that a process needs before it trains: Python and the frameworks."""
         if "start" not in self.known:
             started = time.monotonic()
-            subprocess.run([sys.executable, "-c", "import vae_lab.commands.train"], check=True)
+            subprocess.run([sys.executable, "-c", "import vae_lab.jobs.execute"], check=True)
             self.known["start"] = time.monotonic() - started
             write_json(self.path, self.known)
         return self.known["start"]
-
-
-def measure_speed(config: Mapping[str, Any], seconds: float) -> Speed:
-    """Trains for `seconds` in a folder that is thrown away, then evaluates once.
-
-    Raises:
-        Interrupted: a signal came in between.
-    """
-    config = {**config, "callbacks": {}, "logger": None, "checkpoint": {**config["checkpoint"], "at": []}}
-    config["evaluation"] = {**config["evaluation"], "first": NEVER, "every": None}
-    with tempfile.TemporaryDirectory(prefix="vae-lab-speed-") as folder:
-        run = RunDir(Path(folder))
-        parts = assemble(config, run)
-        stopwatch = Stopwatch(seconds, parts)
-        parts.trainer.callbacks.insert(0, stopwatch)  # pyright: ignore[reportAttributeAccessIssue]
-        with suppress(NonFiniteDensity):  # as fast as any other
-            parts.trainer.fit(parts.lit)
-        if parts.lit.interrupted and not stopwatch.is_done:
-            raise Interrupted("stopped while the speed was measured: nothing is lost")
-    optimizers = parts.trainer.optimizers
-    states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
-    tensors = [*parts.lit.state_dict().values(), *(value for value in states if isinstance(value, torch.Tensor))]
-    num_train = len(parts.data.parts["train"])
-    return Speed(
-        stopwatch.seconds / max(1, stopwatch.samples),
-        stopwatch.evaluation,
-        num_train - num_train % parts.data.batch_size,
-        sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-    )
 
 
 def count_evaluations(config: Mapping[str, Any], samples: int) -> int:
@@ -137,48 +98,3 @@ def count_evaluations(config: Mapping[str, Any], samples: int) -> int:
         position = mark if every is None else min(mark, next_multiple(position, every))
         count += 1
     return count
-
-
-class Stopwatch(pl.Callback):
-    """Stops the training after some seconds; the first block only warms up, unless it takes that long itself."""
-
-    def __init__(self, limit: float, parts: Parts) -> None:
-        self.limit, self.curve = limit, parts.curve
-        self.samples, self.seconds, self.evaluation = 0, 0.0, 0.0
-        self.is_done = False
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Starts the clock."""
-        self.started, self.first, self.is_warm = time.monotonic(), pl_module.samples, False
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Reads the clock after a block."""
-        if self.is_done:
-            return
-        now = time.monotonic()
-        self.samples, self.seconds = pl_module.samples - self.first, now - self.started
-        if self.seconds >= self.limit or pl_module.samples >= pl_module.max_samples:
-            self.is_done = trainer.should_stop = True
-            started = time.monotonic()
-            self.curve.evaluate(trainer, pl_module)
-            self.evaluation = time.monotonic() - started
-        elif not self.is_warm:
-            self.started, self.first, self.is_warm = now, pl_module.samples, True
-
-
-def main() -> None:
-    """Measures trainings one after the other, and adds each to the file of known speeds as it comes."""
-    todo, path = map(Path, sys.argv[1:])
-    work = json.loads(todo.read_text(encoding="utf-8"))
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    logging.disable(logging.INFO)
-    for key, config in work["trainings"].items():
-        try:
-            known[key] = asdict(measure_speed(config, work["seconds"]))
-        except (ConfigError, ValueError, OSError, RuntimeError, Interrupted):
-            sys.exit(1)  # the training says itself what is wrong, when its turn comes
-        write_json(path, known)
-
-
-if __name__ == "__main__":
-    main()
