@@ -195,12 +195,14 @@ time.sleep(60)"""
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
+    ours = signal.signal(number, signal.default_int_handler)  # a test run under nohup ignores SIGHUP
     before = signal.getsignal(number)
     threading.Thread(target=interrupt).start()
     outcomes = run_jobs([slow, waiting], num_parallel=1)
     assert statuses(outcomes) == ["interrupted", "interrupted"]
     assert outcomes[0].reason == "saved" and starts(waiting) == 0
     assert signal.getsignal(number) is before
+    signal.signal(number, ours)
 
 
 def test_run_that_another_process_writes_is_waited_for(make_job, stand_in, monkeypatch) -> None:
