@@ -3,20 +3,20 @@
 Only dispatch happens here; PyTorch is imported when a command runs. Plain commands have no config: they only read.
 """
 
+import argparse
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
-from vae_lab.errors import ConfigError, nearest
+from vae_lab.errors import ConfigError, Interrupted, nearest
 from vae_lab.wiring.arguments import read_arguments
-from vae_lab.wiring.folders import package_configs
+from vae_lab.wiring.folders import CommandLine, package_configs
 
 COMMANDS = {
     "train": Command("train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"),
@@ -84,7 +84,6 @@ def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> 
         return 0
     except Exception as error:  # the boundary of a command: reported
         from vae_lab.commands.task import FULL_ERROR, Task
-        from vae_lab.wiring.folders import CommandLine
 
         line = CommandLine(name, name, [], list(arguments))
         return Task(line, Path(), os.environ.get(FULL_ERROR)).report_error(error)
@@ -92,15 +91,11 @@ def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Runs one command, once or (with -m) for many configs; returns the exit code."""
-    from hydra import version
-    from hydra._internal.utils import _run_hydra, get_args_parser
+    import hydra
 
-    from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code, planned_sweeps
-    from vae_lab.wiring.folders import CommandLine
+    from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code
 
-    parser = get_args_parser()
-    parser.error = _refuse_flags
-    flags = parser.parse_intermixed_args(arguments)
+    flags = command_flags().parse_intermixed_args(arguments)
     folders = [package_configs()]
     if flags.config_dir is not None:
         folders.insert(0, Path(flags.config_dir))
@@ -110,13 +105,21 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         print(command_help(name, COMMANDS[name], folders))
         return 0
     line = CommandLine(name, flags.config_name or name, folders, list(flags.overrides))
+    argv = tuple(sys.argv)
     with tempfile.TemporaryDirectory(prefix="vae-lab-") as reports:
-        task = Task(line, Path(reports), os.environ.get(FULL_ERROR))
-        version.setbase("1.3")
+        task = Task(line, Path(reports), os.environ.get(FULL_ERROR), argv)
         try:
             # Hydra is to raise, instead of printing and leaving
-            with environment(FULL_ERROR, "1"), planned_sweeps(line) if name == "train" else nullcontext():
-                _run_hydra(flags, parser, task, str(folders[-1]), name)
+            with environment(FULL_ERROR, "1"):
+                asks = (flags.cfg, flags.info, flags.hydra_help, flags.version, flags.shell_completion, flags.run)
+                if name == "train" and not any(asks) and (folder := swept(line, always=flags.multirun)):
+                    print(folder, flush=True)
+                    return 0
+                # in the order that Hydra's own parser reads: overrides before flags
+                sys.argv[1:] = [*flags.overrides, *(text for text in arguments if text not in flags.overrides)]
+                hydra.main(config_path=str(folders[-1]), config_name=name, version_base="1.3")(task)()
+        except Interrupted as interrupt:
+            raise KeyboardInterrupt(str(interrupt)) from interrupt
         except ConfigError as error:
             return task.report_error(error)
         except ValueError as error:  # Hydra's own, about the command line: jobs report theirs themselves
@@ -124,7 +127,41 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             return task.report_error(mistake.with_traceback(error.__traceback__))
         except Exception as error:
             return task.report_error(error)
+        finally:
+            sys.argv[:] = argv
         return exit_code(line, Path(reports))
+
+
+def swept(line: CommandLine, *, always: bool) -> Path | None:
+    """The folder of the sweep that the command line asks for, once it has run; None if it asks for one run."""
+    from hydra import compose
+    from hydra.types import RunMode
+
+    from vae_lab.sweeps.points import one_value_each
+    from vae_lab.wiring.compose import started
+
+    with started(line.folders) as searchpath:
+        overrides = [*searchpath, *one_value_each(line.overrides)]
+        cfg = compose(line.config_name, overrides, return_hydra_config=True)
+        if not always and cfg.hydra.mode != RunMode.MULTIRUN:
+            return None
+        from vae_lab.sweeps.sweep import run_sweep
+
+        return run_sweep(cfg, line.overrides)
+
+
+def command_flags() -> argparse.ArgumentParser:
+    """The flags of Hydra's own parser, which reads the line again: here they may stand between overrides."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.error = _refuse_flags
+    parser.add_argument("overrides", nargs="*")
+    for flag in ("--help -h", "--multirun -m", "--run -r", "--resolve", "--hydra-help", "--version"):
+        parser.add_argument(*flag.split(), action="store_true")
+    for flag in ("--cfg -c", "--package -p", "--config-name -cn", "--config-dir -cd", "--config-path -cp"):
+        parser.add_argument(*flag.split(), choices=["job", "hydra", "all"] if flag == "--cfg -c" else None)
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    return parser
 
 
 def _refuse_flags(message: str) -> NoReturn:

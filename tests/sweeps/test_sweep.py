@@ -243,6 +243,13 @@ def test_interrupted_sweep_says_so(launcher: list[str]) -> None:
     assert "stopped with 0 of 3 jobs done" in err and "failed" not in out + err and "interrupted" in out
 
 
+@pytest.mark.parametrize("count", ["0", "1.5", "null"])
+def test_jobs_at_once_are_a_count(count: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("seed=0,1", f"sweep.jobs={count}") == 2
+    assert "sweep.jobs must be a whole number from 1 on" in capfd.readouterr().err
+    assert not FOLDER.exists()
+
+
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
     assert sweep("model.latent_dim=2,5", "data=npz") == 2

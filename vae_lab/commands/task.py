@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
-from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.commands.explanations import explain, is_mistake, needs_no_traceback
@@ -42,9 +40,12 @@ class Task:
     line: CommandLine
     reports: Path
     full_error: str | None
+    argv: tuple[str, ...] = ()
+    """The program's own arguments: further processes of a training are started with them."""
 
     def __call__(self, cfg: DictConfig) -> None:
         """Runs the command, prints the path that it wrote, and leaves a report."""
+        sys.argv[:] = self.argv
         hydra = HydraConfig.get()
         number = 0 if OmegaConf.is_missing(hydra.job, "num") else hydra.job.num
         # As typed: an override may hold a ${reference}.
@@ -105,32 +106,6 @@ def environment(name: str, value: str | None) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
-
-
-@contextmanager
-def planned_sweeps(line: CommandLine) -> Iterator[None]:
-    """While the block runs, Hydra leaves trainings with many configs to vae_lab.sweeps.sweep."""
-    original = Hydra.multirun
-
-    def multirun(
-        self: Hydra,
-        config_name: str | None,
-        task_function: TaskFunction,
-        overrides: list[str],
-        with_log_configuration: bool = True,
-    ) -> None:
-        from vae_lab.sweeps.sweep import run_sweep
-
-        try:
-            print(run_sweep(self, line, overrides), flush=True)
-        except Interrupted as interrupt:
-            raise KeyboardInterrupt(str(interrupt)) from interrupt
-
-    Hydra.multirun = multirun
-    try:
-        yield
-    finally:
-        Hydra.multirun = original
 
 
 def _is_first_process() -> bool:

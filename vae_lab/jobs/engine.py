@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -41,7 +42,7 @@ def run_jobs(
 ) -> list[Outcome]:
     """Runs the jobs, `num_parallel` processes at once, in their order; returns how each ended, in the same order.
 
-    A failed job does not stop the others, unless `fail_fast`. SIGINT, SIGTERM and SIGHUP are passed on to the running
+    A failed job does not stop the others. SIGINT, SIGTERM and SIGHUP are passed on to the running
     jobs, which end after a checkpoint; what remains is then reported as interrupted, and nothing raises.
 
     Args:
@@ -51,7 +52,7 @@ def run_jobs(
         fail_fast: whether no further job begins once one has failed.
         report: is called with every outcome as it comes.
     """
-    children = Children()
+    children, has_failed = Children(), threading.Event()
     threads = threads or max(1, available_cores() // num_parallel)
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(num_parallel):
@@ -60,7 +61,12 @@ def run_jobs(
     def work(job: Job) -> Outcome:
         slot = slots.get()
         try:
-            return run_job(job, children, threads=threads, slot=slot)
+            if fail_fast and has_failed.is_set():
+                return Outcome(job, "interrupted", reason=NOT_BEGUN)
+            outcome = run_job(job, children, threads=threads, slot=slot)
+            if outcome.status == "failed":
+                has_failed.set()
+            return outcome
         finally:
             slots.put(slot)
 
@@ -71,8 +77,6 @@ def run_jobs(
             outcomes[outcome.job.run] = outcome
             if report is not None:
                 report(outcome)
-            if fail_fast and outcome.status == "failed":
-                children.stop()
     return [outcomes[job.run] for job in jobs]
 
 

@@ -1,26 +1,96 @@
 """The points of a sweep: what varies from one to the other, and the run directory that belongs to each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from vae_lab.errors import ConfigError, RunError
+from vae_lab.errors import ConfigError, RunError, missing
+from vae_lab.runs.continuation import frozen_config
 from vae_lab.runs.directory import RunDir, safe_name
 from vae_lab.runs.identity import FREE, identity, identity_hash
+from vae_lab.wiring.compose import own_config
 
 NAME_LENGTH = 80
 
 
-def sweep_folder(cfg: DictConfig) -> Path:
+@dataclass
+class Point:
+    """One job of a sweep: its config, and the run directory that belongs to it."""
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    overrides: list[str]
+    varied: list[str]
+    run: RunDir
+
+    @property
+    def status(self) -> str:
+        """Of the run, as far as there is one."""
+        if not self.run.exists():
+            return "planned"
+        return "broken" if is_broken(self.run.path) else self.run.status
+
+
+class Space:
+    """What the command line and the sweep's YAML say: keys with one value, and keys with several."""
+
+    def __init__(self, typed: Sequence[str], params: Mapping[str, Any]) -> None:
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        texts = [*(f"{key}={value}" for key, value in params.items()), *typed]
+        overrides = {override.get_key_element(): override for override in parser.parse_overrides(texts)}  # typed wins
+        own = {key: o for key, o in overrides.items() if not key.lstrip("+~").startswith(("hydra.", "hydra/"))}
+        self.fixed = [str(override.input_line) for override in own.values() if not override.is_sweep_override()]
+        self.swept = {key: override for key, override in own.items() if override.is_sweep_override()}
+
+    def grid(self) -> Iterator[list[str]]:
+        """Of every point, the overrides that tell it from the others: all combinations.
+
+        Raises:
+            ConfigError: a key has infinitely many values.
+        """
+        for override in self.swept.values():
+            if not override.is_discrete_sweep():
+                raise ConfigError(
+                    f"{override.input_line} has no list of values: add hydra/sweeper=optuna, or name some"
+                )
+        values = [[f"{key}={v}" for v in override.sweep_string_iterator()] for key, override in self.swept.items()]
+        yield from map(list, product(*values))
+
+    def point(self, cfg: DictConfig, folder: Path, varied: Sequence[str]) -> Point:
+        """The point with these values of the keys that vary; refuses a config with values missing."""
+        overrides = [*self.fixed, *varied]
+        composed = compose(
+            cfg.hydra.job.config_name, [*cfg.hydra.overrides.hydra, *overrides], return_hydra_config=True
+        )
+        if absent := sorted(key for key in OmegaConf.missing_keys(composed) if not key.startswith("hydra.")):
+            raise ConfigError(missing(absent))
+        requested, choices = own_config(composed)
+        if requested["run_dir"] is not None:
+            raise ConfigError("run_dir must be null in a sweep, or all its jobs would share one: leave it out")
+        config = frozen_config(requested)
+        shown = [text for text in varied if text.partition("=")[0].lstrip("+~") not in FREE]
+        return Point(config, choices, overrides, shown, RunDir(run_folder(folder, shown, config)))
+
+
+def one_value_each(overrides: Iterable[str]) -> list[str]:
+    """Those of a command line that a single config can be composed from: keys with several values are left out."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    return [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
+
+
+def sweep_folder(cfg: DictConfig, swept: Iterable[str]) -> Path:
     """<output_root>/sweeps/<name, else the sweep's, the experiment's or the data set's, if that does not vary>."""
     if not isinstance(cfg.output_root, str):
         raise ConfigError(f"output_root must name a folder, got {cfg.output_root or 'null'}")
-    swept = {text.partition("=")[0] for text in swept_arguments(cfg)}
-    choices = cfg.hydra.runtime.choices
-    names = [choices.get(group) for group in ("sweep", "experiment", "data") if group not in swept]
+    choices, varied = cfg.hydra.runtime.choices, set(swept)
+    names = [choices.get(group) for group in ("sweep", "experiment", "data") if group not in varied]
     name = cfg.name or next((choice for choice in names if choice), "runs")
     return Path(cfg.output_root).expanduser() / "sweeps" / safe_name(str(name))
 
@@ -56,27 +126,3 @@ def is_broken(path: Path) -> bool:
         return not (RunDir(path).config and RunDir(path).record)
     except RunError:
         return True
-
-
-def varied_overrides(cfg: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Of every job, the overrides that tell it from the others."""
-    swept = {text.partition("=")[0].lstrip("+~") for text in swept_arguments(cfg)}
-    return [
-        [text for text in overrides if (key := text.partition("=")[0].lstrip("+~")) in swept and key not in FREE]
-        for overrides in job_overrides
-    ]
-
-
-def swept_arguments(cfg: DictConfig) -> list[str]:
-    """What the command line and the sweep's YAML say about keys with several values, as typed."""
-    typed = typed_overrides(cfg)
-    params = cfg.hydra.sweeper.get("params") or {}
-    keys = {text.partition("=")[0] for text in typed}
-    own = [f"{key}={value}" for key, value in params.items() if key not in keys]
-    parser = OverridesParser.create()
-    return [text for text in [*own, *typed] if parser.parse_override(text).is_sweep_override()]
-
-
-def typed_overrides(cfg: DictConfig) -> list[str]:
-    """The overrides of the command line, as typed: one may hold a ${reference}."""
-    return OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)  # pyright: ignore[reportReturnType]

@@ -1,63 +1,84 @@
-"""Optuna's search (`hydra/sweeper=optuna`), made to survive: its trials are kept beside the runs, and counted."""
+"""Optuna chooses the points of a sweep by the validation bound; its trials are kept beside the runs, and counted."""
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, open_dict
+import optuna
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+
+from vae_lab.sweeps.points import Space
 
 log = logging.getLogger("vae_lab")
 
 
-def is_search(cfg: DictConfig) -> bool:
-    """Whether Optuna chooses the points."""
-    return "optuna" in cfg.hydra.sweeper._target_
+def search(
+    settings: DictConfig,
+    space: Space,
+    folder: Path,
+    run: Callable[[Sequence[list[str]]], Sequence[float | None]],
+) -> None:
+    """Proposes points and learns from their values until `n_trials` are complete, those of earlier calls included.
 
+    A trial that a kill left running is asked for again: its run is recognised and resumed.
 
-def prepare_search(cfg: DictConfig, folder: Path) -> None:
-    """Settings that the command line leaves open: the larger value is better, trials are kept in the sweep's folder."""
-    asked = {text.partition("=")[0] for text in cfg.hydra.overrides.hydra}
-    with open_dict(cfg.hydra):
-        sweeper = cfg.hydra.sweeper
-        if "hydra.sweeper.direction" not in asked:
-            sweeper.direction = "maximize"
-        if "hydra.sweeper.max_failure_rate" not in asked:
-            sweeper.max_failure_rate = 1.0
-        sweeper.storage = sweeper.storage or f"sqlite:///{(folder / 'search.db').resolve()}"
-        sweeper.study_name = sweeper.study_name or folder.name
-        sampler = sweeper.get("sampler")
-        if sampler and sampler.get("seed") is not None:  # or a continued search would propose the first trials again
-            sampler.seed += trials_so_far(sweeper.storage, sweeper.study_name)
-
-
-def trials_so_far(storage: str, study_name: str) -> int:
-    """Those of earlier calls, however they ended."""
-    import optuna
-
-    studies = {summary.study_name: summary for summary in optuna.get_all_study_summaries(storage)}
-    return studies[study_name].n_trials if study_name in studies else 0
-
-
-def is_finished(sweeper: Any, folder: Path) -> bool:
-    """Takes the trials of earlier calls off `sweeper.n_trials`; says so where none is left.
-
-    Those that a kill left running are asked for again: their runs are recognised and resumed.
+    Args:
+        settings: the `hydra.sweeper` of the config.
+        space: the keys that vary.
+        folder: where the trials are kept.
+        run: from overrides to the values of their runs; None where a run has none.
     """
-    import optuna
-
-    study = optuna.create_study(
-        study_name=sweeper.study_name,
-        storage=sweeper.storage,
-        direction=getattr(sweeper.direction, "name", sweeper.direction),  # a name, or the plugin's enumeration
-        load_if_exists=True,
-    )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = open_study(folder, settings)
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
-        if trial.state == optuna.trial.TrialState.RUNNING:
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
-    done = sum(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
-    sweeper.n_trials = max(0, sweeper.n_trials - done)
-    if sweeper.n_trials == 0:
+    left = settings.n_trials - sum(trial.state == TrialState.COMPLETE for trial in trials)
+    if left <= 0:
         log.info("the search in %s is finished: a larger hydra.sweeper.n_trials goes on", folder)
-    return sweeper.n_trials == 0
+    distributions = {key: distribution(override) for key, override in space.swept.items()}
+    for begin in range(0, left, settings.n_jobs):
+        batch = [study.ask(distributions) for _ in range(min(settings.n_jobs, left - begin))]
+        values = run([[f"{key}={value}" for key, value in trial.params.items()] for trial in batch])
+        for trial, value in zip(batch, values, strict=True):
+            study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
+
+
+def open_study(folder: Path, settings: DictConfig) -> optuna.Study:
+    """The search of a sweep's folder, with what it knows so far."""
+    file = str(folder / "search.log")
+    storage = JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
+    known = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
+    sampler = dict(settings.sampler)
+    if sampler.get("seed") is not None and folder.name in known:  # or the first trials would be proposed again
+        sampler["seed"] += known[folder.name].n_trials
+    return optuna.create_study(
+        study_name=folder.name,
+        storage=storage,
+        sampler=instantiate(sampler),
+        direction=settings.direction,
+        load_if_exists=True,
+    )
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """What Optuna calls an `interval`, a `range`, or the choices of an override in Hydra's grammar."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        is_log = "log" in value.tags
+        if "int" in value.tags or isinstance(value.start, int):
+            return IntDistribution(int(value.start), int(value.end or 0), log=is_log)
+        return FloatDistribution(float(value.start or 0), float(value.end or 0), log=is_log)
+    if isinstance(value, RangeSweep) and not value.shuffle:  # as elsewhere in Hydra's grammar, without its end
+        low, *_, high = sorted(values) if len(values := list(value.range())) > 1 else values * 2
+        kind = IntDistribution if isinstance(low, int) and isinstance(value.step, int) else FloatDistribution
+        return kind(low, high, step=abs(value.step))
+    return CategoricalDistribution(list(override.sweep_string_iterator()))

@@ -1,87 +1,214 @@
-"""`vae-lab train -m ...` and `sweep=NAME`: every run is planned before Hydra's launcher has the first.
+"""`vae-lab train -m ...` and `sweep=NAME`: every run is planned before the first begins.
 
-Sweeper and launcher are Hydra's or a plugin's. In between, each job's config becomes a run directory named by what
-varies and a hash of the whole config, so a point that exists is recognised: it is skipped or resumed.
+Each job's config becomes a run directory named by what varies and a hash of the whole config, so a point that exists
+is recognised: it is skipped or resumed. The lab's own engine runs the jobs, `sweep.jobs` at once, or a launcher of
+Hydra on a cluster.
 """
 
+import logging
 import os
-import secrets
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.hydra import Hydra
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
-from omegaconf import open_dict
+import yaml
+from hydra.core.utils import configure_log
+from omegaconf import DictConfig, OmegaConf
 
+from vae_lab.errors import Failed, Interrupted, NonFiniteDensity, RunError
+from vae_lab.jobs.engine import run_jobs
+from vae_lab.jobs.job import Job, Outcome, plan_job
+from vae_lab.jobs.outcomes import JobReport, as_table
+from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.runs.directory import RunDir
-from vae_lab.sweeps.launcher import PlannedLauncher, PlanShown
-from vae_lab.sweeps.points import sweep_folder, typed_overrides
-from vae_lab.sweeps.resources import places, threads_of_a_job
-from vae_lab.sweeps.search import is_finished, is_search, prepare_search
-from vae_lab.sweeps.worker import SweepJob
-from vae_lab.wiring.folders import CommandLine
+from vae_lab.sweeps.points import Point, Space, sweep_folder
+from vae_lab.sweeps.worker import is_local, launch, parallel_jobs, places, threads_of_a_job
+from vae_lab.wiring.terminal import duration, print_table
+
+log = logging.getLogger("vae_lab")
 
 
-def run_sweep(hydra: Hydra, line: CommandLine, overrides: list[str]) -> Path:
-    """Does what `Hydra.multirun` does, with a plan before every launch; returns the sweep's folder.
+def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
+    """Plans the runs, shows the plan, runs what is not finished; returns the sweep's folder.
+
+    Args:
+        cfg: composed, with Hydra's own part, without the keys that vary.
+        typed: the overrides of the command line.
 
     Raises:
         ConfigError: a job's config is refused, or another process runs this sweep; nothing was started.
         Failed: jobs failed; the others were run.
         Interrupted: a signal stopped it; the same command goes on.
     """
-    cfg = hydra.compose_config(line.config_name, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=True)
-    folder = sweep_folder(cfg)
-    with open_dict(cfg.hydra):
-        cfg.hydra.sweep.dir = str(folder)
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for a user's own _target_, as for a single run
-    callbacks = Callbacks(cfg)
-    callbacks.on_multirun_start(config=cfg, config_name=line.config_name)
-    with RunDir(folder).locked(), own_folder(folder) as invocation:
-        if is_search(cfg):
-            prepare_search(cfg, folder)
-        task = SweepJob(
-            folder=invocation,
-            owner=os.getpid(),
-            total=0,
-            threads=threads_of_a_job(cfg),
-            places=places(cfg),
-            fail_fast=cfg.sweep.fail_fast,
-            value="val/bound" if is_search(cfg) else None,
-        )
-        context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-        sweeper = Plugins.instance().instantiate_sweeper(config=cfg, hydra_context=context, task_function=task)
-        inner: Any = getattr(sweeper, "sweeper", sweeper)  # Optuna's is wrapped once more
-        inner.launcher = launch = PlannedLauncher(inner.launcher, cfg, line, folder, task)
-        if is_search(cfg) and is_finished(inner, folder):
-            return folder
+    settings = cfg.hydra.sweeper
+    space = Space(typed, OmegaConf.to_container(settings.get("params") or OmegaConf.create()))  # pyright: ignore[reportArgumentType]
+    folder = sweep_folder(cfg, space.swept)
+    cfg.hydra.sweep.dir = str(folder)
+    hydra = OmegaConf.to_container(cfg.hydra.overrides.hydra)
+    sweep = Sweep(cfg, folder)
+    is_search = "n_trials" in settings
+    points = [] if is_search else [space.point(cfg, folder, varied) for varied in space.grid()]
+    with RunDir(folder).locked():
+        kept = {"hydra": hydra, "task": [text for text in typed if text not in hydra]}
+        (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": kept}}), encoding="utf-8")
         try:
-            sweeper.sweep(arguments=typed_overrides(cfg))
+            if is_search:
+                from vae_lab.sweeps.search import search  # Optuna is of the extra `sweep`
+
+                search(
+                    settings, space, folder, lambda batch: sweep.values([space.point(cfg, folder, v) for v in batch])
+                )
+            else:
+                sweep.run(points)
         except PlanShown:
             return folder
-        except KeyboardInterrupt:
-            launch.interrupted = True
-        finally:
-            callbacks.on_multirun_end(config=cfg, config_name=line.config_name)
-        launch.conclude()
+        if sweep.outcomes:
+            sweep.conclude()
     return folder
 
 
-@contextmanager
-def own_folder(folder: Path) -> Iterator[Path]:
-    """A folder for what this invocation's jobs leave, removed at the end."""
-    for left in folder.glob(".sweep-*"):  # by one that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    path = folder / f".sweep-{secrets.token_hex(4)}"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+class PlanShown(Exception):  # noqa: N818 - no error: all that was asked for
+    """Ends a sweep after the plan."""
+
+
+class Sweep:
+    """The runs of a folder, and how they ended."""
+
+    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+        self.cfg, self.folder = cfg, folder
+        self.at_once, self.threads = parallel_jobs(cfg), threads_of_a_job(cfg)
+        self.outcomes: list[Outcome] = []
+
+    def run(self, points: Sequence[Point]) -> dict[Path, Outcome]:
+        """Shows the plan of a batch of points, and runs each that is not finished once; returns how they ended.
+
+        Raises:
+            PlanShown: nothing was to be run.
+        """
+        asked = Counter(point.run.path for point in points)
+        for path in (path for path, count in asked.items() if count > 1):
+            log.info("%s is asked for twice, and made once", path.name)
+        points = list({point.run.path: point for point in points}.values())
+        self.show(points)
+        if self.cfg.sweep.dry_run:
+            raise PlanShown
+        planned = [self.plan(point) for point in points]
+        jobs = [job for job in planned if isinstance(job, Job)]
+        pending = [job for job in jobs if not job.is_done]
+        ended: list[Outcome] = []
+        if pending and is_local(self.cfg):
+            ended = run_jobs(
+                pending,
+                num_parallel=self.at_once,
+                threads=self.threads,
+                fail_fast=self.cfg.sweep.fail_fast,
+                report=JobReport(pending, self.at_once),
+            )
+        elif pending:
+            ended = launch(pending, self.cfg, self.folder)
+        by_run = {outcome.job.run: outcome for outcome in ended}
+        outcomes = [
+            job if isinstance(job, Outcome) else by_run.get(job.run, Outcome(job, "skipped")) for job in planned
+        ]
+        self.outcomes += outcomes
+        return {outcome.job.run.path: outcome for outcome in outcomes}
+
+    def values(self, points: Sequence[Point]) -> list[float | None]:
+        """Runs a batch of a search; returns the validation bound of each point, None where its run failed.
+
+        Raises:
+            Interrupted: a signal stopped it.
+        """
+        ended = self.run(points)
+        if any(outcome.status == "interrupted" for outcome in ended.values()):
+            self.conclude()
+        runs = [point.run for point in points]
+        return [
+            run.ledger(run.default_checkpoint).get("val/bound") if ended[run.path].is_good else None for run in runs
+        ]
+
+    def plan(self, point: Point) -> Job | Outcome:
+        """The point's job, its run directory made if there is none; a failure where another thing is in its place."""
+        try:
+            if point.status == "broken":
+                raise RunError(f"{point.run.path} holds a broken run: move it away, and the same command makes it anew")
+            return plan_job(point.run.path, point.config, choices=point.choices, overrides=point.overrides)
+        except RunError as error:
+            return Outcome(Job(point.run), "failed", reason=str(error))
+
+    def show(self, points: Sequence[Point]) -> None:
+        """The plan: how many jobs, how many of them are done, time and disk."""
+        names = {
+            "finished": "finished",
+            "interrupted": "to continue",
+            "running": "to continue",
+            "failed": "failed before",
+            "planned": "new",
+            "broken": "broken",
+        }
+        counts = Counter(names[point.status] for point in points)
+        keys = dict.fromkeys(override.partition("=")[0] for point in points for override in point.varied)
+        told = ", ".join(f"{counts[name]} {name}" for name in dict.fromkeys(names.values()) if counts[name])
+        log.info("sweep over %s: %d jobs (%s)", ", ".join(keys) or "one point", len(points), told)
+        for folder in sorted({point.run.path.parent for point in points} - {self.folder}):
+            log.info("some of them are in %s: a sweep over less made them", folder)
+        room = self.at_once if is_local(self.cfg) else places(self.cfg)
+        at_once = min(self.at_once, room or len(points))
+        seconds, disk = self.estimate(points)
+        log.info(
+            "folder %s; %d at once, threads each: %d; estimated time %s, disk %s of %.0f GB free",
+            self.folder,
+            at_once,
+            self.threads,
+            "unknown" if seconds is None else duration(seconds / at_once),
+            "unknown" if seconds is None else f"{disk / 1e6:.0f} MB",
+            shutil.disk_usage(self.folder).free / 1e9,
+        )
+
+    def estimate(self, points: Sequence[Point]) -> tuple[float | None, int]:
+        """Seconds of all jobs one after the other, None where no speed is known; bytes of their checkpoints."""
+        unfinished = [point for point in points if point.status != "finished"]
+        if not self.cfg.sweep.speed_seconds:
+            return None, 0
+        speeds = Speeds(self.folder / "speeds.json", threads=self.threads, measure_for=self.cfg.sweep.speed_seconds)
+        log.info("measuring the speed of the trainings on this machine, where it is not known")
+        speeds.measure(point.config for point in unfinished)
+        seconds, disk, known = 0.0, 0, 0
+        for point in unfinished:
+            speed = speeds.of(point.config)
+            if speed is None:  # its training will say itself what is wrong
+                continue
+            samples = speed.budget(point.config)
+            known += 1
+            seconds += speeds.of_start() + speed.seconds(samples, count_evaluations(point.config, samples))
+            disk += (2 + len(point.config["checkpoint"]["at"])) * speed.checkpoint_bytes
+        return (seconds if known or not unfinished else None), disk
+
+    def conclude(self) -> None:
+        """The table of all outcomes, and what to do next.
+
+        Raises:
+            Interrupted: the sweep was stopped.
+            Failed: jobs failed.
+        """
+        print_table(as_table(self.outcomes, str(self.folder)))
+        log.info("monitor:  tensorboard --logdir %s", self.folder)
+        log.info("compare:  vae-lab runs root=%s", self.folder)
+        log.info("report:   vae-lab report sweep=%s", self.folder)
+        failed = [outcome for outcome in self.outcomes if outcome.status == "failed"]
+        good = sum(outcome.is_good for outcome in self.outcomes)
+        if good + len(failed) < len(self.outcomes) and not (failed and self.cfg.sweep.fail_fast):
+            raise Interrupted(f"stopped with {good} of {len(self.outcomes)} jobs done; the same command goes on")
+        if failed:
+            last = failed[-1]
+            hopeless = all(NonFiniteDensity.__name__ in outcome.reason for outcome in failed)
+            again = "leaves what would fail again" if hopeless else "tries them again"
+            raise Failed(
+                f"{len(failed)} of {len(self.outcomes)} jobs failed, the last of them {last.job.name}: {last.reason} "
+                f"({last.job.report}); the same command skips what is finished and {again}"
+            )

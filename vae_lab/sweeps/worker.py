@@ -1,84 +1,153 @@
 """One job of a sweep, as a launcher starts it wherever that may be: a planned run, continued in a child process."""
 
-import fcntl
+import copy
 import functools
 import json
 import logging
 import os
+import secrets
+import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from vae_lab.atomic import write_json
+from vae_lab.errors import ConfigError
 from vae_lab.jobs.children import INTERRUPTED, Children
 from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_job
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.jobs.outcomes import told
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
 
 
+def is_local(cfg: DictConfig) -> bool:
+    """Whether no launcher was chosen, and the lab's own engine runs the jobs."""
+    return cfg.hydra.launcher._target_.endswith("BasicLauncher")
+
+
+def parallel_jobs(cfg: DictConfig) -> int:
+    """Jobs at once: `sweep.jobs`, or a launcher's count as far as its config says; else as many as there is room for.
+
+    Raises:
+        ConfigError: `sweep.jobs` is no count.
+    """
+    if is_local(cfg):
+        if not isinstance(cfg.sweep.jobs, int) or cfg.sweep.jobs < 1:
+            raise ConfigError(
+                f"sweep.jobs must be a whole number from 1 on, got {cfg.sweep.jobs}: name a count of jobs"
+            )
+        return cfg.sweep.jobs
+    count = cfg.hydra.launcher.get("n_jobs", 0) or available_cores()
+    return count if count > 0 else max(1, available_cores() + 1 + count)
+
+
+def threads_of_a_job(cfg: DictConfig) -> int:
+    """`threads`, else what the launcher reserves for a job, else the cores divided among the jobs at once."""
+    launcher = cfg.hydra.launcher
+    remote = launcher.ray.remote.get("num_cpus") if "ray" in launcher else None
+    asked = cfg.threads or remote or launcher.get("cpus_per_task") or available_cores() // parallel_jobs(cfg)
+    return max(1, int(asked))
+
+
+def places(cfg: DictConfig) -> int | None:
+    """Jobs that may run at once on this machine, however many the launcher starts; None: a cluster places them."""
+    launcher = cfg.hydra.launcher
+    if launcher._target_.endswith("SlurmLauncher") or "ray" in launcher:
+        return None
+    return max(1, available_cores() // threads_of_a_job(cfg))
+
+
+class SweepConfig:
+    """What a launcher asks for a job's config: the sweep's own, for all else is in the run directory."""
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+        """A copy for one job."""
+        return copy.deepcopy(master_config)
+
+
+def launch(jobs: Sequence[Job], cfg: DictConfig, folder: Path) -> list[Outcome]:
+    """Lets the launcher of the config run the jobs; one that breaks down leaves outcomes that say so."""
+    with own_folder(folder) as invocation:
+        task = SweepJob(
+            folder=invocation,
+            owner=os.getpid(),
+            jobs=tuple(jobs),
+            threads=threads_of_a_job(cfg),
+            places=places(cfg),
+            fail_fast=cfg.sweep.fail_fast,
+        )
+        loader: Any = SweepConfig()
+        callbacks: Any = Callback()
+        context = HydraContext(config_loader=loader, callbacks=callbacks)
+        interrupted = False
+        try:
+            launcher = Plugins.instance().instantiate_launcher(context, task, cfg)
+            launcher.launch([[f"run_dir={job.run.path}"] for job in jobs], initial_job_idx=0)
+        except KeyboardInterrupt:
+            interrupted = True
+        except Exception as error:  # the boundary of many jobs: what they left on disk says how each ended
+            log.warning("the launcher broke down: %s: %s", type(error).__name__, error)
+        return [read_outcome(task.outcome_file(i), job, interrupted=interrupted) for i, job in enumerate(jobs)]
+
+
 @dataclass(frozen=True)
 class SweepJob:
-    """What a launcher calls with the config `job.yaml` of one process; picklable, for it may call from elsewhere."""
+    """What a launcher calls for each job; picklable, for it may call from elsewhere."""
 
     folder: Path
     """Of this invocation of the sweep: outcomes land here."""
     owner: int
     """The sweep's process: one that it started for jobs ends with it."""
-    total: int
-    """Jobs of the sweep, as far as known."""
+    jobs: tuple[Job, ...]
     threads: int
     places: int | None
     """Jobs that may run at once on this machine, however many the launcher starts; None: a cluster places them."""
     fail_fast: bool
-    value: str | None
-    """The entry of the ledger that is handed to the sweeper; None: nothing is."""
 
-    def __call__(self, cfg: DictConfig) -> float | None:
-        """Runs its job, and leaves its outcome in the folder.
+    def __call__(self, cfg: DictConfig) -> None:
+        """Runs the job of the launcher's number, and leaves its outcome in the folder.
 
         Raises:
             KeyboardInterrupt: a signal stopped it, after a checkpoint.
-            RuntimeError: the sweeper waits for a value, and the job has none.
         """
-        job = Job(RunDir(str(cfg.run_dir)), allow=tuple(cfg.allow))
+        number = HydraConfig.get().job.num
         children = Children()
         if os.getppid() == self.owner:
             end_with(self.owner)
         with children.stopped_by_signals(), BUSY:
-            outcome = self.outcome(job, children)
-        write_outcome(self.outcome_file(HydraConfig.get().job.num), outcome)
+            outcome = self.outcome(self.jobs[number], children)
+        write_json(
+            self.outcome_file(number), {"status": outcome.status, "seconds": outcome.seconds, "reason": outcome.reason}
+        )
         if outcome.status == "failed" and self.fail_fast:
             self.stop_file.touch()
         self.report(outcome)
         if children.stopping.is_set():
             raise KeyboardInterrupt
-        if self.value is None:
-            return None
-        run = job.run
-        ledger = run.ledger(run.default_checkpoint)
-        if not outcome.is_good or self.value not in ledger:
-            raise RuntimeError(outcome.reason or f"{run.path} has no {self.value}: choose data with that split")
-        return ledger[self.value]
 
     @property
     def stop_file(self) -> Path:
-        """Exists once no further job is to begin."""
+        """Is there once no further job is to begin."""
         return self.folder / "stop"
 
     def outcome_file(self, number: int) -> Path:
-        """Where the outcome of a job lands, by the launcher's number."""
+        """Where the outcome of a job lands."""
         return self.folder / f"{number:06}.json"
 
     def outcome(self, job: Job, children: Children) -> Outcome:
@@ -96,7 +165,9 @@ class SweepJob:
         ended = len(list(self.folder.glob("*.json")))
         took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
         level = logging.INFO if outcome.is_good else logging.WARNING
-        log.log(level, "[%d/%d] %s %s%s: %s", ended, self.total, outcome.job.name, outcome.status, took, told(outcome))
+        log.log(
+            level, "[%d/%d] %s %s%s: %s", ended, len(self.jobs), outcome.job.name, outcome.status, took, told(outcome)
+        )
 
 
 BUSY = threading.Lock()
@@ -126,25 +197,34 @@ def free_slot(folder: Path, count: int | None, children: Children) -> Iterator[i
     if count is None:
         yield 0
         return
-    with ExitStack() as stack:
-        paths = [folder / f".slot-{socket.gethostname()}-{i}" for i in range(count)]
-        files = [stack.enter_context(open(path, "a")) for path in paths]
-        while True:
-            for i, file in enumerate(files):
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
+    locks = [FileLock(folder / f".slot-{socket.gethostname()}-{i}") for i in range(count)]
+    while True:
+        for i, lock in enumerate(locks):
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            try:
                 yield i
-                return
-            if children.stopping.wait(POLL_SECONDS):
-                yield None
-                return
+            finally:
+                lock.release()
+            return
+        if children.stopping.wait(POLL_SECONDS):
+            yield None
+            return
 
 
-def write_outcome(path: Path, outcome: Outcome) -> None:
-    """Keeps an outcome for the process that waits for it."""
-    write_json(path, {"status": outcome.status, "seconds": outcome.seconds, "reason": outcome.reason})
+@contextmanager
+def own_folder(folder: Path) -> Iterator[Path]:
+    """A folder for what this invocation's jobs leave, removed at the end."""
+    for left in folder.glob(".sweep-*"):  # by one that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    path = folder / f".sweep-{secrets.token_hex(4)}"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def read_outcome(path: Path, job: Job, *, interrupted: bool) -> Outcome:

@@ -1,7 +1,8 @@
 """Configs of other commands, composed from Python: the same folders as the running command's, or the package's own."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -31,6 +32,14 @@ def own_config(composed: DictConfig) -> tuple[dict[str, Any], dict[str, str]]:
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     config: dict[str, Any] = OmegaConf.to_container(own, resolve=True)  # pyright: ignore[reportAssignmentType]
     return config, choices
+
+
+@contextmanager
+def started(folders: Sequence[Path]) -> Iterator[list[str]]:
+    """Hydra on these folders of configs, the package's the last; yields the overrides that name the others."""
+    with initialize_config_dir(str(folders[-1]), version_base="1.3"):
+        others = ",".join(f"'file://{folder.resolve()}'" for folder in folders[:-1])
+        yield [f"hydra.searchpath=[{others}]"] if others else []
 
 
 def _hydra() -> AbstractContextManager[object]:
