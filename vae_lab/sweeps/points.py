@@ -79,10 +79,11 @@ class Space:
         return Point(config, choices, overrides, shown, RunDir(run_folder(folder, shown, config)))
 
 
-def one_value_each(overrides: Iterable[str]) -> list[str]:
+def one_value_each(overrides: Sequence[str]) -> list[str]:
     """Those of a command line that a single config can be composed from: keys with several values are left out."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    return [text for text in overrides if not parser.parse_override(text).is_sweep_override()]
+    parsed = zip(overrides, parser.parse_overrides(list(overrides)), strict=True)
+    return [text for text, override in parsed if not override.is_sweep_override()]
 
 
 def sweep_folder(cfg: DictConfig, swept: Iterable[str]) -> Path:

@@ -72,13 +72,14 @@ def open_study(folder: Path, settings: DictConfig) -> optuna.Study:
 def distribution(override: Override) -> BaseDistribution:
     """What Optuna calls an `interval`, a `range`, or the choices of an override in Hydra's grammar."""
     value = override.value()
-    if isinstance(value, IntervalSweep):
+    if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
         is_log = "log" in value.tags
         if "int" in value.tags or isinstance(value.start, int):
-            return IntDistribution(int(value.start), int(value.end or 0), log=is_log)
-        return FloatDistribution(float(value.start or 0), float(value.end or 0), log=is_log)
+            return IntDistribution(int(value.start), int(value.end), log=is_log)
+        return FloatDistribution(float(value.start), float(value.end), log=is_log)
     if isinstance(value, RangeSweep) and not value.shuffle:  # as elsewhere in Hydra's grammar, without its end
         low, *_, high = sorted(values) if len(values := list(value.range())) > 1 else values * 2
-        kind = IntDistribution if isinstance(low, int) and isinstance(value.step, int) else FloatDistribution
-        return kind(low, high, step=abs(value.step))
+        if isinstance(low, int) and isinstance(high, int) and isinstance(value.step, int):
+            return IntDistribution(low, high, step=abs(value.step))
+        return FloatDistribution(low, high, step=abs(value.step))
     return CategoricalDistribution(list(override.sweep_string_iterator()))

@@ -49,7 +49,7 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
     space = Space(typed, OmegaConf.to_container(settings.get("params") or OmegaConf.create()))  # pyright: ignore[reportArgumentType]
     folder = sweep_folder(cfg, space.swept)
     cfg.hydra.sweep.dir = str(folder)
-    hydra = OmegaConf.to_container(cfg.hydra.overrides.hydra)
+    hydra = [str(text) for text in cfg.hydra.overrides.hydra]
     sweep = Sweep(cfg, folder)
     is_search = "n_trials" in settings
     points = [] if is_search else [space.point(cfg, folder, varied) for varied in space.grid()]
