@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,8 +46,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts a process that only leaves its record in the place of trainings; those with `fails` in their names fail."""
 
     def put(fails: str = "nothing", error: str = "RuntimeError: no luck") -> None:
-        def command(group: Sequence[Job], threads: int) -> list[str]:
-            (job,) = group
+        def command(job: Job, threads: int) -> list[str]:
             return [sys.executable, "-S", "-c", STAND_IN, str(job.run.path), str(threads), fails, error]
 
         monkeypatch.setattr(jobs, "command", command)
@@ -128,9 +127,9 @@ def test_dry_run_shows_the_plan_and_leaves_no_run(capfd: pytest.CaptureFixture[s
 def test_all_configs_are_frozen_before_the_first_job_starts(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def command(group: Sequence[Job], threads: int) -> list[str]:
+    def command(job: Job, threads: int) -> list[str]:
         seen.append(sorted(path.name[:-7] for path in FOLDER.iterdir() if (path / "config.yaml").is_file()))
-        return [sys.executable, "-S", "-c", STAND_IN, str(group[0].run.path), "1", "nothing", ""]
+        return [sys.executable, "-S", "-c", STAND_IN, str(job.run.path), "1", "nothing", ""]
 
     monkeypatch.setattr(jobs, "command", command)
     assert sweep("model.latent_dim=2,5,10") == 0
