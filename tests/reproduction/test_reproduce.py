@@ -254,19 +254,21 @@ def tiny_configs(tmp_path: Path) -> Path:
     folder = tmp_path / "configs"
     (folder / "figure").mkdir(parents=True)
     (folder / "figure" / "tiny.yaml").write_text(TINY_FIGURE.replace("BUDGET", "10000"))
-    (folder / "figure" / "longer.yaml").write_text(TINY_FIGURE.replace("BUDGET", "100000"))
+    as_configured = TINY_FIGURE.replace("learning_rates: [0.01, 0.1]", "learning_rates: []")
+    (folder / "figure" / "without_probes.yaml").write_text(as_configured.replace("BUDGET", "1000"))
+    (folder / "figure" / "longer.yaml").write_text(as_configured.replace("BUDGET", "60000"))
     return folder
 
 
-def reproduction(configs: Path, root: Path, figure: str, *overrides: str):
-    asked = [f"figures=[{figure}]", f"root={root}", "probe_samples=1000", "speed_seconds=0.05", "jobs=2"]
-    return vae_lab("reproduce", "--config-dir", str(configs), *asked, *overrides)
+def reproduction(configs: Path, root: Path, figure: str, speed_seconds: float = 0.0):
+    asked = [f"figures=[{figure}]", f"root={root}", "probe_samples=1000", f"speed_seconds={speed_seconds}", "jobs=2"]
+    return vae_lab("reproduce", "--config-dir", str(configs), *asked)
 
 
 @pytest.mark.slow
 def test_reproduction_from_plan_to_page_and_again(tiny_configs: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    out, err = finish(reproduction(tiny_configs, root, "tiny"))
+    out, err = finish(reproduction(tiny_configs, root, "tiny", speed_seconds=0.05))
     assert out.splitlines()[-1] == str(root / "index.html")
     assert "2 runs for figure2" in err and "[2/2]" in err and "left" in err
     chosen = pd.read_csv(root / "probes.csv").query("verdict == 'chosen'").set_index("label")["learning_rate"]
@@ -285,7 +287,7 @@ def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp
     root = tmp_path / "out"
     first = compose_training(curve("mnist_2_aevb"), SETTINGS)
     plan_job(root / "runs" / "mnist_2_aevb", {**first.config, "seed": 7})  # another run in its place
-    _, err = finish(reproduction(tiny_configs, root, "tiny"), returncode=1)
+    _, err = finish(reproduction(tiny_configs, root, "without_probes"), returncode=1)
     assert "holds another run" in err and RunDir(root / "runs" / "mnist_2_wake_sleep").status == "finished"
     assert "holds another run" in (root / "index.html").read_text()
 
