@@ -1,13 +1,16 @@
 """Sweeps: planned before anything starts, recognised by their configs, finished by repetition whatever was killed."""
 
-import json
+import ast
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from training import TINY, finish, kill_training, vae_lab, wait_until
 
 from vae_lab.cli import main
@@ -29,7 +32,7 @@ record = json.loads((folder / "run.json").read_text())
 record |= {"status": "finished"} if ok else {"status": "failed", "error": sys.argv[4]}
 (folder / ".new").write_text(json.dumps(record))
 os.replace(folder / ".new", folder / "run.json")
-(folder / "metrics-last.json").write_text(json.dumps({"val/bound": -1.0}))
+(folder / "metrics.json").write_text(json.dumps({"val/bound": -1.0}))
 sys.exit(0 if ok else 1)
 """
 
@@ -221,22 +224,29 @@ def test_training_that_cannot_be_tried_stops_no_plan(capfd: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
-def test_parts_of_ones_own_are_swept(work_folder: Path) -> None:
+def test_parts_of_ones_own_are_swept_by_a_process_without_pytorch(work_folder: Path) -> None:
     (work_folder / "my_networks.py").write_text(
         "import vae_lab.networks.mlp\n\n\nclass Encoder(vae_lab.networks.mlp.MLPEncoder):\n    pass\n"
     )
-    finish(vae_lab("train", "-m", *QUICK, "model.encoder._target_=my_networks.Encoder", "seed=0,1"))
+    line = ["train", "-m", *QUICK, "model.encoder._target_=my_networks.Encoder", "seed=0,1", "sweep.jobs=2"]
+    code = f"import sys; from vae_lab.cli import main; assert main({line}) == 0; print(sorted(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
+    assert result.returncode == 0, result.stderr
     assert {run.status for run in runs_of(FOLDER)} == {"finished"} and len(runs_of(FOLDER)) == 2
+    loaded = ast.literal_eval(result.stdout.splitlines()[-1])
+    assert "hydra" in loaded and not {"torch", "pytorch_lightning"} & set(loaded)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
+    "launcher", [["sweep.jobs=2"], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["local", "joblib"]
 )
 def test_interrupted_sweep_says_so(launcher: list[str]) -> None:
     budget = ["max_samples=6000000", "trainer.max_epochs=null", "checkpoint.every_seconds=0.1", "sweep.speed_seconds=0"]
     process = vae_lab("train", "-m", *SMALL, *budget, *launcher, "seed=0,1,2")
-    wait_for_checkpoints(2 if launcher else 1)
+    wait_for_checkpoints(2)
+    waiting = [str(process.pid)] if launcher == ["sweep.jobs=2"] else [str(process.pid), *children_of(process.pid)]
+    assert not [pid for pid in waiting if "libtorch" in Path(f"/proc/{pid}/maps").read_text()]
     process.send_signal(signal.SIGINT)
     out, err = finish(process, returncode=130)
     assert "stopped with 0 of 3 jobs done" in err and "failed" not in out + err and "interrupted" in out
@@ -282,7 +292,7 @@ def test_launchers_run_the_jobs_and_name_the_failed_one(launcher: list[str]) -> 
 @pytest.mark.slow
 def test_killed_sweep_with_a_killed_job_is_finished_by_repetition() -> None:
     """SIGKILL of a job, of the sweep, and of both: what was interrupted goes on, what is finished stays."""
-    budget = ["max_samples=60000", "trainer.max_epochs=null", "checkpoint.every_seconds=0.1", "sweep.speed_seconds=0"]
+    budget = ["max_samples=30000", "trainer.max_epochs=null", "checkpoint.every_seconds=0.1", "sweep.speed_seconds=0"]
     line = ["train", "-m", *SMALL, *budget, "model.latent_dim=2,5", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     first = vae_lab(*line)
     running = wait_for_checkpoints(2)
@@ -327,20 +337,73 @@ def kept_samples(run: RunDir) -> int:
     return torch.load(run.checkpoints / "last.ckpt", weights_only=True)["vae_lab"]["samples"]
 
 
-@pytest.mark.slow
-def test_search_is_continued_through_its_own_storage() -> None:
+def test_search_is_continued_through_its_own_storage(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     optuna = pytest.importorskip("optuna")
-    line = ["train", "-m", *QUICK, "hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=0"]
-    points = "model.latent_dim=choice(2,5,10)"
-    finish(vae_lab(*line, points, "hydra.sweeper.n_trials=1"))
-    finish(vae_lab(*line, points, "hydra.sweeper.n_trials=2"))
-    _, err = finish(vae_lab(*line, points, "hydra.sweeper.n_trials=2"))
-    assert "is finished" in err
-    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{FOLDER / 'search.db'}")
-    assert summary.n_trials == 2 and summary.direction.name == "MAXIMIZE"
-    finish(vae_lab(*line, "optimizer.lr=interval(0.0001,0.01)", "name=rates", "hydra.sweeper.n_trials=1"))
-    finish(vae_lab(*line, "optimizer.lr=interval(0.0001,0.01)", "name=rates", "hydra.sweeper.n_trials=2"))
-    rates = [run.config["optimizer"]["lr"] for run in runs_of(FOLDER.parent / "rates")]
-    assert len(set(rates)) == 2  # a continued search goes on instead of proposing the first point again
-    bounds = [json.loads((run.path / "metrics.json").read_text())["val/bound"] for run in runs_of(FOLDER)]
-    assert summary.best_trial.value == max(bounds)
+    stand_in()
+    line = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", "model.latent_dim=choice(2,5,10)"]
+    for trials in (1, 3, 3):
+        assert sweep(*line, f"hydra.sweeper.n_trials={trials}", "sweep.jobs=2") == 0
+    assert "is finished" in capfd.readouterr().err
+    (study,) = studies(FOLDER)
+    assert [trial.value for trial in study.trials] == [-1.0] * 3 and study.direction.name == "MAXIMIZE"
+    study.ask({"model.latent_dim": optuna.distributions.CategoricalDistribution(["2", "5", "10"])})  # and is killed
+    assert sweep(*line, "hydra.sweeper.n_trials=4") == 0
+    (study,) = studies(FOLDER)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3 + ["FAIL", "COMPLETE"]
+    assert study.trials[3].params == study.trials[4].params
+
+
+def test_continued_search_proposes_no_point_again(stand_in) -> None:
+    pytest.importorskip("optuna")
+    stand_in()
+    line = [
+        "sweep=search",
+        "name=rates",
+        "optimizer.lr=tag(log,interval(0.0001,0.01))",
+        "model.latent_dim=range(2,9,3)",
+    ]
+    assert sweep(*line, "hydra.sweeper.n_trials=1") == sweep(*line, "hydra.sweeper.n_trials=2") == 0
+    configs = [run.config for run in runs_of(FOLDER.parent / "rates")]
+    assert len({config["optimizer"]["lr"] for config in configs}) == 2
+    assert all(config["model"]["latent_dim"] in (2, 5, 8) for config in configs)
+
+
+def test_failed_trial_has_no_value_and_stops_no_search(stand_in) -> None:
+    pytest.importorskip("optuna")
+    stand_in(fails="latent_dim")
+    line = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "model.latent_dim=choice(2,5,10)"]
+    assert sweep(*line) == 1
+    assert [trial.state.name for trial in studies(FOLDER)[0].trials] == ["FAIL", "FAIL"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("interval(1,5)", "FloatDistribution(high=5.0, log=False, low=1.0, step=None)"),
+        ("tag(log,interval(1e-4,1e-2))", "FloatDistribution(high=0.01, log=True, low=0.0001, step=None)"),
+        ("int(interval(1,5))", "IntDistribution(high=5, log=False, low=1, step=1)"),
+        ("tag(int,log,interval(1,5))", "IntDistribution(high=5, log=True, low=1, step=1)"),
+        ("range(1,10,3)", "IntDistribution(high=7, log=False, low=1, step=3)"),
+        ("range(0.5,2,step=0.5)", "FloatDistribution(high=1.5, log=False, low=0.5, step=0.5)"),
+        ("choice(2,mlp)", "CategoricalDistribution(choices=('2', 'mlp'))"),
+        ("5,10", "CategoricalDistribution(choices=('5', '10'))"),
+    ],
+)
+def test_search_space_is_written_in_hydras_grammar(text: str, expected: str) -> None:
+    pytest.importorskip("optuna")
+    from vae_lab.sweeps.search import distribution
+
+    assert str(distribution(OverridesParser.create().parse_overrides([f"x={text}"])[0])) == expected
+
+
+def test_interval_needs_a_search(capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("optimizer.lr=interval(0.001,0.01)") == 2
+    assert "hydra/sweeper=optuna" in capfd.readouterr().err
+
+
+def studies(folder: Path) -> list[Any]:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "search.log")))
+    return [optuna.load_study(study_name=None, storage=storage)]

@@ -17,7 +17,7 @@ import yaml
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
-from vae_lab.errors import Failed, Interrupted, NonFiniteDensity, RunError
+from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport, as_table
@@ -122,15 +122,19 @@ class Sweep:
         """Runs a batch of a search; returns the validation bound of each point, None where its run failed.
 
         Raises:
+            ConfigError: a run has no validation bound.
             Interrupted: a signal stopped it.
         """
         ended = self.run(points)
         if any(outcome.status == "interrupted" for outcome in ended.values()):
             self.conclude()
-        runs = [point.run for point in points]
-        return [
-            run.ledger(run.default_checkpoint).get("val/bound") if ended[run.path].is_good else None for run in runs
-        ]
+        values: list[float | None] = []
+        for run in (point.run for point in points):
+            ledger = run.ledger(run.default_checkpoint)
+            if ended[run.path].is_good and "val/bound" not in ledger:
+                raise ConfigError(f"{run.path} has no val/bound, which a search needs: choose data with that split")
+            values.append(ledger["val/bound"] if ended[run.path].is_good else None)
+        return values
 
     def plan(self, point: Point) -> Job | Outcome:
         """The point's job, its run directory made if there is none; a failure where another thing is in its place."""
