@@ -283,7 +283,7 @@ def test_killed_training_is_resumed_as_if_nothing_had_happened(tmp_path: Path) -
 @pytest.mark.slow
 def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Path) -> None:
     """The orphan ends after a checkpoint; the second engine waits for that, and goes on."""
-    job = plan_tiny(tmp_path / "job", "max_samples=60000", "trainer.max_epochs=null")
+    job = plan_tiny(tmp_path / "job", "max_samples=20000", "trainer.max_epochs=null")
     engine = (
         "import sys; from vae_lab.jobs.engine import Job, run_jobs; from vae_lab.runs.load import RunDir; "
         "print([o.status for o in run_jobs([Job(RunDir(sys.argv[1]))], num_parallel=1)])"

@@ -15,13 +15,13 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = (
     *TINY,
-    "trainer.max_epochs=30",
+    "trainer.max_epochs=15",
     "model.encoder.hidden=[200]",
     "checkpoint.every_seconds=0.01",
     "steps_per_execution=1",
     "seed=3",
 )
-"""9,000 samples in 180 steps, and a checkpoint after nearly every one."""
+"""4,500 samples in 90 steps, and a checkpoint after nearly every one."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def is_evaluated(run: RunDir) -> bool:
 
 def is_at_the_end(run: RunDir) -> bool:
     """During the last evaluation or soon after: every row is written, the ledger is not."""
-    return run.curve.is_file() and "\n9000," in run.curve.read_text()
+    return run.curve.is_file() and "\n4500," in run.curve.read_text()
 
 
 def wait_for(process: subprocess.Popen[str], point: Callable[[], bool]) -> None:
