@@ -106,7 +106,10 @@ def test_config_is_printed_resolved_and_overrides_may_stand_between_flags(
 
 MISTAKES = {
     "part taken away": ("~optimizer", ["optimizer must not be taken away"]),
-    "folder that cannot be made": ("output_root=/proc/runs", ["/proc/runs", "cannot be made", "output_root"]),
+    "folder that cannot be made": (
+        "output_root=/proc/runs matmul_backend=default",
+        ["/proc/runs", "cannot be made", "output_root"],
+    ),
     "a misspelt key": ("model.latent_dmi=5", ["model.latent_dmi", "did you mean model.latent_dim?"]),
     "a key without its group": ("latent_dim=5", ["did you mean model.latent_dim?"]),
     "a key in the wrong group": ("data.latent_dim=5", ["did you mean model.latent_dim?", "batch_size"]),

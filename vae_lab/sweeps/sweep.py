@@ -58,7 +58,10 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
         (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": kept}}), encoding="utf-8")
         try:
             if is_search:
-                from vae_lab.sweeps.search import search  # Optuna is of the extra `sweep`
+                try:
+                    from vae_lab.sweeps.search import search
+                except ModuleNotFoundError as error:
+                    raise ConfigError(f"hydra/sweeper=optuna needs {error.name}: pip install optuna") from error
 
                 search(
                     settings, space, folder, lambda batch: sweep.values([space.point(cfg, folder, v) for v in batch])

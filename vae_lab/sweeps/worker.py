@@ -92,6 +92,7 @@ def launch(jobs: Sequence[Job], cfg: DictConfig, folder: Path) -> list[Outcome]:
             places=places(cfg),
             fail_fast=cfg.sweep.fail_fast,
         )
+        # launchers call one method of the loader, and callbacks that do nothing
         loader: Any = SweepConfig()
         callbacks: Any = Callback()
         context = HydraContext(config_loader=loader, callbacks=callbacks)
