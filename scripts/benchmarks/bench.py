@@ -6,20 +6,35 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from benchmarks.catalogue import ALL, CASES, DEFAULT, chosen, make_case
-from benchmarks.conditions import Conditions, cores, machine, quiet
 from vae_lab.atomic import write_json
 from vae_lab.cli import run_plain_command
 from vae_lab.commands.help import Command
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, nearest
 from vae_lab.wiring.arguments import Arguments, Key
 
-if TYPE_CHECKING:
-    from benchmarks.sides import Case
 
+class Place(NamedTuple):
+    """The module with the function of the name of a case, on which devices it is measured by default, and on which ever."""
+
+    module: str
+    default_on: Sequence[str]
+    only_on: Sequence[str] = ("cpu", "cuda")
+
+
+BOTH, CPU, GPU, ON_REQUEST = ("cpu", "cuda"), ("cpu",), ("cuda",), ()
+CASES = {
+    **dict.fromkeys(("mlp", "mlp_bf16", "conv", "frey_face", "wake_sleep", "iwae"), Place("training_cases", BOTH)),
+    **dict.fromkeys(("importance_sampling", "hmc"), Place("estimators", BOTH)),
+    **dict.fromkeys(("startup", "listing", "memory", "jobs"), Place("processes", CPU)),
+    **dict.fromkeys(("evaluation", "growth", "precision"), Place("lab", ON_REQUEST)),
+    "cuda_graph": Place("training_cases", GPU, GPU),
+    "shared_jobs": Place("processes", GPU, GPU),
+}
+DEFAULT, ALL = "default", "all"
 BUSY = 0.25
 """The share of the cores that are at work already, above which a measurement is not to be trusted."""
 
@@ -42,39 +57,65 @@ def bench(arguments: Arguments) -> Path:
         ConfigError: an argument is refused, or the data is not there; nothing was measured.
     """
     repeats = arguments.whole("repeats", at_least=1) if arguments.one("repeats") else None
-    seconds = positive(arguments, "seconds")
-    device = arguments.one("device")
+    seconds, device = positive(arguments, "seconds"), arguments.one("device")
     names = chosen(arguments.all("case"), device)
-    path = new_file(arguments.one("output"))
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = arguments.whole("threads", at_least=1) if arguments.one("threads") else available
-    if threads > available:
-        raise ConfigError(f"threads must be <= {available}, the cores that this process may use, got {threads}")
+    path = Path(arguments.one("output") or f"outputs/bench/{datetime.now():%Y-%m-%d_%H-%M-%S}.json").expanduser()
+    if path.exists():
+        raise ConfigError(f"output={path} exists already: measurements are never overwritten; name another file")
+
+    import torch
+
+    from benchmarks.conditions import Conditions, cores, machine, quiet
+    from benchmarks.sides import measure_case, print_case
+    from vae_lab.runs.provenance import available_cores
+
+    threads = arguments.whole("threads", at_least=1) if arguments.one("threads") else available_cores()
+    if threads > available_cores():
+        raise ConfigError(
+            f"threads must be <= {available_cores()}, the cores that this process may use, got {threads}: ask for fewer"
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device must be cpu on this machine, got cuda: PyTorch finds no GPU")
+    settings = {"repeats": repeats, "seconds": seconds, "threads": threads, "device": device}
+    report: dict[str, Any] = {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "settings": settings}
+    report |= {"machine": machine(device), "cases": {}}
+    if (load := report["machine"].get("load_average", 0)) > BUSY * (os.cpu_count() or 1):
+        print(f"note: other processes are busy (load average {load:.1f}): ratios will be off", file=sys.stderr)
     started = time.monotonic()
     with cores(threads), tempfile.TemporaryDirectory(prefix="vae-lab-bench-") as folder, quiet():
-        refuse_absent_device(device)
-        warn_of_others()
         conditions = Conditions(threads, device, Path(folder))
-        cases = {name: make_case(name, conditions) for name in names}
-        settings = {"repeats": repeats, "seconds": seconds, "threads": threads, "device": device}
-        report: dict[str, Any] = {"date": datetime.now().astimezone().isoformat(timespec="seconds")}
-        report |= {"settings": settings, "machine": machine(device), "cases": {}}
-        for name in names:
-            report["cases"][name] = measured(name, cases.pop(name), conditions, repeats, seconds)
+        for name, case in [(name, make_case(name, conditions)) for name in names]:
+            begun = time.monotonic()
+            found = measure_case(case, repeats=repeats, seconds=seconds, neutral=conditions.neutral)
+            print_case(name, found)
+            report["cases"][name] = found | {"seconds": round(time.monotonic() - begun, 1)}
             report["seconds"] = round(time.monotonic() - started, 1)
             write_json(path, report)
     return path
 
 
-def measured(name: str, case: "Case", conditions: Conditions, repeats: int | None, seconds: float) -> dict[str, Any]:
-    """Measures a case and prints it; returns what the file says about it."""
-    from benchmarks.results import plain, print_outcome
-    from benchmarks.sides import measure_case
+def chosen(names: Sequence[str], device: str) -> list[str]:
+    """The names of the cases to measure, in the order of the table.
 
-    started = time.monotonic()
-    outcome = measure_case(case, repeats=repeats, seconds=seconds, neutral=conditions.neutral)
-    print_outcome(name, outcome)
-    return plain(outcome) | {"seconds": round(time.monotonic() - started, 1)}
+    Raises:
+        ConfigError: an unknown name, or a case that this device cannot answer.
+    """
+    for name in names:
+        if name not in (*CASES, DEFAULT, ALL):
+            raise ConfigError(f"case={name} is no case of scripts/bench: {nearest(name, [*CASES, DEFAULT, ALL])}")
+        if name in CASES and device not in CASES[name].only_on:
+            raise ConfigError(f"case={name} must be measured with device={CASES[name].only_on[0]}, got device={device}")
+    every = {name for name, place in CASES.items() if ALL in names and device in place.only_on}
+    default = {name for name, place in CASES.items() if DEFAULT in names and device in place.default_on}
+    return [name for name in CASES if name in {*names, *every, *default}]
+
+
+def make_case(name: str, conditions: Any) -> Any:
+    """The case of this name, its data in memory; nothing is imported before a case is chosen."""
+    make = getattr(import_module(f"benchmarks.{CASES[name].module}"), name)
+    case = make(conditions)
+    case.summary = make.__doc__.rstrip(".")
+    return case
 
 
 def positive(arguments: Arguments, key: str) -> float:
@@ -87,29 +128,6 @@ def positive(arguments: Arguments, key: str) -> float:
     if not 0 < value < float("inf"):
         raise ConfigError(f"{key} must be a number > 0, got {text!r}")
     return value
-
-
-def new_file(text: str) -> Path:
-    """Where the measurements go; never a file that exists."""
-    path = Path(text or f"outputs/bench/{datetime.now():%Y-%m-%d_%H-%M-%S}.json").expanduser()
-    if path.exists():
-        raise ConfigError(f"output={path} exists already: measurements are never overwritten; name another file")
-    return path
-
-
-def warn_of_others() -> None:
-    """Says so where other processes are at work: threads that wait for each other then suffer most."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > BUSY * (os.cpu_count() or 1):
-        print(f"note: other processes are busy (load average {load:.1f}): ratios will be off", file=sys.stderr)
-
-
-def refuse_absent_device(device: str) -> None:
-    """Refuses a device that PyTorch does not find."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device must be cpu on this machine, got cuda: PyTorch finds no GPU")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,10 +1,11 @@
-"""What a process of its own does for a measurement: `python -m benchmarks.child TASK ...`."""
+"""What a process of its own does for a measurement of memory or of a start: `python -m benchmarks.child FILE TASK ...`.
+
+The file, JSON, gets the most memory that the process ever had, in MB, and the modules that it imported.
+"""
 
 import json
 import os
-import resource
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -16,21 +17,19 @@ NO_STEP = 3
 
 
 def first_step(*arguments: str) -> int:
-    """`vae-lab train` up to the end of the optimiser's first step."""
+    """`vae-lab train` up to the end of the optimiser's first step; nothing is written."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     register_optimizer_step_post_hook(lambda *_: os._exit(0))
     return main(["train", *arguments]) or NO_STEP
 
 
-def command(result: str, *arguments: str) -> int:
-    """A command line of `vae-lab`; writes its peak of memory and the modules that it imported."""
-    code = main(arguments)
-    write(result)
-    return code
+def command(*arguments: str) -> int:
+    """A command line of `vae-lab`."""
+    return main(arguments)
 
 
-def estimate(result: str, num_samples: str, num_datapoints: str, threads: str) -> int:
+def estimate(num_samples: str, num_datapoints: str, threads: str) -> int:
     """Importance sampling on a model as experiment=mnist has it, images from a random generator."""
     import torch
 
@@ -43,45 +42,31 @@ def estimate(result: str, num_samples: str, num_datapoints: str, threads: str) -
     config = compose_command("train", ["experiment=mnist"])[0]["model"]
     model = build.instantiate(config, "model", image_shape=(1, 28, 28)).eval()
     estimator.estimate(model, torch.rand(int(num_datapoints), 1, 28, 28), seed=0)
-    write(result)
     return 0
 
 
-def imports(result: str, other: str) -> int:
-    """Nothing but the imports of another task, whose result is given."""
+def imports(other: str) -> int:
+    """Nothing but the imports of another task, whose file is given."""
     for name in json.loads(Path(other).read_text(encoding="utf-8"))["modules"]:
         with suppress(ImportError):  # a few exist under a name that cannot be asked for
             import_module(name)
-    write(result)
     return 0
 
 
-def write(result: str) -> None:
-    """The peak of this process so far, and what it imported."""
-    modules = [name for name in sys.modules if not name.startswith("__")]
-    Path(result).write_text(json.dumps({"peak": peak(), "modules": modules}), encoding="utf-8")
-
-
 def peak() -> float:
-    """The most memory that this process ever had, in MB.
-
-    Not from `getrusage` where there is another way: a child begins with the peak of its parent there.
-    """
+    """Not from `getrusage` where there is another way: a child begins with the peak of its parent there."""
     status = Path("/proc/self/status")
     if status.is_file():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024 / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    from resource import RUSAGE_SELF, getrusage
 
-
-TASKS = {"first_step": first_step, "command": command, "estimate": estimate, "imports": imports}
-
-
-def run(arguments: Sequence[str]) -> int:
-    """The task that the first argument names."""
-    return TASKS[arguments[0]](*arguments[1:])
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    tasks = {task.__name__: task for task in (first_step, command, estimate, imports)}
+    code = tasks[sys.argv[2]](*sys.argv[3:])
+    modules = [name for name in sys.modules if not name.startswith("__")]
+    Path(sys.argv[1]).write_text(json.dumps({"peak": peak(), "modules": modules}), encoding="utf-8")
+    sys.exit(code)

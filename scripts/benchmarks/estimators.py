@@ -1,20 +1,20 @@
-"""The lab's estimators on a decoder: importance sampling, and Hamiltonian Monte Carlo's transitions."""
+"""The lab's estimators on a decoder, beside the matrix products that they cannot do without."""
 
 import tempfile
-import time
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.conditions import Conditions, matmul_precision, set_matmul_precision
+from benchmarks.conditions import MATMUL, Conditions
+from benchmarks.hand_written import FORWARD, INPUT_GRADIENTS, MNIST, limits
 from benchmarks.lab import train_config, training_images
-from benchmarks.sides import Throughput
-from vae_lab import hmc
+from benchmarks.sides import Case, Throughput, ratio
+from vae_lab import hmc as chains
 from vae_lab.jobs.assemble import assemble
 from vae_lab.model import VAE
+from vae_lab.randomness import NOISE_BLOCK
 from vae_lab.runs.directory import RunDir
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
@@ -23,82 +23,58 @@ from vae_lab.wiring.compose import compose_command
 class WithModel(Throughput):
     """A side that works with the untrained model of an experiment, through the library that the lab chooses."""
 
-    def __init__(self, name: str, overrides: Sequence[str], conditions: Conditions, *, unit: int) -> None:
-        super().__init__(name, unit=unit)
-        self.conditions = conditions
-        self.config = train_config(overrides, conditions)
+    def __init__(
+        self, overrides: list[str], unit: int, task: Callable[[VAE, int], object], conditions: Conditions
+    ) -> None:
+        super().__init__("ours", conditions, unit=unit)
+        self.task, self.config = task, train_config(overrides, conditions)
 
     def prepare(self, seconds: float) -> None:
-        """The model as `vae-lab train` makes it."""
         with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
-            parts = assemble(self.config, RunDir(Path(folder) / "run"))
-        self.precision = matmul_precision()
-        self.model: VAE = parts.lit.model.to(self.conditions.device).eval()
+            model = assemble(self.config, RunDir(Path(folder) / "run")).lit.model
+        self.precision, self.model = MATMUL.fp32_precision, model.to(self.conditions.device).eval()
         super().prepare(seconds)
 
-    def work(self, amount: int) -> float:
-        """The seconds of `do`."""
-        set_matmul_precision(self.precision)
-        self.conditions.synchronize()
-        started = time.perf_counter()
-        self.do(amount)
-        self.conditions.synchronize()
-        return time.perf_counter() - started
-
-    @abstractmethod
     def do(self, amount: int) -> None:
-        """The work itself."""
+        MATMUL.fp32_precision = self.precision
+        self.task(self.model, amount)
 
 
-class ImportanceSampling(WithModel):
-    """Datapoints x samples per second of an estimate of log p(x).
+def importance_sampling(conditions: Conditions) -> Case:
+    """Importance sampling of log p(x), K = 5000, on the model of experiment=mnist.
 
-    A measurement takes all the datapoints, whatever time that is. They should be whole blocks of noise, as nearly all
-    are in an evaluation of a test part: the noise of a block is drawn at once.
+    The datapoints are whole blocks of noise, as nearly all are in an evaluation of a test set: the noise of a block is
+    drawn at once.
     """
+    overrides = ["run=none", "estimator=importance_sampling", "estimator.num_samples=5000"]
+    estimator = build.instantiate(compose_command("evaluate", overrides)[0]["estimator"], "estimator")
+    images = training_images("mnist")[: (1 if conditions.device == "cpu" else 20) * NOISE_BLOCK]
 
-    def __init__(self, name: str, num_samples: int, num_datapoints: int, conditions: Conditions) -> None:
-        super().__init__(name, ["experiment=mnist"], conditions, unit=num_samples)
-        evaluate = ["run=none", "estimator=importance_sampling", f"estimator.num_samples={num_samples}"]
-        self.estimator = build.instantiate(compose_command("evaluate", evaluate)[0]["estimator"], "estimator")
-        self.images = training_images("mnist")[:num_datapoints]
+    def estimate(model: VAE, amount: int) -> None:
+        for _ in range(amount // (5000 * len(images))):
+            estimator.estimate(model, images, seed=0)
 
-    def calibrate(self, seconds: float) -> None:
-        """A datapoint to get warm."""
-        self.work(self.unit)
-        self.amount = len(self.images) * self.unit
-
-    def amount_for(self, seconds: float, speed: float) -> int:
-        """All of it."""
-        return self.amount
-
-    def do(self, amount: int) -> None:
-        """As many datapoints as the amount says."""
-        self.estimator.estimate(self.model, self.images[: amount // self.unit], seed=0)
+    ours = WithModel(["experiment=mnist"], 5000 * len(images), estimate, conditions)
+    products = limits(MNIST.networks()[1:], 1000, FORWARD, conditions)
+    compared = ratio("ours", products, "ours / matrix products of the decoder", at_least=0.5)
+    return Case([ours, *products], [compared], "datapoints x samples/s", most_repeats=3)
 
 
-class Transitions(WithModel):
-    """Transitions of Hamiltonian chains per second on p(z|x) of an experiment's model, a chain for each datapoint."""
+def hmc(conditions: Conditions) -> Case:
+    """Hamiltonian transitions of 1,000 chains with 10 leapfrog steps on p(z|x) of the model of experiment=mnist."""
+    device, images = conditions.device, training_images("mnist")[:1000].to(conditions.device)
 
-    def __init__(self, name: str, num_chains: int, num_leapfrog: int, conditions: Conditions) -> None:
-        super().__init__(name, ["experiment=mnist"], conditions, unit=num_chains)
-        self.num_leapfrog = num_leapfrog
-        self.images = training_images("mnist")[:num_chains]
+    def move(model: VAE, amount: int) -> None:
+        def log_density(z: Tensor) -> Tensor:
+            return model.log_joint(images, z)
 
-    def prepare(self, seconds: float) -> None:
-        """The data where the chains are."""
-        self.images = self.images.to(self.conditions.device)
-        super().prepare(seconds)
-
-    def do(self, amount: int) -> None:
-        """So many transitions, one of every chain at a time."""
-        device = self.images.device
+        state = chains.start(log_density, torch.randn(1000, model.latent_dim, device=device))
         step_size = torch.tensor(0.05, device=device)
-        state = hmc.start(self.log_density, torch.randn(self.unit, self.model.latent_dim, device=device))
-        for _ in range(amount // self.unit):
+        for _ in range(amount // 1000):
             momentum, uniform = torch.randn_like(state.position), torch.rand_like(state.log_density)
-            state, _ = hmc.transition(self.log_density, state, step_size, self.num_leapfrog, momentum, uniform)
+            state, _ = chains.transition(log_density, state, step_size, 10, momentum, uniform)
 
-    def log_density(self, z: Tensor) -> Tensor:
-        """The sum log p(x, z) at the chains' positions."""
-        return self.model.log_joint(self.images, z)
+    ours = WithModel(["experiment=mnist"], 1000, move, conditions)
+    products = limits(MNIST.networks()[1:], 1000, INPUT_GRADIENTS, conditions, passes=10)
+    compared = ratio("ours", products, "ours / matrix products of the gradients")
+    return Case([ours, *products], [compared], "transitions/s")

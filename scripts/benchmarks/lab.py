@@ -1,8 +1,8 @@
 """Ours: the whole training of `vae-lab train`, through Lightning's Trainer, with events, CSV and checkpoints.
 
-The config is the experiment's own but for its budget and its evaluations: in a measurement there is one, at its end,
-behind the last block, where the clock stops. What evaluations take of a whole run, with their rows, events, pictures
-and checkpoints, is a case of its own, `evaluation`. Without the callbacks that talk and draw (callbacks=none).
+The config is the experiment's own but for its budget and its evaluations: in a measurement of speed there is one, at
+its end, behind the last block, where the clock stops. What evaluations take of a whole run, with their rows, events,
+pictures and checkpoints, is a case of its own, `evaluation`. Without the callbacks that talk and draw (callbacks=none).
 """
 
 import functools
@@ -16,11 +16,12 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from benchmarks.conditions import Conditions
-from benchmarks.sides import Throughput
-from vae_lab.data.arrays import ImageData
+from benchmarks.hand_written import MNIST, HandWritten
+from benchmarks.sides import Case, Side, Throughput, difference, value_of
 from vae_lab.jobs.assemble import Parts, assemble
 from vae_lab.jobs.execute import fit
 from vae_lab.runs.continuation import frozen_config
+from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.wiring import build
@@ -31,48 +32,48 @@ NEVER = 2**62
 
 
 class Lab(Throughput):
-    """Samples per second of a training, from the end of its first block to the end of its last.
-
-    Args:
-        name: as for every side.
-        overrides: of `vae-lab train`.
-        conditions: threads, device, and where the run directories go.
-    """
+    """Samples per second of a training with these overrides, from the end of its first block to the end of its last."""
 
     def __init__(self, name: str, overrides: Sequence[str], conditions: Conditions) -> None:
         config = train_config([*overrides, "trainer.max_epochs=null", "max_samples=1e9", "callbacks=none"], conditions)
         self.config = config | {"evaluation": config["evaluation"] | {"first": NEVER, "splits": []}}
-        self.conditions = conditions
-        super().__init__(name, unit=self.config["data"]["batch_size"] * self.config["steps_per_execution"])
+        super().__init__(name, conditions, unit=config["data"]["batch_size"] * config["steps_per_execution"])
+
+    def do(self, amount: int) -> None:
+        self.clock = Clock(self.conditions)
+        train_once(self.config | {"max_samples": amount + self.unit}, self.clock)
 
     def work(self, amount: int) -> float:
-        """A training in a new run directory, of one block more than the amount."""
-        with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
-            clock = SteadyClock(self.conditions)
-            train_once(self.config | {"max_samples": amount + self.unit}, Path(folder) / "run", clock)
-        assert clock.samples == amount
-        return clock.seconds
+        self.do(amount)
+        assert self.clock.samples == amount
+        return self.clock.seconds
 
 
 class Clock(pl.Callback):
-    """The seconds of a training behind its first block."""
+    """The seconds of a training behind its first block, to the end of its last; `whole`: with all that follows."""
 
-    def __init__(self, conditions: Conditions) -> None:
-        self.conditions = conditions
+    def __init__(self, conditions: Conditions, *, whole: bool = False) -> None:
+        self.conditions, self.whole = conditions, whole
         self.samples, self.seconds, self.first = 0, 0.0, 0
 
     def attach(self, parts: Parts) -> None:
-        """Comes last of the callbacks, whose work counts."""
-        parts.trainer.callbacks.append(self)  # pyright: ignore[reportAttributeAccessIssue]
+        """Comes first of the callbacks, or last of them where their work counts."""
+        callbacks: list[pl.Callback] = parts.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        callbacks.insert(len(callbacks) if self.whole else 0, self)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Starts the clock after the first block."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         if not self.first:
             self.first, self.started = pl_module.samples, self.now()
+        elif not self.whole and pl_module.samples >= pl_module.max_samples:
+            self.stop(pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Stops it."""
-        self.samples, self.seconds = pl_module.samples - self.first, self.now() - self.started
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self.whole:
+            self.stop(pl_module)
+
+    def stop(self, lit: LitVAE) -> None:
+        """Notes samples and seconds."""
+        self.samples, self.seconds = lit.samples - self.first, self.now() - self.started
 
     def now(self) -> float:
         """The time that counts, once the device has done its work."""
@@ -80,21 +81,111 @@ class Clock(pl.Callback):
         return time.perf_counter()
 
 
-class SteadyClock(Clock):
-    """The seconds from the end of the first block to the end of the last, whatever follows there."""
+class LongRun(Side):
+    """A number that a whole training gives."""
+
+    def __init__(self, name: str, overrides: Sequence[str], conditions: Conditions) -> None:
+        super().__init__(name, conditions)
+        self.config = train_config(overrides, conditions)
+
+
+class FinalBound(LongRun):
+    """The bound of the test set at the end, in nats per datapoint."""
+
+    def measure(self, seconds: float) -> float:
+        return train_once(self.config, Clock(self.conditions))[-1]["test/bound"]
+
+
+class EvaluationShare(LongRun):
+    """Time of all evaluations, and of what they write, against the rest of the training's time."""
+
+    def measure(self, seconds: float) -> float:
+        clock = EvaluationClock(self.conditions, whole=True)
+        train_once(self.config, clock)
+        training = clock.seconds - clock.evaluations
+        self.facts |= {"training_seconds": training, "evaluation_seconds": clock.evaluations}
+        self.facts["of_which_measuring"] = clock.curve.seconds
+        return clock.evaluations / training
+
+
+class EvaluationClock(Clock):
+    """Adds up the time in which the curve is at work, with all that an evaluation makes others do."""
 
     def attach(self, parts: Parts) -> None:
-        """Comes first of the callbacks."""
-        parts.trainer.callbacks.insert(0, self)  # pyright: ignore[reportAttributeAccessIssue]
+        super().attach(parts)
+        self.curve, self.evaluations = parts.curve, 0.0
+        work = parts.curve.on_train_batch_end
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Starts the clock after the first block, stops it after the last."""
+        def timed(*arguments: Any) -> None:
+            started = self.now()
+            work(*arguments)
+            self.evaluations += self.now() - started
+
+        parts.curve.on_train_batch_end = timed  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Growth(LongRun):
+    """Cost per sample in the last tenth of a run against its first, whatever is written on the way.
+
+    In between machines change their speed by more than is looked for. So cost is counted in that of a reference, which
+    costs the same from beginning to end and takes its turn after every block.
+    """
+
+    def prepare(self, seconds: float) -> None:
+        self.reference = HandWritten("", MNIST, training_images("mnist"), self.conditions)
+        self.reference.prepare(seconds=0.1)
+
+    def measure(self, seconds: float) -> float:
+        clock = BlockClock(self.conditions, self.reference)
+        train_once(self.config, clock)
+        (first, first_reference), (last, last_reference) = clock.cost(0), clock.cost(9)
+        self.facts["without_reference"] = last / first
+        return last / first * first_reference / last_reference
+
+
+class BlockClock(Clock):
+    """Notes, by the tenth of the training, the seconds of every block and of the reference after it."""
+
+    def __init__(self, conditions: Conditions, reference: Throughput) -> None:
+        super().__init__(conditions, whole=True)
+        self.reference, self.samples_before, self.before = reference, -1, 0.0
+        self.blocks: list[tuple[int, int, float, float]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """A further block, with what callbacks did behind it; the first one of all only begins."""
         super().on_train_batch_end(trainer, pl_module)
-        if pl_module.samples >= pl_module.max_samples:
-            self.samples, self.seconds = pl_module.samples - self.first, self.now() - self.started
+        if self.samples_before == pl_module.block_start:
+            seconds = self.now() - self.before
+            tenth = min(9, 10 * pl_module.samples // pl_module.max_samples)
+            count, amount = pl_module.samples - pl_module.block_start, 5 * self.reference.unit
+            self.blocks.append((tenth, count, seconds, self.reference.work(amount) / amount))
+        self.samples_before, self.before = pl_module.samples, self.now()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """It has stopped."""
+    def cost(self, tenth: int) -> tuple[float, float]:
+        """Seconds of a sample in a tenth of the training, and of the reference meanwhile."""
+        _, samples, seconds, reference = zip(*(block for block in self.blocks if block[0] == tenth), strict=True)
+        return sum(seconds) / sum(samples), sum(reference) / len(reference)
+
+
+def evaluation(conditions: Conditions) -> Case:
+    """Bound, events, pictures and checkpoint of every evaluation in 20 epochs of experiment=mnist."""
+    side = EvaluationShare("evaluations / training", ["experiment=mnist"], conditions)
+    return Case([side], [value_of(side.name, at_most=0.10)], "of the training's time", most_repeats=1)
+
+
+def growth(conditions: Conditions) -> Case:
+    """The last tenth of 3e6 samples of experiment=mnist with 60 evaluations, in the time of a hand-written loop."""
+    overrides = ["experiment=mnist", "trainer.max_epochs=null", "max_samples=3000000", "callbacks=none"]
+    marks = [f"evaluation.first={NEVER}", "evaluation.every=50000"]  # as many in every tenth
+    side = Growth("last tenth / first tenth", [*overrides, *marks], conditions)
+    return Case([side], [value_of(side.name, at_most=1.10)], "of the first tenth's time", most_repeats=1)
+
+
+def precision(conditions: Conditions) -> Case:
+    """What bfloat16 loses of the test bound in five epochs of experiment=mnist."""
+    overrides, values = ["experiment=mnist", "trainer.max_epochs=5", "callbacks=none"], ("32-true", "bf16-mixed")
+    sides = [FinalBound(value, [*overrides, f"trainer.precision={value}"], conditions) for value in values]
+    return Case(sides, [difference(*values, at_most=0.3)], "nats", most_repeats=1)
 
 
 def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:
@@ -103,27 +194,23 @@ def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, 
     return frozen_config(compose_command("train", [*overrides, *place, f"threads={conditions.threads}"])[0])
 
 
-def train_once(config: Mapping[str, Any], folder: Path, clock: Clock) -> Parts:
-    """A new run, trained to the end of its budget."""
-    run = RunDir(folder)
-    parts = assemble(config, run)
-    clock.attach(parts)
-    plan_run(folder, config)
-    fit(run, parts)
-    return parts
+def train_once(config: Mapping[str, Any], clock: Clock) -> list[dict[str, float]]:
+    """A new run, trained to the end of its budget, in a folder that is thrown away; the rows of its curve."""
+    with tempfile.TemporaryDirectory(dir=clock.conditions.folder) as folder:
+        run = RunDir(Path(folder) / "run")
+        parts = assemble(config, run)
+        clock.attach(parts)
+        plan_run(run.path, config)
+        fit(run, parts)
+        return read_rows(run.curve)
 
 
 @functools.cache
-def data_of(experiment: str) -> ImageData:
-    """The data set of an experiment, read once for all sides but ours.
+def training_images(experiment: str) -> Tensor:
+    """The training images of an experiment in [0, 1], read once for all sides but ours.
 
     Raises:
         ConfigError: a file is not there and cannot be fetched; the message says what to do.
     """
     config = compose_command("train", [f"experiment={experiment}"])[0]
-    return build.instantiate(config["data"], "data")
-
-
-def training_images(experiment: str) -> Tensor:
-    """The training images of an experiment, [num, channel, height, width] in [0, 1]."""
-    return data_of(experiment).parts["train"].images
+    return build.instantiate(config["data"], "data").parts["train"].images

@@ -1,4 +1,4 @@
-"""Sides that are whole processes: the time that one takes, its peak of memory, several trainings at once."""
+"""Processes: how soon one begins, how much memory it takes, what several at once gain."""
 
 import json
 import os
@@ -11,29 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.conditions import Conditions
-from benchmarks.sides import Side
+from benchmarks.lab import train_config, training_images
+from benchmarks.sides import Case, Side, difference, ratio, value_of
 from vae_lab.errors import Failed
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import plan_job
+from vae_lab.runs.directory import plan_run
 
 CHILD = ("-m", "benchmarks.child")
+SILENT: Any = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
 SCRIPTS = str(Path(__file__).parents[1])
 """Where a child finds these benchmarks, which are no part of the installed package."""
 
 
 class ProcessTime(Side):
-    """Seconds from the start of a Python process to its end."""
+    """Seconds from the start of a Python process to its end; prepared by one, so that its files are in the cache."""
 
-    def __init__(self, name: str, arguments: Sequence[str]) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, arguments: Sequence[str], conditions: Conditions) -> None:
+        super().__init__(name, conditions)
         self.arguments = arguments
 
     def prepare(self, seconds: float) -> None:
-        """Once, so that its files are in the system's cache."""
-        python(*self.arguments)
+        self.measure(seconds)
 
     def measure(self, seconds: float) -> float:
-        """The seconds of a whole process."""
         started = time.perf_counter()
         python(*self.arguments)
         return time.perf_counter() - started
@@ -42,41 +43,30 @@ class ProcessTime(Side):
 class PeakMemory(Side):
     """The most memory that a task of `benchmarks.child` ever had, in MB."""
 
-    def __init__(self, name: str, task: str, arguments: Sequence[str], conditions: Conditions) -> None:
-        super().__init__(name)
-        self.task, self.arguments = task, arguments
-        self.result = conditions.folder / f"{name.replace(' ', '_')}.json"
-
-    def prepare(self, seconds: float) -> None:
-        """Nothing is paid once; a side that imports comes behind the one whose imports it repeats."""
+    def __init__(self, name: str, arguments: Sequence[object], conditions: Conditions) -> None:
+        super().__init__(name, conditions)
+        self.arguments, self.result = (
+            [str(one) for one in arguments],
+            conditions.folder / f"{name.replace(' ', '_')}.json",
+        )
 
     def measure(self, seconds: float) -> float:
-        """The peak of a process of its own."""
-        python(*CHILD, self.task, str(self.result), *self.arguments)
+        python(*CHILD, str(self.result), *self.arguments)
         return json.loads(self.result.read_text(encoding="utf-8"))["peak"]
+
+    def imports(self) -> "PeakMemory":
+        """The peak of a process that imports the same modules; it is measured after this one."""
+        return PeakMemory(f"imports of {self.name}", ["imports", self.result], self.conditions)
 
 
 class SeveralTrainings(Side):
-    """Seconds of the same trainings, so many processes at once."""
+    """Seconds of the same trainings, planned before, so many processes at once."""
 
-    def __init__(
-        self,
-        name: str,
-        config: Mapping[str, Any],
-        *,
-        count: int,
-        at_once: int,
-        conditions: Conditions,
-    ) -> None:
-        super().__init__(name)
-        self.config, self.count, self.conditions = config, count, conditions
-        self.at_once = at_once
-
-    def prepare(self, seconds: float) -> None:
-        """Nothing is paid once."""
+    def __init__(self, config: Mapping[str, Any], count: int, at_once: int, conditions: Conditions) -> None:
+        super().__init__(f"jobs={at_once}", conditions)
+        self.config, self.count, self.at_once = config, count, at_once
 
     def measure(self, seconds: float) -> float:
-        """The seconds of all of them, planned before."""
         with tempfile.TemporaryDirectory(dir=self.conditions.folder) as folder:
             jobs = [plan_job(Path(folder) / str(i), {**self.config, "seed": i}) for i in range(self.count)]
             started = time.perf_counter()
@@ -94,13 +84,68 @@ def python(*arguments: str) -> None:
         Failed: it ended with another code than 0; its last words are named.
     """
     path = os.pathsep.join(filter(None, (SCRIPTS, os.environ.get("PYTHONPATH"))))
-    process = subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    process = subprocess.run([sys.executable, *arguments], env=os.environ | {"PYTHONPATH": path}, **SILENT)
     if process.returncode:
         last = process.stderr.strip().rpartition("\n")[2]
         raise Failed(f"python {' '.join(arguments)} ended with code {process.returncode}: {last}")
+
+
+def startup(conditions: Conditions) -> Case:
+    """The help, and the optimiser's first step, from the start of a process, beside imports that nobody avoids."""
+    words, first = "vae-lab --help", "train, first step"
+    sides = {
+        words: ["-m", "vae_lab", "--help"],
+        "import hydra": ["-c", "import hydra"],
+        first: [*CHILD, os.devnull, "first_step", *everyday(conditions)],
+        "import pytorch_lightning": ["-c", "import pytorch_lightning"],
+    }
+    compared = [ratio(words, "import hydra", at_most=3), ratio(first, "import pytorch_lightning", at_most=2)]
+    return Case([ProcessTime(name, of, conditions) for name, of in sides.items()], compared, "s", most_repeats=3)
+
+
+def listing(conditions: Conditions, count: int = 1000) -> Case:
+    """`vae-lab runs` over 1,000 planned runs of experiment=mnist, from the start of its process."""
+    config, folder = train_config(["experiment=mnist"], conditions), conditions.folder / "listed"
+    for i in range(count):
+        plan_run(folder / str(i), {**config, "seed": i})
+    side = ProcessTime("vae-lab runs", ["-m", "vae_lab", "runs", f"run={folder}/*"], conditions)
+    return Case([side], [value_of(side.name, at_most=3)], "s", most_repeats=3)
+
+
+def memory(conditions: Conditions) -> Case:
+    """Peaks of an epoch of experiment=mnist and of importance sampling with K samples for N datapoints."""
+    training = PeakMemory("training", ["command", "train", *everyday(conditions), "trainer.max_epochs=1"], conditions)
+    estimates = [
+        PeakMemory(f"K = {k}, N = {n}", ["estimate", k, n, conditions.threads], conditions)
+        for k, n in ((5000, 50), (500, 500), (50000, 5))
+    ]
+    imports = [training.imports(), estimates[0].imports()]
+    limits = [(training, imports[0], 450), *[(side, imports[1], 250) for side in estimates]]
+    compared = [difference(a.name, b.name, f"{a.name}, above its imports", at_most=most) for a, b, most in limits]
+    return Case([training, imports[0], estimates[0], imports[1], *estimates[1:]], compared, "MB", most_repeats=1)
+
+
+def jobs(conditions: Conditions) -> Case:
+    """Two trainings of 50,000 samples of experiment=mnist, one after the other or at once with half of the cores."""
+    return several("max_samples=50000", 2, conditions)
+
+
+def shared_jobs(conditions: Conditions) -> Case:
+    """Four trainings of 100 epochs of experiment=mnist on one GPU, with the starts of their processes."""
+    return several("trainer.max_epochs=100", 4, conditions)
+
+
+def several(budget: str, count: int, conditions: Conditions) -> Case:
+    """So many trainings, one after the other or all at once."""
+    training_images("mnist")
+    config = train_config(["experiment=mnist", budget, "callbacks=none"], conditions)
+    sides = [SeveralTrainings(config, count, at_once, conditions) for at_once in (1, count)]
+    compared = ratio(sides[0].name, sides[1].name, f"how many times faster {count} at once are")
+    return Case(sides, [compared], "s", most_repeats=2)
+
+
+def everyday(conditions: Conditions) -> list[str]:
+    """Of `vae-lab train`: its data there, its run directory in a folder that is thrown away."""
+    training_images("mnist")
+    place = ["trainer=gpu"] if conditions.device == "cuda" else []
+    return ["experiment=mnist", *place, f"threads={conditions.threads}", f"output_root={conditions.folder}"]

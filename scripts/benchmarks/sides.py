@@ -1,79 +1,64 @@
-"""Sides that do the same work, measured in turn: A B C A B C ..., each by its median and its spread."""
+"""Sides that do the same work, measured in turn (A B C A B C ...), what follows from them, and their tables."""
 
 import statistics
+import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
-from benchmarks.comparisons import Comparison, Values
+from rich.table import Table
+
+from benchmarks.conditions import Conditions
+from vae_lab.wiring.terminal import print_table
 
 REPEATS = 7
-"""How often each side works, unless it is said."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What was measured, once in every repeat."""
-
-    values: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """The middle one, or the mean of the two in the middle."""
-        return statistics.median(self.values)
+"""How often each side works where nothing else is asked for."""
+Values = dict[str, list[float]]
+"""What every side measured, by its name, in the order of the repeats."""
 
 
 class Side(ABC):
-    """One way to do the work of a case.
+    """One way to do the work of a case; without the packages that it needs it is left out."""
 
-    Args:
-        name: in the table, the JSON file and the comparisons of its case.
-        packages: that it needs and that not everybody has; without them it is left out.
-    """
-
-    def __init__(self, name: str, *, packages: Sequence[str] = ()) -> None:
-        self.name = name
+    def __init__(self, name: str, conditions: Conditions, *, packages: Sequence[str] = ()) -> None:
+        self.name, self.conditions = name, conditions
         self.facts: dict[str, float] = {}
-        """What else is worth telling, such as the seconds of a compilation; no part of what is compared."""
+        """What else is worth knowing, such as the seconds of a compilation; it is not compared."""
         missing = [package for package in packages if find_spec(package) is None]
         self.absent_because = f"{' and '.join(missing)} not found: pip install .[bench]" if missing else ""
-        """Empty: it can be measured."""
 
-    @abstractmethod
-    def prepare(self, seconds: float) -> None:
+    def prepare(self, seconds: float) -> None:  # noqa: B027  (many have nothing to prepare)
         """Pays what is paid once; a measurement will take about `seconds`."""
 
     @abstractmethod
     def measure(self, seconds: float) -> float:
-        """Works for about `seconds`; returns what came of it in the unit of the case."""
+        """Works for about `seconds`, or as long as it takes; returns what came of it in the unit of the case."""
 
 
 class Throughput(Side):
-    """A side whose work can be cut to any amount, and is measured as amount per second.
+    """A side whose work can be cut to any multiple of `unit`, and is measured as amount per second."""
 
-    Args:
-        name: as for every side.
-        unit: the least amount, of which every other is a multiple.
-        packages: as for every side.
-    """
-
-    def __init__(self, name: str, *, unit: int, packages: Sequence[str] = ()) -> None:
-        super().__init__(name, packages=packages)
-        self.unit = unit
-        self.amount = unit
-        """Of one measurement, once prepared."""
+    def __init__(self, name: str, conditions: Conditions, *, unit: int, packages: Sequence[str] = ()) -> None:
+        super().__init__(name, conditions, packages=packages)
+        self.unit = self.amount = unit
 
     @abstractmethod
+    def do(self, amount: int) -> None:
+        """The work itself."""
+
     def work(self, amount: int) -> float:
         """Does so much work; returns the seconds that count."""
+        self.conditions.synchronize()
+        started = time.perf_counter()
+        self.do(amount)
+        self.conditions.synchronize()
+        return time.perf_counter() - started
 
     def prepare(self, seconds: float) -> None:
-        """Decides on the amount; what a side makes once is made before."""
-        self.calibrate(seconds)
-
-    def calibrate(self, seconds: float) -> None:
-        """Once to get warm, then more and more until the speed is known; `amount` takes about `seconds`."""
+        """Works once to get warm, then more and more until it is known how much takes about `seconds`."""
         self.work(self.unit)
         amount = self.unit
         while (taken := self.work(amount)) < seconds / 5:
@@ -91,56 +76,118 @@ class Throughput(Side):
         return max(1, round(speed * seconds / self.unit)) * self.unit
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A number for every repeat, none where a side is not there, and the limit that its median is held against."""
+
+    name: str
+    of: Callable[[Values], list[float]]
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def holds(self, median: float) -> bool | None:
+        """Whether the limit is kept; None: there is none."""
+        if self.at_least is not None:
+            return median >= self.at_least
+        return None if self.at_most is None else median <= self.at_most
+
+
+def ratio(over: str | Sequence[Side], under: str | Sequence[Side], name: str = "", **limit: float | None) -> Comparison:
+    """Neighbours of one repeat, divided. Of several sides the one with the highest median counts."""
+
+    def highest(values: Values, sides: str | Sequence[Side]) -> list[float]:
+        names = [sides] if isinstance(sides, str) else [side.name for side in sides]
+        return max((values[one] for one in names if values.get(one)), key=statistics.median, default=[])
+
+    def of(values: Values) -> list[float]:
+        return [a / b for a, b in zip(highest(values, over), highest(values, under), strict=False)]
+
+    return Comparison(name or f"{over} / {under}", of, **limit)
+
+
+def difference(one: str, other: str, name: str = "", **limit: float) -> Comparison:
+    """Neighbours of one repeat, subtracted."""
+
+    def of(values: Values) -> list[float]:
+        return [a - b for a, b in zip(values.get(one, []), values.get(other, []), strict=False)]
+
+    return Comparison(name or f"{one} - {other}", of, **limit)
+
+
+def time_for(amount: float, side: str, **limit: float) -> Comparison:
+    """Seconds for a larger amount at the measured speed: an extrapolation."""
+    name = f"seconds for {amount:g}, extrapolated"
+    return Comparison(name, lambda values: [amount / speed for speed in values.get(side, [])], **limit)
+
+
+def value_of(side: str, **limit: float) -> Comparison:
+    """What a side measured, held against a limit."""
+    return Comparison(side, lambda values: values.get(side, []), **limit)
+
+
 @dataclass
 class Case:
     """A question about speed: sides that do the same work, and what follows from them."""
 
-    summary: str
-    unit: str
     sides: Sequence[Side]
     comparisons: Sequence[Comparison] = ()
-    most_repeats: int | None = None
+    unit: str = "samples/s"
+    most_repeats: int = REPEATS
     """Where one repeat takes long, whatever `seconds` says, and nobody asks for more."""
     longer: float = 1.0
     """Times `seconds`, where the first ones would be an exception."""
+    summary: str = ""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A measured case."""
+def measure_case(case: Case, *, repeats: int | None, seconds: float, neutral: Callable[[], None]) -> dict[str, Any]:
+    """Prepares every side, then lets each work once in every repeat, in turn; returns the case as JSON has it.
 
-    case: Case
-    sides: dict[str, Spread]
-    comparisons: dict[str, Spread] = field(default_factory=dict)
-    """By name; a comparison with a side that was left out is absent."""
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """The sides that could not be measured, and why."""
-        return {side.name: side.absent_because for side in self.case.sides if side.absent_because}
-
-
-def measure_case(case: Case, *, repeats: int | None, seconds: float, neutral: Callable[[], None]) -> Outcome:
-    """Prepares every side, then lets each work once in every repeat, in turn.
-
-    Args:
-        case: what is measured.
-        repeats: how often each side works; None: `REPEATS`, or fewer where one takes long.
-        seconds: about how long each time.
-        neutral: called before a side works, so that none finds the settings of its neighbour.
+    `neutral` is called before a side works, so that none finds the settings of its neighbour.
     """
     sides, seconds = [side for side in case.sides if not side.absent_because], seconds * case.longer
     for side in sides:
         neutral()
         side.prepare(seconds)
     values: Values = {side.name: [] for side in sides}
-    for _ in range(repeats or min(REPEATS, case.most_repeats or REPEATS)):
+    for _ in range(repeats or case.most_repeats):
         for side in sides:
             neutral()
             values[side.name].append(side.measure(seconds))
-    compared = {comparison.name: comparison.of(values) for comparison in case.comparisons}
-    return Outcome(
-        case,
-        {name: Spread(tuple(measured)) for name, measured in values.items()},
-        {name: Spread(tuple(measured)) for name, measured in compared.items() if measured},
-    )
+    compared = [(comparison, spread(found)) for comparison in case.comparisons if (found := comparison.of(values))]
+    return {
+        **{"summary": case.summary, "unit": case.unit},
+        "sides": {one.name: spread(values[one.name]) | ({"facts": one.facts} if one.facts else {}) for one in sides},
+        "comparisons": {
+            one.name: found | {"at_least": one.at_least, "at_most": one.at_most, "held": one.holds(found["median"])}
+            for one, found in compared
+        },
+        "left_out": {side.name: side.absent_because for side in case.sides if side.absent_because},
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """All values of a side or a comparison, and what sums them up."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": list(values)}
+
+
+def print_case(name: str, case: dict[str, Any]) -> None:
+    """The sides of a measured case and how they compare, each by its median and its range."""
+
+    def numbers(found: dict[str, Any]) -> list[str]:
+        return [f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in (found["median"], found["min"], found["max"])]
+
+    table = Table("side", "median", "from", "to", "besides", title=f"{name}: {case['summary']}, {case['unit']}")
+    for side, found in case["sides"].items():
+        facts = [f"{fact} {value:.3g}" for fact, value in found.get("facts", {}).items()]
+        table.add_row(side, *numbers(found), ", ".join(facts))
+    print_table(table)
+    table = Table("comparison", "median", "from", "to", "limit", "")
+    for comparison, found in case["comparisons"].items():
+        limits = {">=": found["at_least"], "<=": found["at_most"]}
+        limit = " ".join(f"{sign} {value:g}" for sign, value in limits.items() if value is not None)
+        table.add_row(comparison, *numbers(found), limit, {True: "held", False: "missed", None: ""}[found["held"]])
+    if table.rows:
+        print_table(table)
+    for side, reason in case["left_out"].items():
+        print(f"without {side}: {reason}")
+    sys.stdout.flush()
