@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from vae_lab.data.files import root_folder
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity, nearest
 from vae_lab.wiring.arguments import read_arguments
 from vae_lab.wiring.folders import CommandLine
-
-SECONDS_FOR_HELP = 1.0
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +51,8 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 def test_help_lists_commands_with_an_example_before_pytorch_could_be_imported() -> None:
     code = "import sys; from vae_lab.cli import main; main(['--help']); assert 'torch' not in sys.modules"
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        result = python("-c", code)
-        times.append(time.perf_counter() - start)
-        assert result.returncode == 0, result.stderr
-    assert min(times) < SECONDS_FOR_HELP
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
     for name, command in COMMANDS.items():
         assert command.summary in result.stdout
         assert f"vae-lab {name} {command.example}" in result.stdout

@@ -18,7 +18,7 @@ from vae_lab.wiring.arguments import Arguments, Key
 
 
 class Place(NamedTuple):
-    """The module with the function of the name of a case, on which devices it is measured by default, and on which ever."""
+    """The module with the function of that name, the devices on which it is measured by default, and those that can."""
 
     module: str
     default_on: Sequence[str]

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from vae_lab.runs.provenance import provenance
-from vae_lab.training.matmul import processor
+from vae_lab.training.matmul import MKLDNN, processor
 
 OTHERS = ("jax", "optax", "pythae")
-MATMUL: Any = torch.backends.mkldnn.matmul
+MATMUL: Any = MKLDNN.matmul
 """Its `fp32_precision` says how float32 matrices are multiplied on the CPU, in the whole process.
 
 `none`: by PyTorch's default library. `bf16`: by oneDNN, in bfloat16 where the processor has units for that; others keep

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -206,7 +206,7 @@ def gaussian(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 def mlp(pixels: int, hidden: Sequence[int], latent_dim: int, outputs: int) -> Networks:
     """Layers of tanh units, the decoder's in the other order."""
 
-    def layers(*widths: int) -> list[nn.Module]:
+    def layers(*widths: int) -> Sequence[nn.Module]:
         return [layer for i, o in itertools.pairwise(widths) for layer in (nn.Linear(i, o), nn.Tanh())][:-1]
 
     encoder = nn.Sequential(nn.Flatten(), *layers(pixels, *hidden, 2 * latent_dim))
@@ -215,7 +215,7 @@ def mlp(pixels: int, hidden: Sequence[int], latent_dim: int, outputs: int) -> Ne
 
 def convolutions() -> Networks:
     """Convolutions 4x4 of 32 and 64 channels, each halving the image, 256 units, SiLU."""
-    halving = {"kernel_size": 4, "stride": 2, "padding": 1}
+    halving: Any = {"kernel_size": 4, "stride": 2, "padding": 1}
     encoder = nn.Sequential(
         *(nn.Conv2d(1, 32, **halving), nn.SiLU(), nn.Conv2d(32, 64, **halving), nn.SiLU()),
         *(nn.Flatten(), nn.Linear(64 * 7 * 7, 256), nn.SiLU(), nn.Linear(256, 40)),

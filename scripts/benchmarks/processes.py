@@ -108,7 +108,7 @@ def listing(conditions: Conditions, count: int = 1000) -> Case:
     config, folder = train_config(["experiment=mnist"], conditions), conditions.folder / "listed"
     for i in range(count):
         plan_run(folder / str(i), {**config, "seed": i})
-    side = ProcessTime("vae-lab runs", ["-m", "vae_lab", "runs", f"run={folder}/*"], conditions)
+    side = ProcessTime("vae-lab runs", ["-m", "vae_lab", "runs", f"root={folder}"], conditions)
     return Case([side], [value_of(side.name, at_most=3)], "s", most_repeats=3)
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -449,7 +448,7 @@ def test_memory_is_held_against_the_same_imports(conditions: Conditions) -> None
 @pytest.mark.slow
 def test_several_trainings_run_and_a_failure_is_named(conditions: Conditions) -> None:
     config = train_config([*TINY, "max_samples=200", "callbacks=none"], conditions)
-    assert SeveralTrainings(config, 2, 2, conditions).measure(0) > 0
+    assert SeveralTrainings(config, 1, 1, conditions).measure(0) > 0
     broken = {**config, "seed": -1, "trainer": {**config["trainer"], "precision": "64-true"}}
     with pytest.raises(Failed, match=r"trainer\.precision"):
         SeveralTrainings(broken, 1, 1, conditions).measure(0)
@@ -482,5 +481,6 @@ def test_every_case_is_made_from_real_data_and_compares_its_own_sides(name: str,
 
 def test_listing_finds_as_many_runs_as_are_asked_for(conditions: Conditions) -> None:
     (side,) = listing(conditions, count=3).sides
+    assert isinstance(side, ProcessTime)
     result = subprocess.run([sys.executable, *side.arguments], capture_output=True, text=True, check=True)
     assert result.stdout.count("planned") >= 3
