@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.conditions import Conditions
 from benchmarks.hand_written import MNIST, HandWritten
 from benchmarks.sides import Case, Side, Throughput, difference, value_of
-from vae_lab.jobs.assemble import Parts, assemble
+from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.execute import fit
 from vae_lab.runs.continuation import frozen_config
 from vae_lab.runs.curve import read_rows
@@ -56,9 +56,9 @@ class Clock(pl.Callback):
         self.conditions, self.whole = conditions, whole
         self.samples, self.seconds, self.first = 0, 0.0, 0
 
-    def attach(self, parts: Parts) -> None:
+    def attach(self, assembled: Assembled) -> None:
         """Comes first of the callbacks, or last of them where their work counts."""
-        callbacks: list[pl.Callback] = parts.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        callbacks: list[pl.Callback] = assembled.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         callbacks.insert(len(callbacks) if self.whole else 0, self)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
@@ -111,17 +111,17 @@ class EvaluationShare(LongRun):
 class EvaluationClock(Clock):
     """Adds up the time in which the curve is at work, with all that an evaluation makes others do."""
 
-    def attach(self, parts: Parts) -> None:
-        super().attach(parts)
-        self.curve, self.evaluations = parts.curve, 0.0
-        work = parts.curve.on_train_batch_end
+    def attach(self, assembled: Assembled) -> None:
+        super().attach(assembled)
+        self.curve, self.evaluations = assembled.curve, 0.0
+        work = assembled.curve.on_train_batch_end
 
         def timed(*arguments: Any) -> None:
             started = self.now()
             work(*arguments)
             self.evaluations += self.now() - started
 
-        parts.curve.on_train_batch_end = timed  # pyright: ignore[reportAttributeAccessIssue]
+        assembled.curve.on_train_batch_end = timed  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Growth(LongRun):
@@ -198,10 +198,10 @@ def train_once(config: Mapping[str, Any], clock: Clock) -> list[dict[str, float]
     """A new run, trained to the end of its budget, in a folder that is thrown away; the rows of its curve."""
     with tempfile.TemporaryDirectory(dir=clock.conditions.folder) as folder:
         run = RunDir(Path(folder) / "run")
-        parts = assemble(config, run)
-        clock.attach(parts)
+        assembled = assemble(config, run)
+        clock.attach(assembled)
         plan_run(run.path, config)
-        fit(run, parts)
+        fit(run, assembled)
         return read_rows(run.curve)
 
 

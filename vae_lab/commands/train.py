@@ -35,13 +35,13 @@ def train(cfg: DictConfig) -> Path:
     run = RunDir(run_path(request, requested))
     if not run.exists():
         run.require_free()
-        parts = assemble(config, run)
+        assembled = assemble(config, run)
         config = settled(config)
         with run.locked():
             if run.exists():
                 raise RunError(f"{run.path} was planned by another process at this moment: name another run_dir")
             plan_run(run.path, config, choices=request.choices, overrides=request.overrides)
-            return execute(run, parts)
+            return execute(run, assembled)
     frozen = run.config
     build.refuse_untrusted(frozen, requested["allow"])
     config = continued_config(frozen, config, request, run)

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ if not torch.cuda.is_available():
 warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated", module="pytorch_lightning")
 
 
-PARTS = (
+SECTIONS = (
     *("data", "model", "likelihood", "objective", "optimizer", "schedule", "trainer"),
     *("evaluation", "checkpoint", "early_stopping", "callbacks", "logger"),
 )
@@ -51,8 +51,8 @@ BEFORE = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "c
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The objects of a training."""
+class Assembled:
+    """The objects of a run, whose settings have been held against each other."""
 
     lit: LitVAE
     trainer: pl.Trainer
@@ -62,8 +62,8 @@ class Parts:
     config: Mapping[str, Any]
 
 
-def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
-    """Constructs every part, so that a mistake is refused before anything is written.
+def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
+    """Constructs every object of a run, so that a mistake is refused before anything is written.
 
     Raises:
         ConfigError: naming the key, the rule and the value.
@@ -72,17 +72,18 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
     check_settings(config)
     torch.set_num_threads(config["threads"] or available_cores())
     pl.seed_everything(config["seed"], verbose=False)
-    data = build.instantiate(config["data"], "data")
-    objective = build.instantiate(config["objective"], "objective")
+
+    data: ImageData = build.instantiate(config["data"], "data")
+    objective: Objective = build.instantiate(config["objective"], "objective")
     without = {} if objective.traits.has_encoder else {"has_encoder": False}
     model = build.instantiate(config["model"], "model", image_shape=data.image_shape, **without)
     curve = build.instantiate(config["evaluation"], "evaluation", seed=config["seed"], curve=run.curve)
     early = build.instantiate(config["early_stopping"], "early_stopping", curve=run.curve)
     checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
     others = [
-        build.instantiate(part, f"callbacks.{name}")
-        for name, part in config["callbacks"].items()
-        if part is not None  # callbacks.NAME=null leaves one out
+        build.instantiate(callback, f"callbacks.{name}")
+        for name, callback in config["callbacks"].items()
+        if callback is not None  # callbacks.NAME=null leaves one out
     ]
     max_samples = check_budget(config, data, objective)
     model.adapt(data.parts["train"].images)
@@ -96,14 +97,20 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
         max_samples=max_samples,
         **{key: config[key] for key in LOOP_KEYS},
     )
-    try:  # made again for the training: here, so that what they refuse is refused in time
-        (optimizer,), _ = lit.configure_optimizers()
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    trainer = build.instantiate(
+    trainer = make_trainer(config, objective, [curve, *others, early, StopOnSignal(), checkpoint], run)
+    check_together(config, lit, early, trainer)
+    use_backend(config["matmul_backend"])
+    return Assembled(lit, trainer, curve, early, data, config)
+
+
+def make_trainer(
+    config: Mapping[str, Any], objective: Objective, callbacks: Sequence[pl.Callback], run: RunDir
+) -> pl.Trainer:
+    """Lightning's Trainer with the lab's callbacks and logger; the lab's own count ends the one long epoch."""
+    return build.instantiate(
         {**config["trainer"], "max_epochs": 1, "strategy": strategy_for(config["trainer"], objective)},
         "trainer",
-        callbacks=[curve, *others, early, StopOnSignal(), checkpoint],
+        callbacks=list(callbacks),
         logger=make_logger(config, run),
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(run.path),
@@ -113,10 +120,19 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
-    if data.batch_size % trainer.world_size:
+
+
+def check_together(config: Mapping[str, Any], lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> None:
+    """Refuses settings that are each right and do not fit together."""
+    objective, batch_size = lit.objective, lit.data.batch_size
+    try:  # made again for the training: here, so that what they refuse is refused in time
+        (optimizer,), _ = lit.configure_optimizers()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if batch_size % trainer.world_size:
         raise ConfigError(
             f"data.batch_size must be divisible by the {trainer.world_size} processes of the trainer, "
-            f"got {data.batch_size}: it is the total over all of them"
+            f"got {batch_size}: it is the total over all of them"
         )
     if early.patience is not None and not objective.traits.has_encoder:
         raise ConfigError(
@@ -132,8 +148,6 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Parts:
         reason := why_not_compiled(objective, optimizer, trainer.strategy.root_device.type, trainer.world_size)
     ):
         raise ConfigError(f"compile must be false, got true: {reason}")
-    use_backend(config["matmul_backend"])
-    return Parts(lit, trainer, curve, early, data, config)
 
 
 def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
@@ -145,10 +159,10 @@ def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
-    """Checks the keys that belong to no part."""
-    if absent := [key for key in PARTS if key not in config]:
+    """Checks the keys that belong to no component."""
+    if absent := [key for key in SECTIONS if key not in config]:
         raise ConfigError(
-            f"{', '.join(absent)} must not be taken away: a training needs each of {', '.join(PARTS)}; "
+            f"{', '.join(absent)} must not be taken away: a training needs each of {', '.join(SECTIONS)}; "
             "callbacks=none and logger=none leave those two empty"
         )
     for key in ("steps_per_execution", "threads", "max_samples", "gradient_clip_norm"):
@@ -177,7 +191,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
 
 
 def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objective) -> int:
-    """The budget in samples: the smaller of `max_samples` and `trainer.max_epochs` passes over the training part."""
+    """The budget in samples: the smaller of `max_samples` and `trainer.max_epochs` passes over the training split."""
     num_train = len(data.parts["train"])
     per_epoch = num_train - num_train % data.batch_size
     if per_epoch == 0:

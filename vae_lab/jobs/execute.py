@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from vae_lab.callbacks.checkpoint import take_back_best
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
-from vae_lab.jobs.assemble import Parts, assemble
+from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs.continuation import budget_of, whole
 from vae_lab.runs.curve import keep_rows
@@ -45,15 +45,15 @@ def go_on(run: RunDir, config: Mapping[str, Any]) -> Path:
     if run.status == "finished" and budget_of(config) == budget_of(run.config):
         log.info("%s is finished, and nothing is to be added", run.path)
         return run.path
-    parts = assemble(config, run)
+    assembled = assemble(config, run)
     with run.locked():
         # on another machine its backend may be refused to new runs, while this one goes on with the default
         run.config = settled(config) if config.get("matmul_backend") == "auto" else config
         run.update_record(config_hash=config_hash(config))
-        return execute(run, parts)
+        return execute(run, assembled)
 
 
-def execute(run: RunDir, parts: Parts) -> Path:
+def execute(run: RunDir, assembled: Assembled) -> Path:
     """Trains to the end of the budget, from the last checkpoint where there is one, and measures the result.
 
     The run directory is locked by this process.
@@ -63,26 +63,31 @@ def execute(run: RunDir, parts: Parts) -> Path:
 
         def wall_seconds() -> float:
             # a piece that was killed is known to its checkpoint alone
-            return max(before, parts.lit.seconds_before) + time.time() - started
+            return max(before, assembled.lit.seconds_before) + time.time() - started
 
-        where = provenance(parts.trainer.strategy.root_device) | {"image_shape": list(parts.data.image_shape)}
+        where = provenance(assembled.trainer.strategy.root_device) | {"image_shape": list(assembled.data.image_shape)}
         run.update_record(status="running", error=None, command=sys.argv, **where)
         log.info("run directory: %s", run.path)
-        log.info("budget: %s samples; seed %d; data %s", f"{parts.lit.max_samples:,}", parts.lit.seed, parts.data.name)
-        if note := parts.lit.objective.describe():
+        log.info(
+            "budget: %s samples; seed %d; data %s",
+            f"{assembled.lit.max_samples:,}",
+            assembled.lit.seed,
+            assembled.data.name,
+        )
+        if note := assembled.lit.objective.describe():
             log.info(note)
         continuation = f"continue: vae-lab train run_dir={run.path}"
         try:
-            fit(run, parts)
-            if parts.lit.interrupted:
-                raise Interrupted(f"stopped at {parts.lit.samples:,} samples; {continuation}")
-            ledger = measure(run, parts)
+            fit(run, assembled)
+            if assembled.lit.interrupted:
+                raise Interrupted(f"stopped at {assembled.lit.samples:,} samples; {continuation}")
+            ledger = measure(run, assembled)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt | Interrupted)
             run.update_record(
                 status="interrupted" if stopped else "failed",
                 error=None if stopped else f"{type(error).__name__}: {error}",
-                samples_evaluated=parts.lit.samples,
+                samples_evaluated=assembled.lit.samples,
                 wall_seconds=wall_seconds(),
             )
             if isinstance(error, KeyboardInterrupt):
@@ -90,26 +95,26 @@ def execute(run: RunDir, parts: Parts) -> Path:
             raise
         run.update_record(
             status="finished",
-            samples_evaluated=parts.lit.samples,
-            stopped_early=parts.lit.stopped_early,
-            evaluation_seconds=parts.curve.seconds,
+            samples_evaluated=assembled.lit.samples,
+            stopped_early=assembled.lit.stopped_early,
+            evaluation_seconds=assembled.curve.seconds,
             wall_seconds=wall_seconds(),
         )
-        report(run, parts, ledger)
+        report(run, assembled, ledger)
     return run.path
 
 
-def fit(run: RunDir, parts: Parts) -> None:
+def fit(run: RunDir, assembled: Assembled) -> None:
     """Lets the Trainer run, after taking back what a kill left behind the checkpoint."""
     last = run.checkpoints / "last.ckpt"
     samples = 0
     if last.is_file():
         samples = read_checkpoint(last, mmap=True)["vae_lab"]["samples"]
 
-    at_the_end = samples >= parts.lit.max_samples
+    at_the_end = samples >= assembled.lit.max_samples
 
     def keep(at: int) -> bool:
-        evaluated = at_the_end or parts.curve.is_mark(at, parts.lit.samples_per_step)
+        evaluated = at_the_end or assembled.curve.is_mark(at, assembled.lit.samples_per_step)
         return at < samples or (at == samples and evaluated)
 
     keep_rows(run.curve, keep)
@@ -117,85 +122,85 @@ def fit(run: RunDir, parts: Parts) -> None:
     take_back_best(run.checkpoints, keep)
     if samples:
         log.info("continuing from %s samples", f"{samples:,}")
-    parts.lit.stopped_early = parts.early.is_over()
-    if at_the_end or parts.lit.stopped_early:
-        parts.lit.samples = samples
+    assembled.lit.stopped_early = assembled.early.is_over()
+    if at_the_end or assembled.lit.stopped_early:
+        assembled.lit.samples = samples
         return
     os.environ["VAE_LAB_RUN_DIR"] = str(run.path)
     try:
-        parts.trainer.fit(parts.lit, ckpt_path=str(last) if samples else None, weights_only=True)
+        assembled.trainer.fit(assembled.lit, ckpt_path=str(last) if samples else None, weights_only=True)
     except SystemExit as ending:  # Lightning's answer to Ctrl-C outside of the blocks
         raise KeyboardInterrupt from ending
     finally:
-        parts.lit.release()
+        assembled.lit.release()
         os.environ.pop("VAE_LAB_RUN_DIR", None)  # where trainings share a process, which has no further ones
 
 
 def assist(run: RunDir) -> Path:
     """A further process of a training: takes run directory and config from the first one."""
-    parts = assemble(run.config, run)
+    assembled = assemble(run.config, run)
     last = run.checkpoints / "last.ckpt"
-    parts.trainer.fit(parts.lit, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    assembled.trainer.fit(assembled.lit, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     return run.path
 
 
-def measure(run: RunDir, parts: Parts) -> dict[str, Any]:
+def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
     """The ledger of the checkpoint that is read by default: the bound of every split, and what it was measured on."""
     checkpoint = run.default_checkpoint
-    device = parts.trainer.strategy.root_device
-    model = parts.lit.model
+    device = assembled.trainer.strategy.root_device
+    model = assembled.lit.model
     samples = load_weights(model, run.checkpoint_path(checkpoint))
     model.to(device)
     entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples}
-    entries |= ledger_facts(parts.data, parts.config)
-    for split in parts.data.parts:
+    entries |= ledger_facts(assembled.data, assembled.config)
+    for split in assembled.data.parts:
         if not model.has_encoder:
-            entries |= parts.curve.log_likelihood(model, parts.data, split)
+            entries |= assembled.curve.log_likelihood(model, assembled.data, split)
             continue
-        images = parts.data.measured(split).images.to(device)
-        sums = measure_bound(model, images, num_samples=1, seed=parts.lit.seed)
+        images = assembled.data.measured(split).images.to(device)
+        sums = measure_bound(model, images, num_samples=1, seed=assembled.lit.seed)
         entries |= {f"{split}/{name}": value for name, value in summarise(sums, num_samples=1).items()}
     known = run.ledger(checkpoint)
     if known.get("samples_evaluated") == samples:  # these very weights, perhaps with more draws
         entries |= known
     run.update_ledger(checkpoint, entries)
-    log_hyperparameters(parts, entries)
+    log_hyperparameters(assembled, entries)
     return entries
 
 
-def log_hyperparameters(parts: Parts, ledger: Mapping[str, Any]) -> None:
+def log_hyperparameters(assembled: Assembled, ledger: Mapping[str, Any]) -> None:
     """TensorBoard's HParams tab: the choices beside the final bounds of the ledger."""
-    config, model = parts.config, parts.lit.model
+    config, model = assembled.config, assembled.lit.model
     choices = {
-        "data": parts.data.name,
+        "data": assembled.data.name,
         "network": type(model.decoder.trunk).__name__.removesuffix("Decoder"),
         "latent_dim": model.latent_dim,
-        "objective": type(parts.lit.objective).__name__,
+        "objective": type(assembled.lit.objective).__name__,
         "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
         "learning_rate": config["optimizer"].get("lr"),
-        "batch_size": parts.lit.batch_size,
-        "binarization": parts.data.binarization,
+        "batch_size": assembled.lit.batch_size,
+        "binarization": assembled.data.binarization,
         "seed": config["seed"],
     }
     bounds = ("/bound", "/kl", "/reconstruction")
     names = [name for name in ledger if name.endswith(bounds) or f"{name}_se" in ledger]
     metrics = {f"hp/{name}": ledger[name] for name in names}
-    for logger in parts.trainer.loggers:
+    for logger in assembled.trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(choices, metrics, step=parts.lit.samples)
+            logger.log_hyperparams(choices, metrics, step=assembled.lit.samples)
         logger.save()
 
 
-def report(run: RunDir, parts: Parts, ledger: Mapping[str, Any]) -> None:
+def report(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> None:
     """The result in nats, a note on unused latent dimensions, and where everything is."""
-    has_encoder = parts.lit.model.has_encoder
-    what = "bound" if has_encoder else f"log p(x) by {parts.curve.estimator.label}"
+    has_encoder = assembled.lit.model.has_encoder
+    what = "bound" if has_encoder else f"log p(x) by {assembled.curve.estimator.label}"
     names = [name for name in ledger if name.endswith("/bound") or (f"{name}_se" in ledger and not has_encoder)]
     values = ", ".join(f"{name.split('/')[0]} {ledger[name]:.2f}" for name in names)
     log.info("%s in nats per datapoint (%s.ckpt): %s", what, ledger["checkpoint"], values)
     unused = sum(kl < 0.01 for kl in ledger["test/kl_per_dimension"]) if has_encoder else 0
     if unused:
-        size = parts.lit.model.latent_dim
+        size = assembled.lit.model.latent_dim
         log.info("note: %d of %d latent dimensions carry less than 0.01 nats: collapsed to the prior", unused, size)
     log.info("monitor:  tensorboard --logdir %s", run.path.parent)
     log.info("evaluate: vae-lab evaluate run=%s", run.path)

@@ -16,7 +16,7 @@ import torch
 
 from vae_lab.atomic import write_json
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
-from vae_lab.jobs.assemble import Parts, assemble
+from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.speed import Speed
 from vae_lab.runs.directory import RunDir
 from vae_lab.training.lit_module import LitVAE
@@ -35,21 +35,21 @@ def measure_speed(config: Mapping[str, Any], seconds: float) -> Speed:
     config["evaluation"] = {**config["evaluation"], "first": NEVER, "every": None}
     with tempfile.TemporaryDirectory(prefix="vae-lab-speed-") as folder:
         run = RunDir(Path(folder))
-        parts = assemble(config, run)
-        stopwatch = Stopwatch(seconds, parts)
-        parts.trainer.callbacks.insert(0, stopwatch)  # pyright: ignore[reportAttributeAccessIssue]
+        assembled = assemble(config, run)
+        stopwatch = Stopwatch(seconds, assembled)
+        assembled.trainer.callbacks.insert(0, stopwatch)  # pyright: ignore[reportAttributeAccessIssue]
         with suppress(NonFiniteDensity):  # as fast as any other
-            parts.trainer.fit(parts.lit)
-        if parts.lit.interrupted and not stopwatch.is_done:
+            assembled.trainer.fit(assembled.lit)
+        if assembled.lit.interrupted and not stopwatch.is_done:
             raise Interrupted("stopped while the speed was measured: nothing is lost")
-    optimizers = parts.trainer.optimizers
+    optimizers = assembled.trainer.optimizers
     states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
-    tensors = [*parts.lit.state_dict().values(), *(value for value in states if isinstance(value, torch.Tensor))]
-    num_train = len(parts.data.parts["train"])
+    tensors = [*assembled.lit.state_dict().values(), *(value for value in states if isinstance(value, torch.Tensor))]
+    num_train = len(assembled.data.parts["train"])
     return Speed(
         stopwatch.seconds / max(1, stopwatch.samples),
         stopwatch.evaluation,
-        num_train - num_train % parts.data.batch_size,
+        num_train - num_train % assembled.data.batch_size,
         sum(tensor.numel() * tensor.element_size() for tensor in tensors),
     )
 
@@ -57,8 +57,8 @@ def measure_speed(config: Mapping[str, Any], seconds: float) -> Speed:
 class Stopwatch(pl.Callback):
     """Stops the training after some seconds; the first block only warms up, unless it takes that long itself."""
 
-    def __init__(self, limit: float, parts: Parts) -> None:
-        self.limit, self.curve = limit, parts.curve
+    def __init__(self, limit: float, assembled: Assembled) -> None:
+        self.limit, self.curve = limit, assembled.curve
         self.samples, self.seconds, self.evaluation = 0, 0.0, 0.0
         self.is_done = False
 
