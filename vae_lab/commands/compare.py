@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vae_lab.errors import ConfigError, RunError
-from vae_lab.reports.overview import Overview, differences, read_overview
+from vae_lab.reports.listing.runs import Runs
+from vae_lab.reports.overview import Overview, read_overview
 from vae_lab.reports.pages.comparison import comparison_sections
 from vae_lab.reports.pages.page import Section
 from vae_lab.reports.pages.run_parts import READING_KEYS, Reader, pasted, write
@@ -43,7 +44,7 @@ def compare(arguments: Arguments) -> Path:
         log.warning("left out: %s", text)
     again = Section("Again", text=["The same comparison replaces this page."], code=[command(arguments)])
     sections = [*comparison_sections(found, left_out, reader), again]
-    summary = f"{len(found)} runs, {len(differences(found))} settings in which they differ; nats per datapoint."
+    summary = f"{len(found)} runs, {len(Runs(found).differences())} settings in which they differ; nats per datapoint."
     return write(path, "Runs compared", sections, summary=summary)
 
 

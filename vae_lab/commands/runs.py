@@ -6,14 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from vae_lab.errors import ConfigError
-from vae_lab.reports.listing.columns import aliases, sorted_entries
-from vae_lab.reports.listing.conditions import read_condition
-from vae_lab.reports.listing.entries import Entry, find_entries
-from vae_lab.reports.listing.formats import FORMATS, WITH_NOTES, print_table
-from vae_lab.reports.listing.group_rows import table_of_groups
-from vae_lab.reports.listing.keys import Keys, differing
-from vae_lab.reports.listing.rows import list_of_runs
-from vae_lab.reports.listing.table import Table, counted
+from vae_lab.reports.listing.measured import aliases, sorted_runs
+from vae_lab.reports.listing.rows import counted, list_of_runs, table_of_groups
+from vae_lab.reports.listing.runs import Runs
+from vae_lab.reports.listing.table import Table
+from vae_lab.reports.overview import Overview, find_runs
 from vae_lab.wiring.arguments import Arguments, Key
 
 KEYS = {
@@ -30,7 +27,7 @@ KEYS = {
     "format": Key(
         "csv and json have full keys and full precision, the others are for readers",
         default="table",
-        choices=("table", *FORMATS),
+        choices=("table", "csv", "json", "markdown", "latex"),
     ),
 }
 MAKE_ONE = "vae-lab train experiment=quickstart"
@@ -46,52 +43,48 @@ def runs(arguments: Arguments) -> None:
     for root in roots:
         if not os.path.isdir(os.path.expanduser(root)):
             raise ConfigError(f"root={root} must be a folder, and there is none: {MAKE_ONE} makes a run in outputs")
-    found = find_entries(roots)
-    keys = Keys(found, aliases(found))
-    chosen = found
-    if found:
-        conditions = [read_condition(text, keys) for text in arguments.all("where")]
-        chosen = [entry for entry in found if all(condition.holds(entry) for condition in conditions)]
-    if not chosen:
+    every = Runs(find_runs(roots))
+    every.aliases = aliases(every.runs)
+    chosen = every
+    if every.runs:
+        conditions = [every.where(text) for text in arguments.all("where")]
+        if conditions:
+            chosen = every.chosen([i for i in range(len(every.runs)) if all(holds[i] for holds in conditions)])
+    if not chosen.runs:
         where = " and ".join(arguments.all("where"))
-        many = f"none of {counted(len(found))} below {', '.join(roots)} has {where}"
+        many = f"none of {counted(len(every.runs))} below {', '.join(roots)} has {where}"
         none = f"there is no run below {', '.join(roots)}: {MAKE_ONE} makes one"
-        print(f"vae-lab runs: {many if found else none}", file=sys.stderr)
-    table = make_table(chosen, keys, arguments, _title(roots, found, chosen)) if chosen else Table("", 0)
+        print(f"vae-lab runs: {many if every.runs else none}", file=sys.stderr)
     form = arguments.one("format")
-    if form == "table":
-        if chosen:
-            print_table(table)
-        return
-    if chosen or form not in WITH_NOTES:
-        sys.stdout.write(FORMATS[form](table))
-    if form not in WITH_NOTES:
-        for note in table.notes:
-            print(note, file=sys.stderr)
+    if chosen.runs:
+        make_table(chosen, every, arguments, _title(roots, every.runs, chosen.runs)).write(form)
+    elif form in ("csv", "json"):
+        Table().write(form)
 
 
-def make_table(entries: Sequence[Entry], keys: Keys, arguments: Arguments, title: str) -> Table:
-    """A row for each run, or for each group."""
-    sort = [_sort_key(name, keys) for name in arguments.all("sort")]
-    show = [keys.resolve(name, f"show={name}") for name in arguments.all("show")]
-    group = [keys.resolve(name, f"group={name}") for name in arguments.all("group")]
-    over = [keys.resolve(name, f"over={name}") for name in arguments.all("over")]
+def make_table(runs: Runs, every: Runs, arguments: Arguments, title: str) -> Table:
+    """A row for each run, or for each group; keys may be those of every run that was found."""
+    sort = [_sort_key(name, every) for name in arguments.all("sort")]
+    show, group, over = (
+        [every.resolve(name, f"{key}={name}") for name in arguments.all(key)] for key in ("show", "group", "over")
+    )
     shown = [*show, *(name.removeprefix("-") for name in sort)]
     if not group and not over:
-        return list_of_runs(sorted_entries(entries, sort), shown, title)
-    finished = [entry for entry in entries if entry.status == "finished"]
+        return list_of_runs(Runs(sorted_runs(runs.runs, sort)) if sort else runs, shown, title)
     over = over or ["seed"]
-    group = group or [key for key in differing(finished, Keys(finished)) if key not in over]
-    return table_of_groups(entries, group, over, [key for key in shown if key not in group], sort, title)
+    if not group:
+        finished = runs.chosen([i for i, run in enumerate(runs.runs) if run.is_finished])
+        group = [key for key in finished.differing() if key not in over]
+    return table_of_groups(runs, group, over, [key for key in shown if key not in group], sort, title)
 
 
-def _sort_key(name: str, keys: Keys) -> str:
+def _sort_key(name: str, every: Runs) -> str:
     sign = "-" if name.startswith("-") else ""
-    return sign + keys.resolve(name.removeprefix("-"), f"sort={name}")
+    return sign + every.resolve(name.removeprefix("-"), f"sort={name}")
 
 
-def _title(roots: Sequence[str], found: Sequence[Entry], chosen: Sequence[Entry]) -> str:
-    counts = Counter(entry.status for entry in chosen)
+def _title(roots: Sequence[str], found: Sequence[Overview], chosen: Sequence[Overview]) -> str:
+    counts = Counter(run.status for run in chosen)
     statuses = ", ".join(f"{num} {status}" for status, num in counts.items())
     how_many = f"{len(chosen)} of " if len(chosen) < len(found) else ""
     return f"{', '.join(roots)}: {how_many}{counted(len(found))} ({statuses})"

@@ -1,67 +1,90 @@
-"""Whole run directories at a glance, finished or not: settings, values, curve, and how runs differ.
+"""A run in a report: settings, record, ledger and curve, read once and held in memory.
 
-Read once and held in memory, so that a run that goes on meanwhile is seen at one moment. No weights are read.
+A run that goes on meanwhile is so seen at one moment. No weights are read, and a damaged directory is one of the
+things that can be seen.
 """
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from vae_lab.errors import RunError
-from vae_lab.reports.listing.entries import BROKEN, Entry, read_entry
-from vae_lab.reports.listing.keys import ABSENT, Keys, as_text, differing, is_number
+from vae_lab.reports.values import ABSENT, as_text, number_or_none
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
 
-FIRST = ("data", "model", "objective", "latent_dim", "lr")
-"""What tells runs apart, most important first; then everything else, the seed last."""
+MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
+"""A folder that holds one of these is a run directory, or what is left of one."""
+FOLDERS = {"checkpoints", "images", "tensorboard"}
+"""Folders of a run directory, in which no other is looked for."""
+BROKEN = "broken"
+"""The status of what cannot be read."""
 OTHER_TRAINING = ("data.batch_size", "data.root", "data.train_size")
-"""Settings of the data set that leave its test part as it is."""
+"""Settings of the data set that leave its test split as it is."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What a run directory says."""
+    """What a run directory says, whatever state it is in."""
 
-    entry: Entry
-    checkpoint: str
-    """`best` or `last`: whose values and pictures are asked for."""
-    ledger: Mapping[str, Any]
-    """Of that checkpoint; empty where nothing was measured."""
-    curve: Sequence[Mapping[str, float]]
+    path: Path
+    status: str
+    """As in run.json, but `interrupted` where nobody is at work any more, and `broken` where a file is unreadable."""
+    problem: str = ""
+    """Why it is broken, or the error with which it failed."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The config by dotted keys; a list is one value."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """run.json."""
+    ledger: Mapping[str, Any] = field(default_factory=dict)
+    """The measured values of `checkpoint`; empty where nothing was measured."""
+    checkpoint: str = ""
+    """`best` or `last`: whose values and pictures are asked for; empty in a list of runs: the one read by default."""
+    curve: Sequence[Mapping[str, float]] = ()
+    """The rows of metrics.csv; none in a list of runs, which does not read them."""
 
-    @property
-    def path(self) -> Path:
-        """The run directory."""
-        return Path(self.entry.path)
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Everything that a list of runs knows of it, by name; names of components stand for the components."""
+        own = {"path": str(self.path), "status": self.status, "problem": self.problem}
+        return {**_scalars(self.record), **_scalars(self.ledger), **self.settings, **self.names, **own}
 
-    @property
-    def status(self) -> str:
-        """As run.json has it, but `interrupted` where nobody is at work any more."""
-        return self.entry.status
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """run.json."""
-        return self.entry.record
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """The config by dotted keys."""
-        return self.entry.settings
+    @cached_property
+    def names(self) -> dict[str, Any]:
+        """What its components are called: `data`, `model`, `objective`, ... as chosen, `data.name`, `network`."""
+        choices = self.record.get("choices")
+        names = {key: name for key, name in choices.items() if name} if isinstance(choices, dict) else {}
+        for key, target in self.settings.items():
+            component, dot, last = key.rpartition(".")
+            if last == "_target_" and dot and "." not in component:
+                names.setdefault(component, _component_name(str(target)))
+        network = self.settings.get("model.encoder._target_") or self.settings.get("model.decoder._target_")
+        if network:
+            *_, module, kind = f".{network}".split(".")
+            names["network"] = re.sub("(Encoder|Decoder)$", "", kind)
+            if not (isinstance(choices, dict) and choices.get("model")):
+                names["model"] = module
+        if data := self.ledger.get("data") or names.get("data"):
+            names["data.name"] = data
+        return names
 
     @property
     def data(self) -> str:
         """The data set; a user's own by the name of its file."""
         path = self.settings.get("data.path")
-        return Path(path).stem if isinstance(path, str) and path else as_text(self.entry.names.get("data", ABSENT))
+        return Path(path).stem if isinstance(path, str) and path else as_text(self.names.get("data", ABSENT))
 
     @property
     def network(self) -> str:
         """The kind of network."""
-        return str(self.entry.names.get("network", ABSENT))
+        return str(self.names.get("network", ABSENT))
 
     @property
     def likelihood(self) -> str:
@@ -77,9 +100,8 @@ class Overview:
     @property
     def samples(self) -> int:
         """Training samples presented, as far as the directory knows."""
-        recorded: Any = self.record.get("samples_evaluated")
         last = self.curve[-1]["samples_evaluated"] if self.curve else 0
-        return int(max(last, recorded if is_number(recorded) else 0))
+        return int(max(last, number_or_none(self.record.get("samples_evaluated")) or 0))
 
     @property
     def is_finished(self) -> bool:
@@ -94,14 +116,24 @@ class Overview:
             "finished": "",
             "planned": "planned, and not begun",
             "running": f"still running{at}",
-            "failed": f"failed{at}: {self.entry.problem}",
+            "failed": f"failed{at}: {self.problem}",
         }.get(self.status, f"{self.status}{at}")
+
+    @property
+    def test_conditions(self) -> dict[str, str]:
+        """The settings that runs must share for their test values in nats to be comparable."""
+        data = {key: as_text(value) for key, value in self.settings.items() if key.startswith("data.")}
+        return {key: text for key, text in data.items() if key not in OTHER_TRAINING} | {"likelihood": self.likelihood}
+
+    def draws(self, split: str) -> int:
+        """How many draws of z its bound on a split was measured with."""
+        is_measured = f"{split}/bound" in self.ledger and self.is_finished
+        return int(number_or_none(self.ledger.get(f"{split}/bound_num_samples")) or 1) if is_measured else 1
 
     def value(self, key: str) -> float | None:
         """A measured value: of the ledger if the run is finished, else the last one on its curve."""
         if self.is_finished and (self.ledger or self.checkpoint == "best"):
-            value = self.ledger.get(key)
-            return value if is_number(value) else None
+            return number_or_none(self.ledger.get(key))
         return next((row[key] for row in reversed(self.curve) if key in row), None)
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
@@ -119,41 +151,46 @@ def read_overview(path: Path, checkpoint: str | None = None) -> Overview:
     run = RunDir(path)
     if not run.path.is_dir():
         raise RunError(f"{path} is no run directory: there is no such folder")
-    entry = read_entry(str(run.path))
-    if entry.status == BROKEN:
+    found = glance(run.path)
+    if found.status == BROKEN:
         what = "is no whole run directory" if run.exists() else "is no run directory"
-        raise RunError(f"{path} {what}: {entry.problem}")
-    if not isinstance(entry.settings.get("model.latent_dim"), int):
+        raise RunError(f"{path} {what}: {found.problem}")
+    if not isinstance(found.settings.get("model.latent_dim"), int):
         raise RunError(f"{path} is no whole run directory: config.yaml has no model.latent_dim")
     chosen = checkpoint or run.default_checkpoint
     try:
-        ledger = entry.ledger if chosen == run.default_checkpoint else run.ledger(chosen)
+        ledger = found.ledger if chosen == run.default_checkpoint else run.ledger(chosen)
         curve = [row for row in read_rows(run.curve) if "samples_evaluated" in row]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise RunError(f"{path} is no whole run directory: {type(error).__name__}: {error}") from error
-    return Overview(entry, chosen, ledger, curve)
+    return replace(found, checkpoint=chosen, ledger=ledger, curve=curve)
 
 
-def differences(runs: Sequence[Overview]) -> dict[str, list[str]]:
-    """The settings that runs disagree in -> the value of each run as text; a dash where it has no such setting."""
-    keys = dict.fromkeys(key for run in runs for key in run.settings)
-    columns = {key: [as_text(run.settings[key]) if key in run.settings else ABSENT for run in runs] for key in keys}
-    return {key: texts for key, texts in columns.items() if len(set(texts)) > 1}
+def find_runs(roots: Sequence[str | Path]) -> list[Overview]:
+    """Every run directory below the folders, in the order of their paths; one that is found twice is listed once."""
+    seen: set[tuple[int, int]] = set()
+    return [run for root in roots for run in _search(Path(root).expanduser(), seen)]
 
 
-def distinctions(runs: Sequence[Overview]) -> dict[str, list[str]]:
-    """In few columns what tells runs apart -> the text of each run. Runs with the same texts compute the same."""
-    entries = [run.entry for run in runs]
-    found = differing(entries, Keys(entries))
-    columns = {short: [as_text(entry.values.get(key, ABSENT)) for entry in entries] for key, short in found.items()}
-    order = [*(name for name in FIRST if name in columns), *(name for name in columns if name not in (*FIRST, "seed"))]
-    return {name: columns[name] for name in [*order, *(["seed"] if "seed" in columns else [])]}
-
-
-def yardstick(run: Overview) -> dict[str, str]:
-    """The settings that runs must share for their test values in nats to be comparable."""
-    data = {key: as_text(value) for key, value in run.settings.items() if key.startswith("data.")}
-    return {key: text for key, text in data.items() if key not in OTHER_TRAINING} | {"likelihood": run.likelihood}
+def glance(path: Path) -> Overview:
+    """One run directory, in whatever state it is, without its curve."""
+    problems: list[str] = []
+    contents: list[Mapping[str, Any]] = []
+    for read in (read_settings, read_record, read_ledger):
+        try:
+            contents.append(read(str(path)))
+        except Unreadable as error:
+            problems.append(error.problem)
+            contents.append({})
+    settings, record, ledger = contents
+    status = record.get("status", BROKEN)
+    if problems:
+        status, problem = BROKEN, "; ".join(problems)
+    else:
+        problem = " ".join(str(record.get("error") or "").split()) if status == "failed" else ""
+        if status == "running" and not RunDir(path).is_locked():
+            status = "interrupted"
+    return Overview(path, status, problem, settings, record, ledger)
 
 
 def grouped(runs: Mapping[str, Overview], key: Callable[[Overview], Any]) -> list[dict[str, Overview]]:
@@ -166,3 +203,39 @@ def grouped(runs: Mapping[str, Overview], key: Callable[[Overview], Any]) -> lis
             groups.append((value, found := {}))
         found[label] = run
     return [members for _, members in groups]
+
+
+def _search(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Overview]:
+    try:
+        about = os.stat(folder)
+        if (about.st_dev, about.st_ino) in seen:  # reached by a link or by another root
+            return
+        seen.add((about.st_dev, about.st_ino))
+        with os.scandir(folder) as content:
+            found = sorted(content, key=lambda item: item.name)
+    except OSError as error:
+        yield Overview(folder, BROKEN, f"the folder cannot be read ({error.strerror})")
+        return
+    names = {item.name for item in found}
+    if names & MARKS:
+        yield glance(folder)
+        if {"config.yaml", "run.json"} <= names:
+            return
+    for item in found:
+        if not item.name.startswith(".") and item.name not in FOLDERS and item.is_dir():
+            yield from _search(Path(item.path), seen)
+
+
+def _scalars(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that are one value; a number that is none, or endless, is left out."""
+    return {
+        key: value
+        for key, value in content.items()
+        if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    }
+
+
+def _component_name(target: str) -> str:
+    """`mnist` for vae_lab.data.mnist.MNIST, Adam for torch.optim.Adam."""
+    *_, module, kind = f".{target}".split(".")
+    return module if target.startswith("vae_lab.") else kind

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from vae_lab.figures.run_facts import dark_on_white_by_default, read_test_images
 from vae_lab.figures.side_by_side import Line, colours, curves, shared_decodings, shared_reconstructions
 from vae_lab.randomness import generator
-from vae_lab.reports.listing.keys import ABSENT, as_text, matters
-from vae_lab.reports.overview import Overview, differences, distinctions, grouped, yardstick
+from vae_lab.reports.listing.runs import Runs, matters
+from vae_lab.reports.overview import Overview, grouped
 from vae_lab.reports.pages.page import Picture, Section, Table
 from vae_lab.reports.pages.run_parts import TONES, Reader, add_picture, in_words, listed, number, title, with_error
+from vae_lab.reports.values import ABSENT, as_text
 from vae_lab.runs.load import Run
 
 IMAGES = 10
@@ -48,14 +49,14 @@ def letters(i: int) -> str:
 
 def distinguishing_names(runs: Sequence[Overview]) -> list[str]:
     """What tells each run from the others, in few words."""
-    columns = list(distinctions(runs).items())
+    columns = list(Runs(runs).distinctions().items())
     chosen = dict([*columns[: MOST_WORDS - 1], *columns[MOST_WORDS - 1 :][-1:]])
     return [in_words(chosen, i) for i in range(len(runs))]
 
 
 def runs_section(runs: Mapping[str, Overview], left_out: Sequence[str]) -> Section:
     """Which run is which."""
-    columns = list(distinctions(list(runs.values())).items())
+    columns = list(Runs(list(runs.values())).distinctions().items())
     varied = dict([*columns[: MOST_COLUMNS - 1], *columns[MOST_COLUMNS - 1 :][-1:]])
     rows = [
         [label, run.status, f"{run.samples:,}", *(texts[i] for texts in varied.values()), str(run.path)]
@@ -91,7 +92,8 @@ def results_section(runs: Mapping[str, Overview]) -> Section:
     ]
     caption = (
         "Nats per datapoint, with the weights of the checkpoint; ± is the Monte Carlo error with the data held fixed. "
-        "The bound is the same quantity with any number of draws; estimates of log p(x) depend on estimator and K."
+        "The bound with more draws of z is the same quantity with less noise; estimates of log p(x) depend on "
+        "estimator and K."
     )
     table = Table(("run", f"comparable with {first}", *titles, "checkpoint"), rows, caption, TONES)
     return Section("Results", text=text, tables=[table])
@@ -108,7 +110,7 @@ def comparable(run: Overview, reference: Overview, name: str) -> tuple[str, str]
     if run.data != reference.data:
         return "no", f"another data set, {run.data} ({name}: {reference.data})"
     sizes = [as_text(each.settings.get("data.train_size")) for each in (run, reference)]
-    ours, theirs = yardstick(run), yardstick(reference)
+    ours, theirs = run.test_conditions, reference.test_conditions
     for fact in ("scale", "split_hash") if sizes[0] == sizes[1] else ("scale",):
         if fact in run.ledger and fact in reference.ledger:
             ours[fact], theirs[fact] = str(run.ledger[fact]), str(reference.ledger[fact])
@@ -120,14 +122,16 @@ def comparable(run: Overview, reference: Overview, name: str) -> tuple[str, str]
         reasons.append(f"train values of other datapoints, data.train_size={sizes[0]} ({name}: {sizes[1]})")
     estimates = log_likelihoods(run), log_likelihoods(reference)
     if all(estimates) and not set(estimates[0]) & set(estimates[1]):
-        told = [listed([key.replace("/log_likelihood/", " by ") for key in keys]) for keys in estimates]
-        reasons.append(f"log p(x) by another estimator, K or subset, {told[0]} ({name}: {told[1]})")
+        ours_by, theirs_by = (listed([key.replace("/log_likelihood/", " by ") for key in keys]) for keys in estimates)
+        reasons.append(f"log p(x) by another estimator, K or subset, {ours_by} ({name}: {theirs_by})")
+    if run.draws("test") != reference.draws("test"):
+        reasons.append(f"a bound with {run.draws('test')} draws of z ({name}: {reference.draws('test')})")
     return ("in part" if reasons else "yes"), "; ".join(reasons)
 
 
 def differences_section(runs: Mapping[str, Overview]) -> Section:
     """The keys that the configs disagree in."""
-    found = differences(list(runs.values()))
+    found = Runs(list(runs.values())).differences()
     if not found:
         return Section("What differs", text=["Nothing: the configs are equal."])
     rows = [[key, *(shortened(text) if key.endswith("_target_") else text for text in found[key])] for key in found]
@@ -146,10 +150,11 @@ def shortened(target: str) -> str:
 
 def curves_section(runs: Mapping[str, Overview]) -> Section:
     """The curves over each other: a picture for every quantity and every group of runs that are comparable."""
-    groups = grouped(runs, lambda run: (run.data, yardstick(run)))
+    groups = grouped(runs, lambda run: (run.data, run.test_conditions))
     text, pictures = [], []
     if len(groups) > 1:
-        text.append(f"Nats of other data, binarisation or likelihood share no axis: {told(groups, yardstick)}.")
+        named = named_groups(groups, lambda run: run.test_conditions)
+        text.append(f"Nats of other data, binarisation or likelihood share no axis: {named}.")
     for group in groups:
         names = distinguishing_names(list(group.values()))
         for key in curve_keys(group):
@@ -191,7 +196,7 @@ def reconstructions_section(
     groups = grouped({label: runs[label] for label in models if label not in blind}, test_images)
     if len(groups) > 1:
         text.append(
-            f"The runs have not all the same test images, so they stand in groups: {told(groups, test_images)}."
+            f"The runs have not all the same test images, so they stand in groups: {named_groups(groups, test_images)}."
         )
     pictures: list[Picture] = []
     for group in groups:
@@ -208,7 +213,7 @@ def decodings_section(runs: Mapping[str, Overview], models: Mapping[str, Run], u
     if len(groups) > 1:
         text.append(
             "A z has as many numbers as the latent space has dimensions, and images of other data are no match, so the "
-            f"runs stand in groups: {told(groups, latent_space)}."
+            f"runs stand in groups: {named_groups(groups, latent_space)}."
         )
     pictures: list[Picture] = []
     for group in groups:
@@ -219,7 +224,7 @@ def decodings_section(runs: Mapping[str, Overview], models: Mapping[str, Run], u
 
 def test_images(run: Overview) -> dict[str, str]:
     """What must be equal for the test images to be the same."""
-    return {key: value for key, value in yardstick(run).items() if key != "likelihood"}
+    return {key: value for key, value in run.test_conditions.items() if key != "likelihood"}
 
 
 def latent_space(run: Overview) -> dict[str, str]:
@@ -243,13 +248,13 @@ def draw_decodings(models: Mapping[str, Run]) -> Figure:
     return shared_decodings(models, z, dark_on_white=dark_on_white_by_default(first), title=name)
 
 
-def told(groups: Sequence[Mapping[str, Overview]], facts: Callable[[Overview], Mapping[str, str]]) -> str:
+def named_groups(groups: Sequence[Mapping[str, Overview]], facts: Callable[[Overview], Mapping[str, str]]) -> str:
     """The groups, each with its data set and what tells it from the others with this data set."""
     firsts = [next(iter(group.values())) for group in groups]
     found = [(run.data, facts(run)) for run in firsts]
-    parts = []
+    texts = []
     for group, (data, fact) in zip(groups, found, strict=True):
         others = [other for name, other in found if name == data and other is not fact]
         varied = [f"{key}={text}" for key, text in fact.items() if any(other.get(key) != text for other in others)]
-        parts.append(f"{listed(list(group))} ({', '.join([data, *varied])})")
-    return "; ".join(parts)
+        texts.append(f"{listed(list(group))} ({', '.join([data, *varied])})")
+    return "; ".join(texts)

@@ -7,7 +7,6 @@ from pathlib import Path
 from vae_lab.figures.run_facts import dark_on_white_by_default, nats
 from vae_lab.figures.run_pictures import LINES, PICTURES
 from vae_lab.figures.side_by_side import Line, curves, kl_bars
-from vae_lab.reports.listing.keys import ABSENT, as_text, is_number
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.pages.page import Details, Picture, Section, Table
 from vae_lab.reports.pages.run_parts import (
@@ -21,6 +20,7 @@ from vae_lab.reports.pages.run_parts import (
     resume,
     with_error,
 )
+from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
 from vae_lab.runs.identity import BUDGET
 from vae_lab.wiring.terminal import duration
 
@@ -67,7 +67,7 @@ def run_sections(run: Overview, reader: Reader) -> list[Section]:
 
 def headline(run: Overview) -> str:
     """The run in a sentence."""
-    objective = run.entry.names.get("objective", ABSENT)
+    objective = run.names.get("objective", ABSENT)
     what = f"{run.data}, {run.network}, {run.latent_dim} latent dimensions, objective {objective}"
     bound = run.value("test/bound")
     result = f": test bound {nats(bound)} nats per datapoint" if bound is not None else ""
@@ -95,6 +95,7 @@ def result_section(run: Overview) -> Section:
         return Section("Result", text=[*text, f"Nothing was measured yet with the weights of {run.checkpoint}.ckpt."])
     facts = [as_text(ledger[name]) for name in ("data", "scale", "likelihood") if name in ledger]
     facts += [f"{name} {as_text(ledger[name])}" for name in ("binarization", "split_hash") if name in ledger]
+    facts += [f"{split} bound with {num} draws of z" for split in SPLITS if (num := run.draws(split)) != 1]
     count = ledger.get("samples_evaluated")
     place = f"{run.checkpoint}.ckpt, {f'{count:,}' if is_number(count) else ABSENT} training samples"
     caption = f"Nats per datapoint ({place}; {', '.join(facts)}); ±: the Monte Carlo error, with the data held fixed."
@@ -105,8 +106,7 @@ def result_section(run: Overview) -> Section:
 
 def measured(run: Overview, key: str) -> str:
     """An entry of the ledger with its error."""
-    value, error = run.ledger.get(key), run.ledger.get(f"{key}_se")
-    return with_error(value if is_number(value) else None, error if is_number(error) else None)
+    return with_error(number_or_none(run.ledger.get(key)), number_or_none(run.ledger.get(f"{key}_se")))
 
 
 def curve_section(run: Overview) -> Section:
@@ -171,7 +171,7 @@ def kl_section(run: Overview) -> Section:
 
 def settings_section(run: Overview) -> Section:
     """What the run is, in short and as a whole; where and with what it was made."""
-    known = {**run.settings, **run.entry.names}
+    known = {**run.settings, **run.names}
     rows = [[name, as_text(known[key])] for key, name in MAIN.items() if key in known]
     record = run.record
     versions = record.get("versions")
@@ -197,9 +197,9 @@ def settings_section(run: Overview) -> Section:
 def again_sections(run: Overview, reader: Reader) -> list[Section]:
     """Command lines and Python to make the run again, to go on with it, and to use it."""
     new, exact = new_run_command(run), recorded_command(run)
-    told = "A new run with the same settings" if new else "The directory does not say what was asked for"
-    told += "; then the command line that ran last, as it was typed." if exact and exact != new else "."
-    told += " On the same machine and with the same number of threads it computes the same."
+    text = "A new run with the same settings" if new else "The directory does not say what was asked for"
+    text += "; then the command line that ran last, as it was typed." if exact and exact != new else "."
+    text += " On the same machine and with the same number of threads it computes the same."
     reproduce = list(dict.fromkeys(text for text in (new, exact) if text))
     path = str(run.path)
     extra = [f"{name}={value!r}" for name, value in reader.arguments.items()]
@@ -211,7 +211,7 @@ def again_sections(run: Overview, reader: Reader) -> list[Section]:
         how = "Finished: a larger budget extends it." if run.is_finished else "It goes on where it stopped."
     use = [pasted(command, override("run", path)) for command in ("evaluate", "plot")]
     return [
-        Section("Reproduce", text=[told], code=reproduce),
+        Section("Reproduce", text=[text], code=reproduce),
         Section("Resume", text=[how], code=[extension(run) if run.is_finished else resume(run)]),
         Section("Load", text=["In Python, and on the command line."], code=[load, *use]),
     ]

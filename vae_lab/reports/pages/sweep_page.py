@@ -18,8 +18,8 @@ from vae_lab.figures.run_facts import dark_on_white_by_default
 from vae_lab.figures.side_by_side import bound_against_latent_dim
 from vae_lab.image_grids import image_grid
 from vae_lab.randomness import generator
-from vae_lab.reports.listing.keys import as_text, is_number
-from vae_lab.reports.overview import Overview, distinctions, grouped, read_overview, yardstick
+from vae_lab.reports.listing.runs import Runs
+from vae_lab.reports.overview import Overview, grouped, read_overview
 from vae_lab.reports.pages.page import Details, Picture, Section, Table
 from vae_lab.reports.pages.run_page import new_run_command
 from vae_lab.reports.pages.run_parts import (
@@ -33,6 +33,7 @@ from vae_lab.reports.pages.run_parts import (
     resume,
     title,
 )
+from vae_lab.reports.values import as_text, is_number
 from vae_lab.wiring.terminal import duration
 
 SIDE = 6
@@ -90,7 +91,7 @@ def read_sweep(folder: Path, checkpoint: str | None) -> Sweep:
 def sweep_table(runs: Sequence[Overview]) -> pd.DataFrame:
     """A row for each run."""
     frame = pd.DataFrame({"data": [run.data for run in runs], "network": [run.network for run in runs]})
-    columns = distinctions(runs)
+    columns = Runs(runs).distinctions() | {"draws of z": [str(run.draws("test")) for run in runs]}
     names = []
     for name, texts in columns.items():
         within = frame[list(IN_NAME)].assign(text=texts).drop_duplicates()
@@ -153,7 +154,7 @@ def means_section(sweep: Sweep) -> Section:
     if frame.empty:
         return Section("Bound and latent size", text=["No run is finished and has a bound on the test part yet."])
     series = {row["series"]: sweep.runs[row["run"]] for row in records(sweep.counted)}
-    groups = grouped(series, lambda run: (run.data, yardstick(run)))
+    groups = grouped(series, lambda run: (run.data, run.test_conditions))
     text, pictures = [], []
     if len(groups) > 1:
         text.append("Nats of other data, binarisation or likelihood share no axis, so they have a picture each.")
@@ -237,14 +238,14 @@ def sample_tile(run: Overview, reader: Reader) -> bytes:
 
 def runs_section(sweep: Sweep) -> Section:
     """A row for each run."""
-    columns = distinctions(sweep.runs)
+    columns = Runs(sweep.runs).distinctions()
     rows = []
     for i, run in enumerate(sweep.runs):
         values = [number(run.value(key), 0 if name == "active" else 2) for key, name in MEASURED.items()]
         seconds = run.record.get("wall_seconds")
         took = duration(seconds) if is_number(seconds) else ""
-        told = [texts[i] for texts in columns.values()]
-        rows.append([run.status, *told, *values, f"{run.samples:,}", took, run.path.name])
+        settings = [texts[i] for texts in columns.values()]
+        rows.append([run.status, *settings, *values, f"{run.samples:,}", took, run.path.name])
     names = ("status", *map(title, columns), "test bound", "KL", "active units", "samples", "time", "directory")
     caption = "Nats per datapoint; of a run that is not finished, the last values on its curve."
     return Section("Runs", tables=[Table(names, rows, caption, TONES)])
@@ -256,14 +257,14 @@ def again_sections(sweep: Sweep) -> list[Section]:
     commands = [text for run in sweep.runs if (text := new_run_command(run)) is not None]
     details = [Details("Every run on its own", "\n".join(commands))] if commands else []
     open_runs = [run for run in sweep.runs if not run.is_finished]
-    told = "The command skips what is finished, and goes on with what is not." if whole else "Run by run."
+    text = "The command skips what is finished, and goes on with what is not." if whole else "Run by run."
     load = (
         "from pathlib import Path\n\nfrom vae_lab import load_run\n\n"
         f"runs = [load_run(path.parent) for path in sorted(Path({str(folder)!r}).glob('*/run.json'))]\n"
         "bounds = {run.path.name: run.metrics.get('test/bound') for run in runs}"
     )
     return [
-        Section("Reproduce", text=[told], code=[whole] if whole else [], details=details),
+        Section("Reproduce", text=[text], code=[whole] if whole else [], details=details),
         Section(
             "Resume",
             text=["The same command goes on; a single run:" if open_runs else "All runs are finished."],

@@ -1,4 +1,4 @@
-"""The three small files of a run directory, read without PyTorch, and what is wrong with them in words."""
+"""The small files of a run directory, read fast and without PyTorch, and what is wrong with them in words."""
 
 import json
 import os
@@ -9,15 +9,21 @@ from typing import Any
 
 import yaml
 
+from vae_lab.errors import RunError
+
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, several times faster, where PyYAML was built with it; it makes plain values only, as the other."""
 TWICE = ("model.likelihood.", "model.initialization.")
-"""Parts of the model that the config has at its top as well."""
+"""Components of the model that the config has at its top as well."""
 DAMAGE = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 
 
-class Unreadable(Exception):  # noqa: N818
-    """A file of a run directory is missing or damaged; the message says which and how."""
+class Unreadable(RunError):  # noqa: N818
+    """A file of a run directory is missing or damaged; `problem` says which and how."""
+
+    def __init__(self, folder: str, problem: str) -> None:
+        super().__init__(f"{folder}: {problem}")
+        self.problem = problem
 
 
 def read_settings(path: str) -> dict[str, Any]:
@@ -35,10 +41,10 @@ def read_settings(path: str) -> dict[str, Any]:
         try:
             settings = dict(_settings(text))
         except DAMAGE as error:
-            raise Unreadable(f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
-    absent = [part for part in ("data", "model", "trainer") if not any(key.startswith(f"{part}.") for key in settings)]
+            raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
+    absent = [name for name in ("data", "model", "trainer") if not any(key.startswith(f"{name}.") for key in settings)]
     if absent:
-        raise Unreadable(f"config.yaml is no frozen config of a run: it lacks {', '.join(absent)}")
+        raise Unreadable(path, f"config.yaml is no frozen config of a run: it lacks {', '.join(absent)}")
     for key in [key for key in settings if key.startswith(TWICE)]:
         if settings.get(key.removeprefix("model.")) == settings[key]:
             del settings[key]
@@ -53,17 +59,17 @@ def read_record(path: str) -> dict[str, Any]:
     """
     record = _json(path, "run.json")
     if not isinstance(record.get("status"), str):
-        raise Unreadable("run.json has no status")
+        raise Unreadable(path, "run.json has no status")
     return record
 
 
-def read_ledger(path: str) -> dict[str, Any]:
-    """metrics.json; {} where nothing was measured yet.
+def read_ledger(path: str, name: str = "metrics.json") -> dict[str, Any]:
+    """The ledger; {} where nothing was measured yet.
 
     Raises:
         Unreadable: it is no JSON.
     """
-    return _json(path, "metrics.json") if os.path.exists(os.path.join(path, "metrics.json")) else {}
+    return _json(path, name) if os.path.exists(os.path.join(path, name)) else {}
 
 
 def _text(path: str, name: str) -> str:
@@ -71,9 +77,9 @@ def _text(path: str, name: str) -> str:
         with open(os.path.join(path, name), encoding="utf-8") as file:
             return file.read()
     except FileNotFoundError as error:
-        raise Unreadable(f"no {name}") from error
+        raise Unreadable(path, f"no {name}") from error
     except (OSError, ValueError) as error:
-        raise Unreadable(f"{name} cannot be read: {_in_one_line(error)}") from error
+        raise Unreadable(path, f"{name} cannot be read: {_in_one_line(error)}") from error
 
 
 def _json(path: str, name: str) -> dict[str, Any]:
@@ -81,9 +87,9 @@ def _json(path: str, name: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{name} is no JSON: {_in_one_line(error)}") from error
+        raise Unreadable(path, f"{name} is no JSON: {_in_one_line(error)}") from error
     if not isinstance(content, dict):
-        raise Unreadable(f"{name} holds {type(content).__name__} instead of entries")
+        raise Unreadable(path, f"{name} holds {type(content).__name__} instead of entries")
     return content
 
 
