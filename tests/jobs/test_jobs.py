@@ -291,9 +291,9 @@ def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Pa
     first = subprocess.Popen([sys.executable, "-c", engine, str(job.run.path)])
     while not (job.run.checkpoints / "last.ckpt").exists():
         time.sleep(0.01)
+    assert job.run.status == "running"
     first.kill()
     first.wait()
-    assert job.run.status == "running"
     second = subprocess.run(
         [sys.executable, "-c", engine, str(job.run.path)], capture_output=True, text=True, timeout=120, check=True
     )

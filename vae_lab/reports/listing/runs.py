@@ -42,8 +42,8 @@ class Runs:
     def varied(self) -> list[str]:
         """The settings that do not have the same text in every run, whether they matter or not."""
         settings = list(dict.fromkeys(key for run in self.runs for key in run.settings))
-        counts = self.texts[settings].nunique().to_dict()
-        return [key for key in settings if counts[key] > 1]
+        texts: Any = self.texts
+        return [key for key in settings if texts[key].nunique() > 1]
 
     def chosen(self, positions: Sequence[int]) -> "Runs":
         """Some of the runs."""
@@ -77,7 +77,7 @@ class Runs:
                 return name
         return key
 
-    def where(self, text: str) -> pd.Series:
+    def where(self, text: str) -> Any:
         """Of which runs a condition holds; without the key only `!=` and `=null` do.
 
         Raises:
