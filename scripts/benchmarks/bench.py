@@ -114,7 +114,7 @@ def make_case(name: str, conditions: Any) -> Any:
     """The case of this name, its data in memory; nothing is imported before a case is chosen."""
     make = getattr(import_module(f"benchmarks.{CASES[name].module}"), name)
     case = make(conditions)
-    case.summary = make.__doc__.rstrip(".")
+    case.summary = make.__doc__.splitlines()[0].rstrip(".")
     return case
 
 

@@ -12,6 +12,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file
 from vae_lab.errors import ConfigError, NonFiniteDensity
+from vae_lab.runs.load import read_checkpoint
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed
 
@@ -95,7 +96,7 @@ def best_bound(folder: Path) -> float:
     path = folder / "best.ckpt"
     if not path.is_file():
         return float("-inf")
-    return torch.load(path, weights_only=True, mmap=True)["vae_lab"]["latest"]["val/bound"]
+    return read_checkpoint(path, mmap=True)["vae_lab"]["latest"]["val/bound"]
 
 
 def replace_by_link(file: Path, name: Path) -> None:
@@ -114,7 +115,7 @@ def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:
     undisturbed run with the larger budget has not measured there.
     """
     best, before = folder / "best.ckpt", folder / BEST_BEFORE
-    if best.is_file() and not keep(torch.load(best, weights_only=True, mmap=True)["vae_lab"]["samples"]):
+    if best.is_file() and not keep(read_checkpoint(best, mmap=True)["vae_lab"]["samples"]):
         best.unlink() if not before.is_file() else os.replace(before, best)
 
 

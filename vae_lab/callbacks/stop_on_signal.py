@@ -13,7 +13,7 @@ from vae_lab.training.signals import PARENT, STOP
 class StopOnSignal(pl.Callback):
     """Ends a training at the end of a block once that is wished for.
 
-    One that shares the process with others, in a thread of its own, leaves the listening to the process.
+    Outside the main thread, where Python lets nobody listen, only the death of the parent is noticed.
     """
 
     listens = False

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.commands.explanations import explain, is_mistake, needs_no_traceback
 from vae_lab.errors import ConfigError, Interrupted, missing
+from vae_lab.wiring.build import find_own_classes
 from vae_lab.wiring.folders import CommandLine
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -67,8 +68,7 @@ class Task:
         """The command itself, once its config is known to be whole."""
         if absent := sorted(OmegaConf.missing_keys(cfg)):
             raise ConfigError(missing(absent))
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # for a user's own _target_; last, so that it hides nothing
+        find_own_classes()
         command = getattr(import_module(f"vae_lab.commands.{self.line.command}"), self.line.command)
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         return command(cfg)

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import copy
 import logging
 import os
 import sys
@@ -228,23 +227,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vae_lab.jobs.execute", description="Trains a planned run.")
     parser.add_argument("run", help="the run directory")
     parser.add_argument("--allow", action="append", default=[], help="a package whose classes it may name")
-    parser.add_argument("--threads", type=int, help="of the CPU")
+    parser.add_argument("--threads", type=int, default=KEPT, help="of the CPU")
     parser.add_argument("--max-samples", type=budget, default=KEPT, help="a larger budget, or null")
     parser.add_argument("--max-epochs", type=budget, default=KEPT, help="a larger budget, or null")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for a user's own _target_; last, so that it hides nothing
+    build.find_own_classes()
     try:
         if "VAE_LAB_RUN_DIR" in os.environ and int(os.environ.get("LOCAL_RANK", 0)) > 0:
             assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
             return 0
         run = RunDir.existing(given.run)
-        config = copy.deepcopy(run.config)
+        config = run.config
         build.refuse_untrusted(config, given.allow)
         changes = {"threads": given.threads, "max_samples": given.max_samples, "trainer.max_epochs": given.max_epochs}
         for key, value in changes.items():
-            if value is not KEPT and not (key == "threads" and value is None):
+            if value is not KEPT:
                 set_value_at(config, key, value)
         print(go_on(run, config), flush=True)
         return 0
@@ -257,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 KEPT = object()
-"""The budget stays what the run directory says."""
+"""What is not given stays as the run directory has it."""
 
 
 def budget(text: str) -> float | None:

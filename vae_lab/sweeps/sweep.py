@@ -6,9 +6,7 @@ Hydra on a cluster.
 """
 
 import logging
-import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.runs.directory import RunDir
 from vae_lab.sweeps.points import Point, Space, sweep_folder
 from vae_lab.sweeps.worker import is_local, launch, parallel_jobs, places, threads_of_a_job
+from vae_lab.wiring.build import find_own_classes
 from vae_lab.wiring.terminal import duration, print_table
 
 log = logging.getLogger("vae_lab")
@@ -43,8 +42,7 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
         Interrupted: a signal stopped it; the same command goes on.
     """
     configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for a user's own _target_, as for a single run
+    find_own_classes()
     settings = cfg.hydra.sweeper
     space = Space(typed, OmegaConf.to_container(settings.get("params") or OmegaConf.create()))  # pyright: ignore[reportArgumentType]
     folder = sweep_folder(cfg, space.swept)

@@ -1,9 +1,7 @@
 """What pages about runs share: their values as text, commands that may be pasted, pictures or the reason for none."""
 
-import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +70,10 @@ class Reader:
         Raises:
             RunError: there are no weights yet, or they are broken; any of `UNREADABLE` for the data.
         """
-        if self.allow and os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # for the user's own classes; last, so that it hides nothing
+        if self.allow:
+            from vae_lab.wiring.build import find_own_classes
+
+            find_own_classes()
         return load_run(run.path, allow=self.allow, checkpoint=self.checkpoint, data_root=self.data_root)
 
     def models(self, runs: dict[str, Overview]) -> tuple[dict[str, Run], dict[str, str]]:
