@@ -5,6 +5,7 @@ refused by name before anything is constructed.
 """
 
 import inspect
+import logging
 import os
 import sys
 import typing
@@ -13,8 +14,8 @@ from typing import Any
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
-from hydra._internal.utils import _locate
 from hydra.errors import InstantiationException
+from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 
 from vae_lab.errors import ConfigError, UntrustedTarget, nearest
@@ -40,6 +41,8 @@ TRUSTED = (
 ALIASES = {"pytorch_lightning.Trainer": "pytorch_lightning.trainer.Trainer"}
 NUMBERS = BeartypeConf(is_pep484_tower=True)
 """An integer will do where a float is asked for."""
+logging.getLogger("hydra.utils").addFilter(lambda record: not record.getMessage().startswith("Error getting object"))
+"""`get_object` logs what it raises, and a mistake is one message."""
 RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -117,7 +120,7 @@ def of_type(value: Any, hint: Any, key: str) -> Any:
 def locate(target: str, key: str) -> Any:
     """The class or function that a `_target_` names."""
     try:
-        found = _locate(target)
+        found = get_object(target)
     except Exception as error:  # whatever an import of a user's module raises
         raise ConfigError(f"{key}._target_ must name an importable class, got {target!r}: {error}") from error
     if not callable(found):
