@@ -20,9 +20,9 @@ from benchmarks.hand_written import MNIST, HandWritten
 from benchmarks.sides import Case, Side, Throughput, difference, value_of
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.execute import fit
-from vae_lab.runs.continuation import frozen_config
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir, plan_run
+from vae_lab.runs.identity import frozen_config
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command

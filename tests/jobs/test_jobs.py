@@ -18,9 +18,9 @@ from vae_lab.jobs.children import STOPPING
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport
-from vae_lab.runs.continuation import UNFROZEN
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import frozen_config
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring.compose import compose_command
 from vae_lab.wiring.terminal import duration
@@ -256,8 +256,7 @@ def test_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def plan_tiny(path: Path, *overrides: str) -> Job:
     latest = {override.partition("=")[0]: override for override in (*TINY, *overrides)}
     config, choices = compose_command("train", list(latest.values()))
-    frozen = {key: value for key, value in config.items() if key not in UNFROZEN}
-    return plan_job(path, frozen, choices=choices, overrides=list(latest.values()))
+    return plan_job(path, frozen_config(config), choices=choices, overrides=list(latest.values()))
 
 
 @pytest.mark.slow

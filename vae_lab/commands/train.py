@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.jobs.assemble import assemble
 from vae_lab.jobs.execute import assist, execute, go_on
-from vae_lab.runs.continuation import Request, continued_config, frozen_config
+from vae_lab.runs.continuation import Request, continued_config
 from vae_lab.runs.directory import RunDir, new_run_path, plan_run
+from vae_lab.runs.identity import frozen_config
 from vae_lab.training.matmul import settled
 from vae_lab.wiring import build
 

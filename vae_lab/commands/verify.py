@@ -12,16 +12,13 @@ from vae_lab.figures.base import check_scale
 from vae_lab.reproduction.claims import FAIL, Row, judge
 from vae_lab.reproduction.verdicts import as_table, reproduction_rows, write_rows
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.identity import CHANGEABLE, FREE
+from vae_lab.runs.identity import is_computed
 from vae_lab.wiring.terminal import print_table
 
 log = logging.getLogger("vae_lab")
 
-HARMLESS = (
-    *(*FREE, *CHANGEABLE, "steps_per_execution", "experiment", "seed", "trainer", "callbacks", "logger"),
-    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
-)
-"""Overrides that leave a preset what it is."""
+HARMLESS = ("experiment", "seed", "trainer")
+"""Overrides that leave a preset what it is, besides those that change nothing that is computed."""
 
 
 def verify(cfg: DictConfig) -> Path:
@@ -60,7 +57,7 @@ def preset_rows(run: RunDir) -> list[Row]:
     if not expected:
         what = f"experiment={name} has" if name else "it was no experiment's run, and has"
         raise RunError(f"{run.path}: {what} no key `expected` to be judged by")
-    if changed := [text for text in run.record.get("overrides", []) if key_of(text) not in HARMLESS]:
+    if changed := [text for text in run.record.get("overrides", []) if is_changed(text)]:
         raise RunError(
             f"{run.path} is not experiment={name} as it stands but has {', '.join(changed)}: its expectation "
             "does not apply"
@@ -82,7 +79,7 @@ def preset_rows(run: RunDir) -> list[Row]:
     return rows
 
 
-def key_of(override: str) -> str:
-    """The key of an override, without the signs of Hydra's grammar; of callback, logger and sweep the group."""
+def is_changed(override: str) -> bool:
+    """Whether an override makes another run of a preset than the preset's."""
     key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return key.split(".")[0] if key.startswith(("callbacks.", "logger.", "sweep.")) else key
+    return is_computed(key) and key not in HARMLESS

@@ -39,13 +39,6 @@ SECTIONS = (
 """The sections of a config without which nothing can be trained."""
 
 
-LOOP_KEYS = (
-    *("steps_per_execution", "cuda_graph", "compile", "channels_last"),
-    *("parameter_prior", "gradient_clip_norm", "seed"),
-)
-"""The keys that the training loop itself takes."""
-
-
 BEFORE = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "channels_last": False}
 """What a run did that was planned before there was a choice."""
 
@@ -95,7 +88,13 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         build.instantiate(config["schedule"], "schedule"),
         data,
         max_samples=max_samples,
-        **{key: config[key] for key in LOOP_KEYS},
+        steps_per_execution=config["steps_per_execution"],
+        parameter_prior=config["parameter_prior"],
+        gradient_clip_norm=config["gradient_clip_norm"],
+        cuda_graph=config["cuda_graph"],
+        compile=config["compile"],
+        channels_last=config["channels_last"],
+        seed=config["seed"],
     )
     trainer = make_trainer(config, objective, [curve, *others, early, StopOnSignal(), checkpoint], run)
     check_together(config, lit, early, trainer)

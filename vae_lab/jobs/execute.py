@@ -19,11 +19,11 @@ from vae_lab.callbacks.checkpoint import take_back_best
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.measurement import measure_bound, summarise
-from vae_lab.runs.continuation import budget_of, whole
+from vae_lab.runs.continuation import budget_of
 from vae_lab.runs.curve import keep_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
-from vae_lab.runs.identity import config_hash
+from vae_lab.runs.identity import config_hash, whole
 from vae_lab.runs.load import ledger_facts, load_weights, read_checkpoint
 from vae_lab.runs.provenance import provenance
 from vae_lab.training.matmul import settled

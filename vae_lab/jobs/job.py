@@ -8,9 +8,9 @@ from typing import Any
 from vae_lab.errors import NonFiniteDensity, RunError
 from vae_lab.runs.continuation import is_larger
 from vae_lab.runs.directory import RunDir, plan_run
-from vae_lab.runs.identity import BUDGET, identity
+from vae_lab.runs.identity import BUDGET, differing_keys, identity
 from vae_lab.wiring.build import foreign_packages
-from vae_lab.wiring.dotted import set_value_at, value_at, walk
+from vae_lab.wiring.dotted import set_value_at, value_at
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,3 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
             "or choose another folder"
         )
     return Job(run, tuple(budget), allow)
-
-
-def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The dotted keys that two configs disagree in, among those with a say in what is computed."""
-    values, others = dict(walk(identity(one))), dict(walk(identity(other)))
-    return [key for key in dict.fromkeys([*values, *others]) if values.get(key) != others.get(key)]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.atomic import write_json
-from vae_lab.runs.identity import config_hash
+from vae_lab.runs.identity import KINDS, Kind, config_hash
 from vae_lab.training.marks import next_log_mark, next_multiple
+from vae_lab.wiring.dotted import value_at
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Speeds:
         """What trainings of one speed have in common."""
         alike = {**config, "max_samples": None, "seed": 0, "checkpoint": None}
         alike["optimizer"] = {**config["optimizer"], "lr": None}
-        return f"{config_hash(alike)}-{self.threads}"
+        speed = [value_at(config, key) for key, kind in KINDS.items() if kind in (Kind.SPEED, Kind.DEVICES)]
+        return f"{config_hash(alike | {'speed': speed})}-{self.threads}"
 
     def read(self) -> dict[str, Any]:
         """What the file holds."""

@@ -18,6 +18,7 @@ from vae_lab.errors import RunError
 from vae_lab.reports.values import ABSENT, as_text, number_or_none
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import is_computed
 from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
 
 MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
@@ -26,7 +27,7 @@ FOLDERS = {"checkpoints", "images", "tensorboard"}
 """Folders of a run directory, in which no other is looked for."""
 BROKEN = "broken"
 """The status of what cannot be read."""
-OTHER_TRAINING = ("data.batch_size", "data.root", "data.train_size")
+TRAINING_ONLY = ("data.batch_size", "data.train_size")
 """Settings of the data set that leave its test split as it is."""
 
 
@@ -123,7 +124,9 @@ class Overview:
     def test_conditions(self) -> dict[str, str]:
         """The settings that runs must share for their test values in nats to be comparable."""
         data = {key: as_text(value) for key, value in self.settings.items() if key.startswith("data.")}
-        return {key: text for key, text in data.items() if key not in OTHER_TRAINING} | {"likelihood": self.likelihood}
+        return {key: text for key, text in data.items() if is_computed(key) and key not in TRAINING_ONLY} | {
+            "likelihood": self.likelihood
+        }
 
     def draws(self, split: str) -> int:
         """How many draws of z its bound on a split was measured with."""

@@ -11,9 +11,9 @@ from rich.table import Table
 from vae_lab.errors import ConfigError, nearest
 from vae_lab.figures.base import Curve, PaperFigure
 from vae_lab.jobs.speed import Speeds, count_evaluations
-from vae_lab.runs.continuation import frozen_config
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import frozen_config
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 from vae_lab.wiring.terminal import duration

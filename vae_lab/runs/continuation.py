@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.identity import BUDGET, CHANGEABLE, FREE
+from vae_lab.runs.identity import BUDGET, Kind, kind_of, may_change
 from vae_lab.wiring.dotted import set_value_at, value_at
 
 
@@ -66,10 +66,10 @@ def continued_config(
         if key in request.choices:
             if request.choices[key] != recorded.get(key):
                 differences.append(f"{key}={recorded.get(key)} (asked for: {request.choices[key]})")
-        elif key.split(".")[0] in FREE and key not in frozen:
+        elif kind_of(key) is Kind.COMMAND:
             continue
         elif (asked := value_at(composed, key)) != (kept := value_at(frozen, key)):
-            if key in CHANGEABLE or (key in BUDGET and is_larger(asked, kept)):
+            if may_change(key) or (key in BUDGET and is_larger(asked, kept)):
                 set_value_at(config, key, asked)
             else:
                 differences.append(f"{key}={kept} (asked for: {typed})")
@@ -91,17 +91,3 @@ def quoted(text: str) -> str:
     """The text as Hydra's grammar reads any text."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-UNFROZEN = ("run_dir", "allow", "name", "output_root", "sweep")
-"""Keys that say where a run goes, not what it is."""
-
-
-def frozen_config(requested: Mapping[str, Any]) -> dict[str, Any]:
-    """What a composed config says about a run, without where and how it is made."""
-    return {key: whole(value) for key, value in requested.items() if key not in UNFROZEN}
-
-
-def whole(value: Any) -> Any:
-    """A whole number that was written as 1e6, as an integer: one and the same setting has one config."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,18 +1,91 @@
-"""What each config key is to a run: what identifies it, what only says where and how fast."""
+"""What each config key is to a run: the one table from which all else about keys follows."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
-UNIDENTIFYING = (
-    *("threads", "matmul_backend", "cuda_graph", "compile", "channels_last", "steps_per_execution"),
-    *("expected", "logger", "callbacks"),
-)
+from vae_lab.wiring.dotted import value_at, walk
 
 
-PLACES = ("accelerator", "devices", "num_nodes", "strategy")
-"""Keys without a say in what a run computes, and those of the trainer; see `identity`."""
+class Kind(Enum):
+    """What a config key decides."""
+
+    COMPUTED = "what the run computes"
+    BUDGET = "how long it trains: part of what it computes, and may grow"
+    SPEED = "how fast it computes the same, but for rounding"
+    DEVICES = "on how many devices of which kind"
+    WATCHING = "who looks on and what is expected"
+    PLACE = "where its data set lies"
+    COMMAND = "where a command puts the run, and what else it does; no part of the run's own config"
+
+
+KINDS = {
+    **dict.fromkeys(("max_samples", "trainer.max_epochs"), Kind.BUDGET),
+    **dict.fromkeys(("threads", "matmul_backend", "cuda_graph", "compile", "channels_last"), Kind.SPEED),
+    "steps_per_execution": Kind.SPEED,
+    **dict.fromkeys((f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")), Kind.DEVICES),
+    **dict.fromkeys(("expected", "logger", "callbacks"), Kind.WATCHING),
+    "data.root": Kind.PLACE,
+    **dict.fromkeys(("run_dir", "allow", "name", "output_root", "sweep"), Kind.COMMAND),
+}
+"""The kind of a key and of all keys below it; what is not named decides what is computed."""
+
+BUDGET = tuple(key for key, kind in KINDS.items() if kind is Kind.BUDGET)
+"""The keys of the budget: samples, and passes over the data."""
+OWN_CALLBACKS = "vae_lab.callbacks."
+
+
+def kind_of(key: str, config: Mapping[str, Any] | None = None) -> Kind:
+    """The kind of a dotted key or of an override's; of a callback's key by its class, where `config` has it.
+
+    Args:
+        key: such as `trainer.devices`, `+callbacks.mine.every` or `experiment@here`.
+        config: nested, or by dotted keys. The lab's own callbacks change nothing; what another class does is not known.
+    """
+    names = key.lstrip("+~").partition("@")[0].split(".")
+    if config is not None and names[0] == "callbacks" and names[1:]:
+        target = f"callbacks.{names[1]}._target_"
+        is_own = str(config.get(target) or value_at(config, target) or OWN_CALLBACKS).startswith(OWN_CALLBACKS)
+        return Kind.WATCHING if is_own else Kind.COMPUTED
+    return next(
+        (KINDS[known] for i in range(len(names), 0, -1) if (known := ".".join(names[:i])) in KINDS), Kind.COMPUTED
+    )
+
+
+def is_computed(key: str, config: Mapping[str, Any] | None = None) -> bool:
+    """Whether a key identifies a run: two runs that agree in all of these compute the same, but for rounding."""
+    return kind_of(key, config) in (Kind.COMPUTED, Kind.BUDGET)
+
+
+def may_change(key: str) -> bool:
+    """Whether a run may be continued with another value; of the budget only a larger one is accepted besides."""
+    return kind_of(key) in (Kind.SPEED, Kind.PLACE)
+
+
+def frozen_config(composed: Mapping[str, Any]) -> dict[str, Any]:
+    """What a composed config says about a run, without what concerns the command; 1e6 becomes a whole number."""
+    return {key: whole(value) for key, value in composed.items() if kind_of(key) is not Kind.COMMAND}
+
+
+def whole(value: Any) -> Any:
+    """A whole number that was written as 1e6, as an integer: one and the same setting has one config."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the keys that do not identify a run."""
+
+    def kept(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        return {
+            name: kept(value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+            for name, value in node.items()
+            if is_computed(f"{prefix}{name}", config)
+        }
+
+    callbacks = kept(config.get("callbacks") or {}, "callbacks.")
+    return {**kept(config, ""), "callbacks": callbacks}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -25,27 +98,7 @@ def identity_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
 
 
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run computes: its config without threads, devices, folders and what only looks on."""
-    known = {key: value for key, value in config.items() if key not in UNIDENTIFYING}
-    known["data"] = {key: value for key, value in config["data"].items() if key != "root"}
-    known["trainer"] = {key: value for key, value in config["trainer"].items() if key not in PLACES}
-    callbacks = {name: part for name, part in (config.get("callbacks") or {}).items() if part is not None}
-    known["callbacks"] = {name: part for name, part in callbacks.items() if not looks_on(part)}
-    return known
-
-
-def looks_on(part: Mapping[str, Any]) -> bool:
-    """Whether a callback is one of the lab's own, which change nothing."""
-    return str(part.get("_target_", "vae_lab.callbacks.")).startswith("vae_lab.callbacks.")
-
-
-BUDGET = ("max_samples", "trainer.max_epochs")
-
-
-CHANGEABLE = ("threads", "matmul_backend", "cuda_graph", "compile", "channels_last", "data.root")
-"""Keys that do not change what the run computes, but for rounding."""
-
-
-FREE = ("run_dir", "allow", "name", "output_root", "threads", "sweep")
-"""Keys that say where and how a run is made, not what it is."""
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The dotted keys that two configs disagree in, among those that identify a run."""
+    values, others = dict(walk(identity(one))), dict(walk(identity(other)))
+    return [key for key in dict.fromkeys([*values, *others]) if values.get(key) != others.get(key)]

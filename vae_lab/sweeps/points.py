@@ -12,9 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError, RunError, missing
-from vae_lab.runs.continuation import frozen_config
 from vae_lab.runs.directory import RunDir, safe_name
-from vae_lab.runs.identity import FREE, identity, identity_hash
+from vae_lab.runs.identity import frozen_config, identity, identity_hash, is_computed
 from vae_lab.wiring.compose import own_config
 
 NAME_LENGTH = 80
@@ -75,7 +74,7 @@ class Space:
         if requested["run_dir"] is not None:
             raise ConfigError("run_dir must be null in a sweep, or all its jobs would share one: leave it out")
         config = frozen_config(requested)
-        shown = [text for text in varied if text.partition("=")[0].lstrip("+~") not in FREE]
+        shown = [text for text in varied if is_computed(text.partition("=")[0])]
         return Point(config, choices, overrides, shown, RunDir(run_folder(folder, shown, config)))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from vae_lab.errors import ConfigError, nearest
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import ABSENT, as_text, is_number
-from vae_lab.runs.identity import PLACES, UNIDENTIFYING
+from vae_lab.runs.identity import is_computed
 
 CONDITION = re.compile(r"([^=<>!]+)(>=|<=|!=|=|<|>)(.*)", re.DOTALL)
 COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
@@ -111,6 +111,10 @@ class Runs:
         """Whether all values of a key are numbers or absent."""
         return bool(self.frame[key].dropna().map(is_number).all())
 
+    def matters(self, key: str) -> bool:
+        """Whether a setting changes what one of the runs computes."""
+        return any(is_computed(key, run.settings) for run in self.runs)
+
     def differing(self) -> dict[str, str]:
         """The settings that matter in which the runs differ -> the short name.
 
@@ -119,7 +123,7 @@ class Runs:
         comes once.
         """
         found: list[str] = []
-        for key in filter(matters, self.varied):
+        for key in filter(self.matters, self.varied):
             if key.endswith("._target_"):
                 component = key.split(".")[0]
                 key = component if component in self.texts and len(set(self.texts[component])) > 1 else key
@@ -161,12 +165,6 @@ class Runs:
         around = [f"{'.'.join(names[:i])}._target_" for i in range(1, len(names))]
         classes = [name for name in around if name in self.varied]
         return not classes or bool((self.texts.groupby(classes)[key].nunique() > 1).any())
-
-
-def matters(key: str) -> bool:
-    """Whether a setting changes what a run computes; what only says where, how fast and who looks on does not."""
-    first, _, rest = key.partition(".")
-    return first not in UNIDENTIFYING and key != "data.root" and not (first == "trainer" and rest in PLACES)
 
 
 def title_of(short: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from vae_lab.figures.run_facts import dark_on_white_by_default, read_test_images
 from vae_lab.figures.side_by_side import Line, colours, curves, shared_decodings, shared_reconstructions
 from vae_lab.randomness import generator
-from vae_lab.reports.listing.runs import Runs, matters
+from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, grouped
 from vae_lab.reports.pages.page import Picture, Section, Table
 from vae_lab.reports.pages.run_parts import TONES, Reader, add_picture, in_words, listed, number, title, with_error
@@ -131,11 +131,13 @@ def comparable(run: Overview, reference: Overview, name: str) -> tuple[str, str]
 
 def differences_section(runs: Mapping[str, Overview]) -> Section:
     """The keys that the configs disagree in."""
-    found = Runs(list(runs.values())).differences()
+    table = Runs(list(runs.values()))
+    found = table.differences()
     if not found:
         return Section("What differs", text=["Nothing: the configs are equal."])
     rows = [[key, *(shortened(text) if key.endswith("_target_") else text for text in found[key])] for key in found]
-    important, others = [row for row in rows if matters(row[0])], [row for row in rows if not matters(row[0])]
+    important = [row for row in rows if table.matters(row[0])]
+    others = [row for row in rows if row not in important]
     columns = ("key", *runs)
     tables = [Table(columns, important, "From config.yaml; all other settings are equal.")] if important else []
     if others:

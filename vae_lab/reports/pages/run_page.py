@@ -21,7 +21,7 @@ from vae_lab.reports.pages.run_parts import (
     with_error,
 )
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
-from vae_lab.runs.identity import BUDGET
+from vae_lab.runs.identity import BUDGET, Kind, kind_of
 from vae_lab.wiring.terminal import duration
 
 SPLITS = ("train", "val", "test")
@@ -47,8 +47,6 @@ MAIN = {
     "threads": "threads",
 }
 """Settings in the table -> how they are printed; all are below it."""
-ELSEWHERE = ("run_dir", "output_root", "sweep")
-"""Keys that say where a run went, or that it was one of many."""
 SEED = 0
 """Of the pictures."""
 
@@ -224,7 +222,7 @@ def new_run_command(run: Overview) -> str | None:
         return None
     typed = [str(text) for text in given]
     latest = [*BUDGET, "threads"]  # a continuation changes these; the jobs of a sweep are given their threads
-    kept = [text for text in typed if (key := key_of(text)).split(".")[0] not in ELSEWHERE and key not in latest]
+    kept = [text for text in typed if kind_of(key := key_of(text)) is not Kind.COMMAND and key not in latest]
     values = {key: run.settings[key] for key in latest if key in run.settings}
     now = [f"{key}={as_text(value)}" for key, value in values.items() if key in BUDGET or value is not None]
     return pasted("train", *kept, *now)

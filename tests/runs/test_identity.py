@@ -1,0 +1,104 @@
+"""What each config key is to a run, and what follows from it."""
+
+import re
+
+import pytest
+from training import train_tiny
+
+from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import (
+    KINDS,
+    Kind,
+    config_hash,
+    differing_keys,
+    frozen_config,
+    is_computed,
+    kind_of,
+    may_change,
+)
+from vae_lab.wiring.compose import compose_command
+from vae_lab.wiring.dotted import value_at
+
+
+def test_hash_knows_what_a_run_computes_and_nothing_else(finished_run):
+    config = finished_run.config
+    same = config_hash(config)
+    assert re.fullmatch("[0-9a-f]{6}", same) and same == finished_run.record["config_hash"]
+    trainer = config["trainer"] | {"accelerator": "gpu", "devices": 2}
+    for other in (
+        {"threads": 7},
+        {"trainer": trainer},
+        {"callbacks": {"progress": {}}, "logger": {}},
+        {"data": config["data"] | {"root": "/elsewhere"}},
+    ):
+        assert config_hash(config | other) == same, other
+    for other in (
+        {"seed": 1},
+        {"max_samples": 5},
+        {"data": config["data"] | {"split_seed": 1}},
+        {"trainer": trainer | {"max_epochs": 5}},
+        {"trainer": trainer | {"precision": "bf16-mixed"}},
+        {"model": config["model"] | {"latent_dim": 2}},
+    ):
+        assert config_hash(config | other) != same, other
+
+
+def test_every_key_of_the_table_is_a_key_of_train():
+    composed, _ = compose_command("train", ["data=mnist"])
+    for key in KINDS:
+        folder, _, name = key.rpartition(".")
+        assert name in (value_at(composed, folder) if folder else composed) or key == "expected", key
+    assert "expected" in compose_command("train", ["experiment=mnist_paper"])[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("max_samples", Kind.BUDGET),
+        ("+trainer.max_epochs", Kind.BUDGET),
+        ("compile", Kind.SPEED),
+        ("trainer.devices", Kind.DEVICES),
+        ("trainer.precision", Kind.COMPUTED),
+        ("callbacks.progress.every", Kind.WATCHING),
+        ("~logger", Kind.WATCHING),
+        ("data.root", Kind.PLACE),
+        ("data.name", Kind.COMPUTED),
+        ("sweep.jobs", Kind.COMMAND),
+        ("model", Kind.COMPUTED),
+        ("+invented.key", Kind.COMPUTED),
+    ],
+)
+def test_key_has_a_kind_whatever_sign_or_parent_it_has(key, kind):
+    assert kind_of(key) is kind
+    assert is_computed(key) == (kind in (Kind.COMPUTED, Kind.BUDGET))
+
+
+def test_callback_of_another_class_identifies_a_run_and_the_labs_own_does_not():
+    composed, _ = compose_command("train", [])
+    config = frozen_config(composed)
+    mine = config | {"callbacks": {"mine": {"_target_": "my.Callback", "every": 1}}}
+    more = config | {"callbacks": {"mine": {"_target_": "my.Callback", "every": 2}}}
+    own = config | {"callbacks": {"images": {"_target_": "vae_lab.callbacks.image_grid.ImageGrid"}, "none": None}}
+    assert config_hash(own) == config_hash(config) != config_hash(mine) != config_hash(more)
+    assert differing_keys(mine, more) == ["callbacks.mine.every"]
+    by_dotted_keys = {"callbacks.mine._target_": "my.Callback", "callbacks.mine.every": 1}
+    assert kind_of("callbacks.mine.every", mine) is kind_of("callbacks.mine.every", by_dotted_keys) is Kind.COMPUTED
+    assert kind_of("callbacks.images.every", own) is Kind.WATCHING
+
+
+def test_what_is_frozen_leaves_the_command_out_and_has_whole_numbers():
+    composed, _ = compose_command("train", ["max_samples=1e6", "name=x"])
+    frozen = frozen_config(composed)
+    assert frozen["max_samples"] == 1_000_000 and isinstance(frozen["max_samples"], int)
+    assert composed.keys() - frozen.keys() == {"run_dir", "allow", "name", "output_root", "sweep"}
+
+
+def test_run_is_continued_at_another_speed_and_remains_the_same_run(tmp_path):
+    run = train_tiny(tmp_path / "run", "trainer.max_epochs=2", "steps_per_execution=1")
+    train_tiny(tmp_path / "run", "trainer.max_epochs=4", "steps_per_execution=7", "cuda_graph=false")
+    straight = train_tiny(tmp_path / "straight", "trainer.max_epochs=4")
+    run = RunDir(run.path)
+    assert may_change("steps_per_execution") and not may_change("trainer.devices")
+    assert (run.config["steps_per_execution"], run.config["cuda_graph"]) == (7, False)
+    assert run.record["config_hash"] == straight.record["config_hash"]
+    assert run.ledger("best")["test/bound"] == straight.ledger("best")["test/bound"]
