@@ -95,9 +95,10 @@ def measure_log_likelihood(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Nats per datapoint: `<name>/log_likelihood/<estimator>`, `_se`, `_sd`, `_num_datapoints`, `_seed` and `_bias`.
+    """Nats per datapoint: `<name>/log_likelihood/<estimator>`, and `_se`, `_sd`, ... beside it.
 
-    `_se` is the Monte Carlo error with the data held fixed, `_sd` the spread over datapoints.
+    `_se` is the Monte Carlo error with the data held fixed, `_sd` the spread over datapoints; `_num_datapoints`,
+    `_seed` and `_settings` say what was asked for, `_bias` on which side of log p(x) the value lies on average.
     """
     device = next(model.parameters()).device
     with evaluating(model, device, seed, "evaluate"):
@@ -110,5 +111,6 @@ def measure_log_likelihood(
         f"{key}_sd": float(values.std(correction=0)),
         f"{key}_num_datapoints": len(values),
         f"{key}_seed": seed,
+        f"{key}_settings": estimator.settings,
         f"{key}_bias": estimator.bias,
     }

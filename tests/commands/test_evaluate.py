@@ -128,7 +128,7 @@ def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_i
         loaded.model.latent_dim = 20
         return loaded
 
-    monkeypatch.setattr("vae_lab.commands.evaluate.measure_bound", measured)
+    monkeypatch.setattr("vae_lab.runs.measured.measure_bound", measured)
     monkeypatch.setattr("vae_lab.commands.evaluate.load_run", load_large)
     with pytest.raises(ConfigError, match=r"model\.latent_dim must be <= 3 for estimator=quadrature, got 20"):
         evaluate_tiny(run, "estimators=[importance_sampling,quadrature]")
@@ -150,7 +150,7 @@ def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_i
         (["num_datapoints=0"], r"num_datapoints must be an integer >= 1 or null, got 0"),
         (["seed=-1"], r"seed must be an integer >= 0, got -1"),
         (["device=tpu"], r"device must be auto, cpu or cuda, got 'tpu'"),
-        (["checkpoint=frist"], r"checkpoint must be best, last or null"),
+        (["checkpoint=frist"], r"checkpoint must be best, last, the count of a snapshot or null"),
         (["estimator.num_samples=0"], r"estimator\.num_samples must be"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_planned_run_has_no_checkpoint_yet(finished_run, tmp_path):
 
 
 def test_another_name_of_a_checkpoint_is_refused(finished_run):
-    with pytest.raises(ConfigError, match=r"checkpoint must be best, last or null .* got 'first'"):
+    with pytest.raises(ConfigError, match=r"checkpoint must be best, last, .* got 'first'"):
         load_run(finished_run.path, checkpoint="first")
 
 

@@ -102,7 +102,7 @@ class BoundCurve(pl.Callback):
         for split in [split for split in self.splits if split in lit.data.parts]:
             if not lit.model.has_encoder:
                 measured = self.log_likelihood(lit.model, lit.data, split)
-                settings = ("_sd", "_num_datapoints", "_seed", "_bias")  # of the ledger; no curves
+                settings = ("_sd", "_num_datapoints", "_seed", "_settings", "_bias")  # of the ledger; no curves
                 row |= {name: value for name, value in measured.items() if not name.endswith(settings)}
                 continue
             sums = measure_bound(

@@ -76,7 +76,10 @@ class Checkpoint(pl.Callback):
         is_due = is_passed(self.next_mark(lit.block_start), lit.block_start, lit.samples)
         if is_due and lit.samples != self.snapshot_at:  # not by looking for the file: ranks would see it or not
             self.snapshot_at = lit.samples
-            trainer.save_checkpoint(self.folder / "at" / f"{lit.samples}.ckpt", weights_only=True)
+            file = self.folder / "at" / f"{lit.samples}.ckpt"
+            if trainer.is_global_zero:
+                file.with_suffix(".json").unlink(missing_ok=True)  # measured with the weights that are replaced
+            trainer.save_checkpoint(file, weights_only=True)
 
     def save(self, trainer: pl.Trainer, lit: LitVAE, name: str) -> None:
         """Everything that continues the run; events are on disk before it."""

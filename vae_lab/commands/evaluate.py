@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from vae_lab.errors import ConfigError, NoEncoder, RunError, nearest
+from vae_lab.errors import ConfigError, NoEncoder, nearest
 from vae_lab.estimators.base import Estimator
-from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.runs.continuation import Request
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.load import Run, ledger_facts, load_run
+from vae_lab.runs.load import Run, load_run
+from vae_lab.runs.measured import Measurement, bound, log_likelihood, refuse_locked
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
@@ -38,8 +38,7 @@ def evaluate(cfg: DictConfig) -> Path:
     estimators = make_estimators(settings, Request.of_this_command(settings))
     torch.set_num_threads(settings["threads"] or available_cores())
     directory = RunDir.existing(settings["run"])
-    if directory.is_locked():
-        raise RunError(f"{directory.path} is being written by another process: wait for it or stop it")
+    refuse_locked(directory)
     run = load_run(
         settings["run"],
         allow=settings["allow"],
@@ -54,13 +53,9 @@ def evaluate(cfg: DictConfig) -> Path:
             parts = run.data.parts
             raise ConfigError(f"splits must name parts of {run.data.name}, got {split!r}: {nearest(split, parts)}")
     run.model.to(choose_device(settings["device"]))
-    facts = {"checkpoint": run.checkpoint, "samples_evaluated": run.samples, **ledger_facts(run.data, run.config)}
     measured: dict[str, Any] = {}
-    for split in settings["splits"]:
-        for entries in measure_split(run, split, estimators, settings):
-            measured |= entries
-            with directory.locked():
-                directory.update_ledger(run.checkpoint, facts | entries)
+    for wanted in measurements(run, estimators, settings):
+        measured |= wanted.of(run).entries
     print_table(run, measured, directory.ledger(run.checkpoint))
     return directory.ledger_path(run.checkpoint)
 
@@ -126,22 +121,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def measure_split(
-    run: Run, split: str, estimators: Sequence[Estimator], settings: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """The ledger's entries of a split, as they come; those of its first n datapoints are named `split[:n]`."""
-    images = run.data.measured(split).images[: settings["num_datapoints"]]
-    name = subset_name(split, len(images), len(run.data.parts[split]))
-    num_samples, seed = settings["num_samples"], settings["seed"]
-    if run.model.has_encoder:
-        log.info("%s: %d datapoints, bound with L = %d", name, len(images), num_samples)
-        images = images.to(next(run.model.parameters()).device)
-        sums = measure_bound(run.model, images, num_samples=num_samples, seed=seed)
-        entries = {f"{name}/{key}": value for key, value in summarise(sums, num_samples=num_samples).items()}
-        yield entries | {f"{name}/bound_num_samples": num_samples}
-    for estimator in estimators:
-        log.info("%s: %d datapoints, %s", name, len(images), estimator.label)
-        yield measure_log_likelihood(run.model, images, name, estimator, seed=seed)
+def measurements(run: Run, estimators: Sequence[Estimator], settings: Mapping[str, Any]) -> Iterator[Measurement]:
+    """What is asked for: of every split the bound, where there is an encoder, and log p(x) by each estimator."""
+    same = {"seed": settings["seed"], "num_datapoints": settings["num_datapoints"]}
+    for split in settings["splits"]:
+        if run.model.has_encoder:
+            yield bound(split, num_samples=settings["num_samples"], **same)
+        yield from (log_likelihood(split, estimator, **same) for estimator in estimators)
 
 
 def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:

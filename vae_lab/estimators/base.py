@@ -4,6 +4,7 @@ Datapoints are handled in the fixed blocks of `randomness.NOISE_BLOCK`, counted 
 in pieces of blocks where memory asks for it. The noise of a datapoint depends on the seed and its index only.
 """
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -70,6 +71,11 @@ class Estimator(ABC):
     @abstractmethod
     def label(self) -> str:
         """Its name in the ledger, with the number of samples that it spends: `importance_sampling_500`."""
+
+    @property
+    def settings(self) -> str:
+        """All that it was made with, by which the ledger knows an equal request."""
+        return json.dumps(vars(self), sort_keys=True, default=str)
 
     def check(self, model: VAE) -> None:  # noqa: B027 (most handle every model)
         """Refuses a model that it cannot handle, by a ConfigError; `estimate` asks first."""

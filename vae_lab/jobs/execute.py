@@ -152,16 +152,20 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
     model.to(device)
     entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples}
     entries |= ledger_facts(assembled.data, assembled.config)
+    known = run.ledger(checkpoint)
+    if known.get("samples_evaluated") != samples:  # of other weights; else perhaps measured with more draws
+        known = {}
     for split in assembled.data.parts:
+        if f"{split}/bound" in known:
+            continue
         if not model.has_encoder:
             entries |= assembled.curve.log_likelihood(model, assembled.data, split)
             continue
         images = assembled.data.measured(split).images.to(device)
         sums = measure_bound(model, images, num_samples=1, seed=assembled.lit.seed)
         entries |= {f"{split}/{name}": value for name, value in summarise(sums, num_samples=1).items()}
-    known = run.ledger(checkpoint)
-    if known.get("samples_evaluated") == samples:  # these very weights, perhaps with more draws
-        entries |= known
+        entries |= {f"{split}/bound_num_samples": 1, f"{split}/bound_seed": assembled.lit.seed}
+    entries |= known
     run.update_ledger(checkpoint, entries)
     log_hyperparameters(assembled, entries)
     return entries

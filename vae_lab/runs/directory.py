@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -120,8 +120,18 @@ class RunDir:
         status = self.record["status"]
         return "interrupted" if status == "running" and not self.is_locked() else status
 
+    @property
+    def snapshots(self) -> dict[int, Path]:
+        """The weights that were kept on the way (`checkpoint.at`), by training samples, in their order."""
+        return dict(sorted((int(file.stem), file) for file in (self.checkpoints / "at").glob("*.ckpt")))
+
     def ledger_path(self, checkpoint: str) -> Path:
-        """metrics.json for the checkpoint that is read by default, metrics-<checkpoint>.json for the other."""
+        """metrics.json for the checkpoint that is read by default, metrics-<checkpoint>.json for the other.
+
+        That of a snapshot lies beside it.
+        """
+        if checkpoint.isdigit():
+            return self.checkpoints / "at" / f"{checkpoint}.json"
         return self.path / ("metrics.json" if checkpoint == self.default_checkpoint else f"metrics-{checkpoint}.json")
 
     def ledger(self, checkpoint: str) -> dict[str, Any]:
@@ -129,8 +139,8 @@ class RunDir:
         path = self.ledger_path(checkpoint)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def update_ledger(self, checkpoint: str, entries: Mapping[str, Any]) -> Path:
-        """Adds entries to the ledger of a checkpoint; an equal request replaces its own value.
+    def update_ledger(self, checkpoint: str, entries: Mapping[str, Any], replaced: Collection[str] = ()) -> Path:
+        """Adds entries to the ledger of a checkpoint; those of `replaced`, and of the same names, go.
 
         Values of other weights, measured before the run went on, are dropped.
         """
@@ -138,7 +148,7 @@ class RunDir:
         known = self.ledger(checkpoint)
         if known.get("samples_evaluated") != entries["samples_evaluated"]:
             known = {}
-        write_json(path, known | dict(entries))
+        write_json(path, {key: value for key, value in known.items() if key not in replaced} | dict(entries))
         return path
 
     @property
@@ -146,15 +156,26 @@ class RunDir:
         """`best` where a validation set chose one, else `last`."""
         return "best" if (self.checkpoints / "best.ckpt").is_file() else "last"
 
-    def checkpoint_path(self, checkpoint: str | None) -> Path:
-        """The file of `best` or `last`; None: the default.
+    def checkpoint_path(self, checkpoint: str | int | None) -> Path:
+        """The file of `best`, `last` or the snapshot at a count of training samples; None: the default.
 
         Raises:
+            ConfigError: it is no such name, or there is no snapshot at this count.
             RunError: the run has none yet.
         """
-        name = checkpoint or self.default_checkpoint
+        whole = int(checkpoint) if isinstance(checkpoint, float) and checkpoint.is_integer() else checkpoint
+        name = self.default_checkpoint if whole in (None, "") else str(whole)
+        if name.isdigit():
+            if int(name) not in self.snapshots:
+                kept = ", ".join(map(str, self.snapshots)) or "none: checkpoint.at says at which counts they are kept"
+                raise ConfigError(
+                    f"checkpoint must be the count of a snapshot of {self.path}, got {name}; it has {kept}"
+                )
+            return self.snapshots[int(name)]
         if name not in ("best", "last"):
-            raise ConfigError(f"checkpoint must be best, last or null (best if there is one), got {name!r}")
+            raise ConfigError(
+                f"checkpoint must be best, last, the count of a snapshot or null (best if there is one), got {name!r}"
+            )
         path = self.checkpoints / f"{name}.ckpt"
         if not path.is_file():
             raise RunError(f"{self.path} has no checkpoint {name}.ckpt; its status is {self.status}")

@@ -42,7 +42,7 @@ class Run:
     record: dict[str, Any]
     metrics: dict[str, Any]
     checkpoint: str
-    """`best` or `last`."""
+    """`best`, `last` or the count of a snapshot."""
     samples: int
     """Training samples that had been presented at that checkpoint."""
     data_root: str | None = None
@@ -59,6 +59,13 @@ class Run:
     def curve(self) -> list[dict[str, float]]:
         """The rows of metrics.csv."""
         return read_rows(self.path / "metrics.csv")
+
+    def at(self, checkpoint: str | int) -> "Run":
+        """The same run at another of its checkpoints; a data set that is loaded need not be loaded again."""
+        other = _load(RunDir(self.path), self.config, checkpoint, self.data_root)
+        if "data" in vars(self):
+            vars(other)["data"] = self.data
+        return other
 
     def encode(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch latent"]:
         """The posterior mean E_q[z|x]."""
@@ -84,14 +91,18 @@ class Run:
 
 
 def load_run(
-    path: str | Path, *, allow: Collection[str] = (), checkpoint: str | None = None, data_root: str | None = None
+    path: str | Path,
+    *,
+    allow: Collection[str] = (),
+    checkpoint: str | int | None = None,
+    data_root: str | None = None,
 ) -> Run:
     """Loads a run directory, which may be a stranger's: no code of it is executed.
 
     Args:
         path: the run directory.
         allow: packages whose classes its config may name besides vae_lab's parts and the frameworks'.
-        checkpoint: `best` or `last`; None: best where there is one.
+        checkpoint: `best`, `last` or the count of a snapshot; None: best where there is one.
         data_root: where the data set lies now, if not where the run found it.
 
     Raises:
@@ -101,15 +112,24 @@ def load_run(
     run = RunDir.existing(path)
     config = run.config
     build.refuse_untrusted(config, allow)
+    return _load(run, config, checkpoint, data_root)
+
+
+def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, data_root: str | None) -> Run:
     file = run.checkpoint_path(checkpoint)
     content = read_checkpoint(file)
     # an objective that trains no encoder leaves none in its checkpoints
     without = {} if any(name.startswith("model.encoder.") for name in content["state_dict"]) else {"has_encoder": False}
-    model = build.instantiate(config["model"], "model", image_shape=tuple(run.record["image_shape"]), **without)
+    record = run.record
+    model = build.instantiate(config["model"], "model", image_shape=tuple(record["image_shape"]), **without)
     model.load_state_dict(state_of("model", content))
     samples = content["vae_lab"]["samples"]
-    name = file.stem
-    return Run(run.path, config, model.eval(), run.record, run.ledger(name), name, samples, data_root)
+    return Run(run.path, config, model.eval(), record, run.ledger(file.stem), file.stem, samples, data_root)
+
+
+def samples_of(file: Path) -> int:
+    """The training samples that had been presented by a checkpoint."""
+    return read_checkpoint(file, mmap=True)["vae_lab"]["samples"]
 
 
 def load_weights(model: VAE, file: Path) -> int:

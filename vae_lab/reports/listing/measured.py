@@ -19,7 +19,7 @@ SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
 TITLES = {"bound": "bound", "log_likelihood": "log p(x)"}
 LOG_LIKELIHOOD = "/log_likelihood/"
 HIGHER_IS_BETTER = re.compile(r"(^|/)(bound|reconstruction|log_likelihood)(/[^/]*)?$")
-BESIDE = ("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_bias")
+BESIDE = ("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_settings", "_bias")
 """Endings of what the ledger says about a value."""
 SPLITS = ("test", "val", "train")
 """Whose value is shown where there are several, the first that there is."""
