@@ -15,7 +15,8 @@ from training import train_tiny
 
 from vae_lab.cli import main
 from vae_lab.reports.overview import read_overview
-from vae_lab.reports.pages.comparison import comparable, letters
+from vae_lab.reports.pages.comparison import comparable
+from vae_lab.reports.values import letters
 from vae_lab.runs.directory import RunDir
 
 MONTE_CARLO_EM = (

@@ -329,6 +329,8 @@ def test_sort_is_best_first_and_missing_values_come_last(sort, expected, three, 
 
 
 def test_what_is_sorted_by_or_asked_for_has_a_column(three, shown, listed) -> None:
+    assert "optimizer.lr" not in shown("sort=lr") and shown("sort=lr", "format=markdown").split().count("lr") == 1
+    assert "config_hash" in shown("sort=config_hash") and "batch_size" in shown("show=batch_size")
     assert "test/kl" in shown("sort=test/kl") and "config_hash" in shown("show=config_hash")
     assert [record["test/kl"] for record in listed("show=test/kl")] == [1.0, 2.0, 3.0, None]
     assert shown("sort=test/bound").count("bound") == 1
@@ -380,8 +382,8 @@ def test_values_that_cannot_be_compared_are_marked_and_the_reason_is_said(add_ru
         "split hash 0123456789ab (unmarked: ",
         "part test[:10] (unmarked: test)",
         "estimator importance_sampling_50 (unmarked: importance_sampling_500)",
-        "data mnist (unmarked: digits), binarization none",
-        "data mnist (unmarked: digits), binarization static",
+        "data mnist (unmarked: digits), scale x/255 (unmarked: x/16), binarization none",
+        "data mnist (unmarked: digits), scale x/255 (unmarked: x/16), binarization static",
     ):
         assert expected in notes
     text = shown()

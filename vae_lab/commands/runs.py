@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from vae_lab.errors import ConfigError
-from vae_lab.reports.listing.measured import aliases, sorted_runs
-from vae_lab.reports.listing.rows import counted, list_of_runs, table_of_groups
+from vae_lab.reports.listing.measured import aliases
+from vae_lab.reports.listing.rows import Groups, list_of_runs
 from vae_lab.reports.listing.runs import Runs
-from vae_lab.reports.listing.table import Table
 from vae_lab.reports.overview import Overview, find_runs
+from vae_lab.reports.table import Table
+from vae_lab.reports.values import counted
 from vae_lab.wiring.arguments import Arguments, Key
 
 KEYS = {
@@ -70,12 +71,12 @@ def make_table(runs: Runs, every: Runs, arguments: Arguments, title: str) -> Tab
     )
     shown = [*show, *(name.removeprefix("-") for name in sort)]
     if not group and not over:
-        return list_of_runs(Runs(sorted_runs(runs.runs, sort)) if sort else runs, shown, title)
+        return list_of_runs(runs, shown, sort, title)
     over = over or ["seed"]
     if not group:
         finished = runs.chosen([i for i, run in enumerate(runs.runs) if run.is_finished])
         group = [key for key in finished.differing() if key not in over]
-    return table_of_groups(runs, group, over, [key for key in shown if key not in group], sort, title)
+    return Groups(runs, group, over, [key for key in shown if key not in group], sort).table(title)
 
 
 def _sort_key(name: str, every: Runs) -> str:

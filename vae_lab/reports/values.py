@@ -34,3 +34,13 @@ def number_or_none(value: Any) -> float | None:
 def order(value: Any) -> tuple[int, float, str]:
     """What values are sorted by: numbers by size, before texts."""
     return (0, float(value), "") if is_number(value) else (1, 0.0, as_text(value))
+
+
+def letters(i: int) -> str:
+    """A, B, ..., Z, AA, AB, ..."""
+    return (letters(i // 26 - 1) if i >= 26 else "") + chr(ord("A") + i % 26)
+
+
+def counted(num: int) -> str:
+    """A number of runs in words."""
+    return f"{num} run{'' if num == 1 else 's'}"

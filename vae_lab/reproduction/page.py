@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.figures.drawing import Drawn
-from vae_lab.reports.pages.page import Picture, Section, Table, write_page
+from vae_lab.reports.pages.page import Picture, Section, write_page
+from vae_lab.reports.table import Table
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
 from vae_lab.reproduction.verdicts import COLUMNS, as_text, counted
 from vae_lab.runs.directory import RunDir

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vae_lab.reports.pages.page import Details, Picture, Section, Table, is_number, write_page
+from vae_lab.reports.pages.page import Details, Picture, Section, write_page
+from vae_lab.reports.table import Table, is_number
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 

@@ -8,12 +8,15 @@ these are never averaged, and stand in one column with a mark only.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from string import ascii_lowercase
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import Any
+
+import pandas as pd
 
 from vae_lab.reports.overview import Overview
-from vae_lab.reports.values import as_text, is_number, number_or_none, order
+from vae_lab.reports.table import Cell, number
+from vae_lab.reports.values import as_text, is_number, letters, number_or_none, order
 
 SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
 TITLES = {"bound": "bound", "log_likelihood": "log p(x)"}
@@ -29,116 +32,163 @@ SAMPLED = ("bound", "reconstruction")
 DRAWS = "draws of z"
 
 Yardstick = tuple[tuple[str, str], ...]
-"""The names and values of all that two values must share to be compared."""
-T = TypeVar("T")
+"""The names and values of all that two values must share to be compared; empty: the value may be compared with any."""
 
 
 @dataclass(frozen=True)
-class Value:
-    """A measured value of a run."""
+class Column:
+    """A measured quantity in every row of a table, which stands for a run or for a group of runs."""
 
-    key: str
-    """In the ledger or, where it is not in nats, anywhere."""
-    value: float
-    error: float | None
-    """Its Monte Carlo standard error, where the ledger has it."""
-    yardstick: Yardstick
-    """Empty: it may be compared with any."""
+    name: str
+    """The name of the quantity, or its key."""
+    frame: pd.DataFrame
+    """Value, error, key and yardstick in each row, None where nothing was measured; num, where it is a mean of so many.
+    """
+    unmarked: Yardstick
+    """The yardstick that needs no mark: the most frequent of the runs."""
 
+    @classmethod
+    def of_runs(cls, name: str, runs: Sequence[Overview], keys: Sequence[str | None], data: str | None) -> "Column":
+        """The values of these entries; unmarked are those on `data`, if there are any."""
+        rows = []
+        for run, key in zip(runs, keys, strict=True):
+            value = number_or_none(run.values.get(key or ""))
+            error = number_or_none(run.values.get(f"{key}_se"))
+            rows.append((None,) * 4 if key is None or value is None else (value, error, key, yardstick_of(run, key)))
+        frame = pd.DataFrame(rows, columns=["value", "error", "key", "yardstick"], dtype=object)
+        counts = Counter(filter(None, frame["yardstick"]))
+        ranked = sorted(counts, key=lambda by: (dict(by)["data"] != data, -counts[by], _place(dict(by)["part"])))
+        return cls(name, frame, next(iter(ranked), ()))
 
-Column = Sequence[Value | None]
-"""A value for every run, in their order; None where it was not measured."""
+    def averaged(self, groups: pd.Series) -> "Column":
+        """Mean and standard error sd/sqrt(n) in each group of the runs that are in one."""
+        rows = self.frame.loc[groups.index].astype({"value": float}).groupby(groups)
+        frame = rows["value"].agg(["mean", "sem", "count"]).set_axis(["value", "error", "num"], axis=1)
+        frame = frame.join(rows[["key", "yardstick"]].first()).astype(object)
+        return replace(self, frame=frame.where(frame.notna(), None))
+
+    def chosen(self, positions: Sequence[int]) -> "Column":
+        """Some of the rows."""
+        return replace(self, frame=self.frame.iloc[list(positions)].reset_index(drop=True))
+
+    @property
+    def title(self) -> str:
+        """The heading, with the split that the unmarked values were measured on."""
+        split = dict(self.unmarked).get("part", "")
+        return f"{split} {TITLES[self.name]}".strip() if self.name in TITLES else self.name
+
+    @property
+    def keys(self) -> list[str]:
+        """The entries that it has values of."""
+        return self.frame["key"].dropna().tolist()
 
 
 class Measured:
-    """The columns by number: 0 the bound, 1 log p(x), then the numbers of `show`; `texts` are its other keys.
+    """The columns of bound and log p(x), then of further quantities.
 
     A letter marks every kind of values that cannot be compared with the unmarked ones of their column.
-
-    Args:
-        runs: a row for each.
-        show: keys that are asked for.
-        without: those of them that have a column elsewhere.
     """
 
-    def __init__(self, runs: Sequence[Overview], show: Sequence[str], without: Sequence[str] = ()) -> None:
-        by_name: dict[str, Column] = {"bound": bounds(runs), "log_likelihood": log_likelihoods(runs)}
-        known = {value.key for column in by_name.values() for value in column if value is not None}
-        self.texts: list[str] = []
-        for key in dict.fromkeys(show):
-            if key not in known and key not in without:
-                column = values_of(runs, key)
-                if any(column):
-                    by_name[key] = column
-                else:
-                    self.texts.append(key)
-        self.names = list(by_name)
-        self.columns = list(by_name.values())
-        self.unmarked = reference(self.columns)
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = list(columns)
         self._letters: dict[str, str] = {}
-        self._facts: dict[str, dict[str, set[str]]] = {}
-        """Data set -> fact -> its values in the table."""
-        for yardstick in {value.yardstick for column in self.columns for value in column if value is not None}:
-            for name, fact in yardstick:
-                self._facts.setdefault(dict(yardstick)["data"], {}).setdefault(name, set()).add(fact)
 
-    def title(self, at: int) -> str:
-        """The heading of a column, with the split that the unmarked values were measured on."""
-        name, split = self.names[at], dict(self.unmarked[at]).get("part", "")
-        return f"{split} {TITLES[name]}".strip() if name in TITLES else name
+    @classmethod
+    def of_runs(cls, runs: Sequence[Overview], show: Sequence[str]) -> "Measured":
+        """The columns of these runs, with those keys of `show` that are numbers."""
+        bound = Column.of_runs("bound", runs, bound_keys(runs), None)
+        data = dict(bound.unmarked).get("data")
+        found = cls([bound, Column.of_runs("log_likelihood", runs, log_likelihood_keys(runs), data)])
+        for key in show:
+            if not found.column(key) and (column := Column.of_runs(key, runs, [key] * len(runs), data)).keys:
+                found.columns.append(column)
+        return found
 
-    def mark(self, at: int, yardstick: Yardstick) -> str:
-        """The letter of values with this yardstick in a column; empty where they can be compared."""
-        if not yardstick or yardstick == self.unmarked[at]:
-            return ""
-        return self._letters.setdefault(self._reason(yardstick, self.unmarked[at]), _letter(len(self._letters)))
+    def averaged(self, groups: pd.Series) -> "Measured":
+        """The means of every column in each group of runs."""
+        return Measured([column.averaged(groups) for column in self.columns])
 
-    def place(self, key: str) -> int | None:
+    def chosen(self, positions: Sequence[int]) -> "Measured":
+        """Some of the rows."""
+        return Measured([column.chosen(positions) for column in self.columns])
+
+    def column(self, key: str) -> Column | None:
         """The column that holds values of a key; None if there is none."""
-        found = (at for at, column in enumerate(self.columns) if any(value and value.key == key for value in column))
-        return next(found, None)
+        return next((column for column in self.columns if key in column.keys), None)
+
+    def marks(self, column: Column) -> list[str]:
+        """The letter of each row of a column; empty where its value can be compared, or is absent."""
+        return [
+            self._letters.setdefault(_reason(by, column.unmarked), letters(len(self._letters)).lower())
+            if by and by != column.unmarked
+            else ""
+            for by in column.frame["yardstick"]
+        ]
+
+    def cells(self, totals: Sequence[int] = ()) -> list[tuple[str, list[Cell]]]:
+        """Heading and cells of every column; a mean over fewer than `totals` says over how many."""
+        found = []
+        for column in self.columns:
+            pairs = zip(column.frame["num"] if totals else (), totals, strict=True)
+            few = [f"(n={int(num)})" if num < total else "" for num, total in pairs]
+            marks = [" ".join(filter(None, pair)) for pair in zip_longest(self.marks(column), few)]
+            rows = zip(column.frame["value"], column.frame["error"], marks, strict=True)
+            found.append((column.title, [number(*row) for row in rows]))
+        return found
+
+    def records(self) -> pd.DataFrame:
+        """The columns for a program, with full precision."""
+        frames = []
+        for column in self.columns:
+            marks = pd.Series(self.marks(column), dtype=object).where(column.frame["key"].notna(), None)
+            endings = {"value": "", "error": "_se", "num": "_n", "key": "_key", "mark": "_mark"}
+            frame = column.frame.drop(columns="yardstick").assign(mark=marks)
+            frames.append(frame.rename(columns={name: f"{column.name}{ending}" for name, ending in endings.items()}))
+        return pd.concat(frames, axis=1)
+
+    def best_first(self, sort: Sequence[str], values: Callable[[str], Sequence[Any]]) -> list[int]:
+        """The positions of the rows in the order that `sort` asks for, the first key decides; `-key` turns a key round.
+
+        Missing values come last, nats that can be compared stand together. `values` has those of other keys.
+        """
+        positions = list(range(len(self.columns[0].frame)))
+        for given in reversed(sort):
+            key, is_descending = direction(given)
+            column = self.column(key)
+            known = values(key) if column is None else column.frame["value"].tolist()
+            present = [i for i in positions if known[i] is not None]
+            present.sort(key=lambda i: order(known[i]), reverse=is_descending)
+            if column:
+                ranks = {column.unmarked: 0}
+                rank = [ranks.setdefault(by or column.unmarked, len(ranks)) for by in column.frame["yardstick"]]
+                present.sort(key=lambda i: rank[i])
+            positions = [*present, *(i for i in positions if known[i] is None)]
+        return positions
 
     def notes(self, error: str) -> Iterator[str]:
-        """What the unmarked values are, what ± is (empty: there is none), and what the letters mean."""
-        bound, log_likelihood, *_ = self.unmarked
-        if facts := dict(bound or log_likelihood):
+        """What the unmarked values are, what ± is, and what the letters mean."""
+        bound, log_likelihood = (dict(column.unmarked) for column in self.columns[:2])
+        has_errors = any(column.frame["error"].notna().any() for column in self.columns)
+        if facts := bound or log_likelihood:
             how = f"{facts['scale']}, binarization {facts['binarization']}, {facts['likelihood']} likelihood"
-            yield f"nats per datapoint of {facts['data']} ({how}), higher is better{error and f'; ±: {error}'}"
-        if (draws := dict(bound).get(DRAWS, "1")) != "1":
+            meaning = f"; ±: {error}" if has_errors else ""
+            yield f"nats per datapoint of {facts['data']} ({how}), higher is better{meaning}"
+        if (draws := bound.get(DRAWS, "1")) != "1":
             yield f"bound: the mean over {draws} draws of z for each datapoint"
-        if estimator := dict(log_likelihood).get("estimator"):
+        if estimator := log_likelihood.get("estimator"):
             yield f"log p(x): {estimator}"
         for why, letter in self._letters.items():
             yield f"{letter}: not comparable with the unmarked: {why}"
 
-    def _reason(self, ours: Yardstick, unmarked: Yardstick) -> str:
-        """In what they differ; of other data that they are other data, and what tells these from one another."""
-        one, other = dict(ours), dict(unmarked)
-        names = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
-        if one["data"] == other["data"]:
-            return ", ".join(f"{name} {one.get(name, 'none')} (unmarked: {other.get(name, 'none')})" for name in names)
-        named = [f"data {one['data']} (unmarked: {other['data']})"]
-        for name, values in self._facts[one["data"]].items():
-            if name in ("part", "estimator", DRAWS):
-                named += [f"{name} {one[name]} (unmarked: {other.get(name)})"] if name in names and name in one else []
-            elif len(values) > 1 and name != "data":
-                named.append(f"{name} {one.get(name, 'none')}")
-        return ", ".join(named)
 
-
-def bounds(runs: Sequence[Overview]) -> Column:
-    """The bound of every run: of the test split if it was measured."""
+def bound_keys(runs: Sequence[Overview]) -> list[str | None]:
+    """The entry of each run's bound: of the test split if it was measured."""
     return _best_keys(runs, lambda key: key.endswith("/bound"))
 
 
-def log_likelihoods(runs: Sequence[Overview]) -> Column:
-    """An estimate of log p(x) of every run: of the test split, by the estimator that most of the runs have."""
+def log_likelihood_keys(runs: Sequence[Overview]) -> list[str | None]:
+    """The entry of each run's log p(x): of the test split, by the estimator that most of the runs have."""
     return _best_keys(runs, lambda key: LOG_LIKELIHOOD in key and not key.endswith(BESIDE))
-
-
-def values_of(runs: Sequence[Overview], key: str) -> Column:
-    """The value of a key in every run, where it is a number."""
-    return [_value(run, key) for run in runs]
 
 
 def yardstick_of(run: Overview, key: str) -> Yardstick:
@@ -165,48 +215,13 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
     return tuple((name, UNKNOWN if fact is None else str(fact)) for name, fact in facts.items())
 
 
-def reference(columns: Sequence[Column]) -> list[Yardstick]:
-    """For each column the yardstick that needs no mark: the most frequent, of the first column's data if it can be."""
-    chosen: list[Yardstick] = []
-    for column in columns:
-        counts = Counter(value.yardstick for value in column if value is not None and value.yardstick)
-        data = dict(chosen[0]).get("data") if chosen else None
-        ranked = sorted(
-            counts, key=lambda known: (dict(known)["data"] != data, -counts[known], _place(dict(known)["part"]))
-        )
-        chosen.append(next(iter(ranked), ()))
-    return chosen
-
-
 def aliases(runs: Sequence[Overview]) -> dict[str, str]:
     """Short names of what has a column anyway; of bound and log p(x) for the key that most of the runs have."""
     found = {"samples": SAMPLES, "time": SECONDS}
-    for name, column in (("bound", bounds(runs)), ("log_likelihood", log_likelihoods(runs))):
-        counts = Counter(value.key for value in column if value is not None)
-        if counts:
+    for name, keys in (("bound", bound_keys(runs)), ("log_likelihood", log_likelihood_keys(runs))):
+        if counts := Counter(filter(None, keys)):
             found[name] = counts.most_common(1)[0][0]
     return found
-
-
-def sorted_runs(runs: Sequence[Overview], sort: Sequence[str]) -> list[Overview]:
-    """The runs, best first; `-key` turns a key round. Missing values come last, nats that can be compared together."""
-    result = list(runs)
-    for given in reversed(sort):
-        key, descending = direction(given)
-        (unmarked,) = reference([values_of(result, key)])
-        rows = [(run.values.get(key), yardstick_of(run, key) or unmarked, run) for run in result]
-        result = ranked(rows, unmarked, descending)
-    return result
-
-
-def ranked(rows: Sequence[tuple[Any, Yardstick, T]], unmarked: Yardstick, descending: bool) -> list[T]:
-    """What belongs to values, in their order: those of the unmarked yardstick, of each other one, then the absent."""
-    present = [row for row in rows if row[0] is not None]
-    present.sort(key=lambda row: order(row[0]), reverse=descending)
-    places = {unmarked: 0}
-    ranks = [places.setdefault(yardstick, len(places)) for _, yardstick, _ in present]
-    by_rank = sorted(zip(ranks, present, strict=True), key=lambda pair: pair[0])
-    return [*(row[2] for _, row in by_rank), *(row[2] for row in rows if row[0] is None)]
 
 
 def direction(given: str) -> tuple[str, bool]:
@@ -216,15 +231,17 @@ def direction(given: str) -> tuple[str, bool]:
     return key, is_better_higher != given.startswith("-")
 
 
-def _value(run: Overview, key: str) -> Value | None:
-    number = run.values.get(key)
-    if not is_number(number):
-        return None
-    return Value(key, number, number_or_none(run.values.get(f"{key}_se")), yardstick_of(run, key))
+def _reason(ours: Yardstick, unmarked: Yardstick) -> str:
+    """In what they differ; of other data everything that is known of them, which tells these from one another."""
+    one, other = dict(ours), dict(unmarked)
+    differing = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
+    names = list(one) if "data" in differing else differing
+    unlike = {name: f" (unmarked: {other.get(name, 'none')})" for name in differing}
+    return ", ".join(f"{name} {one.get(name, 'none')}{unlike.get(name, '')}" for name in names)
 
 
-def _best_keys(runs: Sequence[Overview], is_candidate: Callable[[str], bool]) -> Column:
-    """Of every run the value whose key comes first by split, frequency, whole splits before the first n of them."""
+def _best_keys(runs: Sequence[Overview], is_candidate: Callable[[str], bool]) -> list[str | None]:
+    """Of every run the key that comes first by split, frequency, whole splits before the first n of them."""
     candidates = [[key for key in run.ledger if is_candidate(key) and is_number(run.values.get(key))] for run in runs]
     counts = Counter(key for keys in candidates for key in keys)
 
@@ -232,15 +249,10 @@ def _best_keys(runs: Sequence[Overview], is_candidate: Callable[[str], bool]) ->
         place, first = _place(key.partition("/")[0])
         return (place, -counts[key], first, key)
 
-    return [_value(run, min(keys, key=rank)) if keys else None for run, keys in zip(runs, candidates, strict=True)]
+    return [min(keys, key=rank) if keys else None for keys in candidates]
 
 
 def _place(split: str) -> tuple[int, str]:
     """What splits are sorted by; the first n of a split come after the whole."""
     name, _, first = split.partition("[")
     return (SPLITS.index(name) if name in SPLITS else len(SPLITS), first)
-
-
-def _letter(index: int) -> str:
-    count, rest = divmod(index, len(ascii_lowercase))
-    return (_letter(count - 1) if count else "") + ascii_lowercase[rest]

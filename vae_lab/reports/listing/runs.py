@@ -45,6 +45,10 @@ class Runs:
         texts: Any = self.texts
         return [key for key in settings if texts[key].nunique() > 1]
 
+    def is_setting(self, key: str) -> bool:
+        """Whether some config has the key."""
+        return any(key in run.settings for run in self.runs)
+
     def chosen(self, positions: Sequence[int]) -> "Runs":
         """Some of the runs."""
         return Runs([self.runs[i] for i in positions])
@@ -106,10 +110,6 @@ class Runs:
         texts = self.texts[key] if key in self.frame else [""] * len(self.runs)
         is_class = key.endswith("._target_")
         return ["" if text == ABSENT else text.rpartition(".")[2] if is_class else text for text in texts]
-
-    def has_numbers_only(self, key: str) -> bool:
-        """Whether all values of a key are numbers or absent."""
-        return bool(self.frame[key].dropna().map(is_number).all())
 
     def matters(self, key: str) -> bool:
         """Whether a setting changes what one of the runs computes."""

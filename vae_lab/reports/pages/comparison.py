@@ -11,9 +11,10 @@ from vae_lab.figures.side_by_side import Line, colours, curves, shared_decodings
 from vae_lab.randomness import generator
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, grouped
-from vae_lab.reports.pages.page import Picture, Section, Table
-from vae_lab.reports.pages.run_parts import TONES, Reader, add_picture, in_words, listed, number, title, with_error
-from vae_lab.reports.values import ABSENT, as_text
+from vae_lab.reports.pages.page import Picture, Section
+from vae_lab.reports.pages.run_parts import Reader, add_picture, in_words, listed, title
+from vae_lab.reports.table import Table, number
+from vae_lab.reports.values import ABSENT, as_text, letters
 from vae_lab.runs.load import Run
 
 IMAGES = 10
@@ -42,11 +43,6 @@ def comparison_sections(found: Sequence[Overview], left_out: Sequence[str], read
     ]
 
 
-def letters(i: int) -> str:
-    """A, B, ..., Z, AA, AB, ..."""
-    return (letters(i // 26 - 1) if i >= 26 else "") + chr(ord("A") + i % 26)
-
-
 def distinguishing_names(runs: Sequence[Overview]) -> list[str]:
     """What tells each run from the others, in few words."""
     columns = list(Runs(runs).distinctions().items())
@@ -66,7 +62,7 @@ def runs_section(runs: Mapping[str, Overview], left_out: Sequence[str]) -> Secti
     text = [*lacks, *(f"Left out: {reason}." for reason in left_out)]
     caption = "Training samples presented; the settings that tell the runs apart best; the run directory."
     names = ("run", "status", "samples", *map(title, varied), "directory")
-    table = Table(names, rows, caption, TONES)
+    table = Table(names, rows, caption)
     return Section("Runs", text=text, tables=[table])
 
 
@@ -79,8 +75,8 @@ def results_section(runs: Mapping[str, Overview]) -> Section:
     for label, run in runs.items():
         verdict, reason = comparable(run, reference, first) if run is not reference else (ABSENT, "")
         reasons.setdefault((verdict, reason), []).append(label)
-        cells = [number(run.value(key), 0 if key.endswith("active_units") else 2) for key in keys]
-        errors = [with_error(run.value(key), run.value(f"{key}_se")) for key in likelihoods]
+        cells = [number(run.value(key), places=0 if key.endswith("active_units") else 2) for key in keys]
+        errors = [number(run.value(key), run.value(f"{key}_se")) for key in likelihoods]
         rows.append([label, verdict, *cells, *errors, run.checkpoint])
     text = [f"{listed(labels)}: {WORDS[verdict]} {first}: {why}." for (verdict, why), labels in reasons.items() if why]
     without = [label for label, run in runs.items() if run.value("test/bound") is None]
@@ -95,7 +91,7 @@ def results_section(runs: Mapping[str, Overview]) -> Section:
         "The bound with more draws of z is the same quantity with less noise; estimates of log p(x) depend on "
         "estimator and K."
     )
-    table = Table(("run", f"comparable with {first}", *titles, "checkpoint"), rows, caption, TONES)
+    table = Table(("run", f"comparable with {first}", *titles, "checkpoint"), rows, caption)
     return Section("Results", text=text, tables=[table])
 
 

@@ -1,13 +1,14 @@
 """Self-contained HTML pages: one template, pictures inside the file, readable on a phone and without a network."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vae_lab.atomic import write_text
+from vae_lab.reports.table import Table
 
 TEMPLATES = Path(__file__).parent
 KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif"}
@@ -29,26 +30,6 @@ class Picture:
         content = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
         kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "application/octet-stream")
         return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under headings; columns of numbers stand to the right."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-    tones: Mapping[str, str] | None = None
-    """Texts of cells that stand out -> good, bad, warn or dim."""
-
-    def tone(self, text: str) -> str:
-        """The class of a cell."""
-        return (self.tones or {}).get(text, "number" if is_number(text) else "")
-
-    def is_numeric(self, column: int) -> bool:
-        """Whether all texts of a column are numbers or absent."""
-        texts = [row[column] for row in self.rows if row[column]]
-        return bool(texts) and all(map(is_number, texts))
 
 
 @dataclass(frozen=True)
@@ -78,15 +59,6 @@ class Section:
     def anchor(self) -> str:
         """Its name within the page."""
         return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
-
-
-def is_number(text: str) -> bool:
-    """Whether a cell's text is one number, with signs and separators."""
-    try:
-        float(text.replace(",", "").replace("−", "-"))
-    except ValueError:
-        return False
-    return True
 
 
 def render_page(title: str, sections: Sequence[Section], *, summary: str = "") -> str:

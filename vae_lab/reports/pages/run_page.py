@@ -8,7 +8,7 @@ from vae_lab.figures.run_facts import dark_on_white_by_default, nats
 from vae_lab.figures.run_pictures import LINES, PICTURES
 from vae_lab.figures.side_by_side import Line, curves, kl_bars
 from vae_lab.reports.overview import Overview
-from vae_lab.reports.pages.page import Details, Picture, Section, Table
+from vae_lab.reports.pages.page import Details, Picture, Section
 from vae_lab.reports.pages.run_parts import (
     UNREADABLE,
     Reader,
@@ -18,8 +18,8 @@ from vae_lab.reports.pages.run_parts import (
     pasted,
     reason_of,
     resume,
-    with_error,
 )
+from vae_lab.reports.table import Cell, Table, number
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
 from vae_lab.runs.identity import BUDGET, Kind, kind_of
 from vae_lab.wiring.terminal import duration
@@ -102,9 +102,9 @@ def result_section(run: Overview) -> Section:
     return Section("Result", text=text, tables=[table for table in (bounds, others) if table.rows])
 
 
-def measured(run: Overview, key: str) -> str:
+def measured(run: Overview, key: str) -> Cell:
     """An entry of the ledger with its error."""
-    return with_error(number_or_none(run.ledger.get(key)), number_or_none(run.ledger.get(f"{key}_se")))
+    return number(number_or_none(run.ledger.get(key)), number_or_none(run.ledger.get(f"{key}_se")))
 
 
 def curve_section(run: Overview) -> Section:
@@ -184,10 +184,7 @@ def settings_section(run: Overview) -> Section:
         **(versions if isinstance(versions, dict) else {}),
     }
     made_rows = [[name, as_text(value)] for name, value in made.items() if value is not None]
-    tables = [
-        Table(columns, pairs, tones={text: "" for _, text in pairs})
-        for columns, pairs in ((("setting", "value"), rows), (("made", "with"), made_rows))
-    ]
+    tables = [Table(columns, pairs) for columns, pairs in ((("setting", "value"), rows), (("made", "with"), made_rows))]
     whole = (run.path / "config.yaml").read_text(encoding="utf-8")
     return Section("Settings", tables=tables, details=[Details("All settings: config.yaml", whole)])
 
@@ -234,7 +231,7 @@ def recorded_command(run: Overview) -> str | None:
     if not isinstance(command, list) or not command:
         return None
     program, *arguments = map(str, command)
-    if Path(program).name in ("vae-lab", "__main__.py"):
+    if Path(program).name == "vae-lab" or Path(program).parts[-2:] == ("vae_lab", "__main__.py"):
         program = "vae-lab"
     return shlex.join([program, *arguments])
 

@@ -19,16 +19,6 @@ from vae_lab.wiring.arguments import Arguments, Key
 
 UNREADABLE = (OSError, ValueError, RuntimeError, KeyError)
 """What reading the weights or the data of a broken directory raises; `CannotDrawError` and ours are among them."""
-TONES = {
-    "finished": "good",
-    "yes": "good",
-    "failed": "bad",
-    "no": "bad",
-    "interrupted": "warn",
-    "running": "warn",
-    "in part": "warn",
-    "planned": "dim",
-}
 TITLES = {"latent_dim": "Nz", "lr": "step size"}
 """Settings as they are printed."""
 KINDS = ("data", "model", "objective", "optimizer", "likelihood")
@@ -110,16 +100,6 @@ def add_picture(pictures: list[Picture], text: list[str], draw: Callable[[], Fig
         pictures.append(Picture(content, caption))
     else:
         text.append(f"A picture is missing: {content}.")
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """With this many decimal places; empty where there is none."""
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def with_error(value: float | None, error: float | None, digits: int = 2) -> str:
-    """A value and its standard error, if it has one."""
-    return number(value, digits) + ("" if value is None or error is None else f" ± {error:.{digits}f}")
 
 
 def title(setting: str) -> str:

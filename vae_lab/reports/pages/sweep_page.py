@@ -20,19 +20,18 @@ from vae_lab.image_grids import image_grid
 from vae_lab.randomness import generator
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, grouped, read_overview
-from vae_lab.reports.pages.page import Details, Picture, Section, Table
+from vae_lab.reports.pages.page import Details, Picture, Section
 from vae_lab.reports.pages.run_page import new_run_command
 from vae_lab.reports.pages.run_parts import (
-    TONES,
     UNREADABLE,
     Reader,
     add_picture,
-    number,
     pasted,
     reason_of,
     resume,
     title,
 )
+from vae_lab.reports.table import Table, number
 from vae_lab.reports.values import as_text, is_number
 from vae_lab.wiring.terminal import duration
 
@@ -169,10 +168,10 @@ def means_section(sweep: Sweep) -> Section:
             row["series"],
             str(row["latent_dim"]),
             number(row["mean"]),
-            "" if pd.isna(row["se"]) else number(row["se"], 3),
+            number(row["se"], places=3),
             str(row["seeds"]),
             number(row["kl"]),
-            number(row["active"], 1),
+            number(row["active"], places=1),
         ]
         for row in records(frame)
     ]
@@ -192,7 +191,7 @@ def missing_section(sweep: Sweep) -> Section:
     ]
     broken = [[name, reason] for name, reason in sweep.broken.items()]
     tables = [
-        Table(("status", "series", "Nz", "seed", "why", "directory"), rows, "Runs that do not count.", TONES),
+        Table(("status", "series", "Nz", "seed", "why", "directory"), rows, "Runs that do not count."),
         Table(("folder", "why"), broken, "Folders that are no whole run directory; they are left as they are."),
     ]
     return Section("Not in the means", tables=[table for table in tables if table.rows])
@@ -215,7 +214,7 @@ def samples_section(sweep: Sweep, reader: Reader) -> Section:
             left_out.append(name)
             continue
         total += len(tile)
-        tiles.append(Picture(tile, f"{name}: {number(row['bound'], 1)} nats (seed {as_text(row['seed'])})"))
+        tiles.append(Picture(tile, f"{name}: {number(row['bound'], places=1)} nats (seed {as_text(row['seed'])})"))
     if tiles:
         what = (
             f"Decoder means at {SIDE * SIDE} draws z ~ N(0, I), the same for all models of a latent size; of each point"
@@ -241,14 +240,14 @@ def runs_section(sweep: Sweep) -> Section:
     columns = Runs(sweep.runs).distinctions()
     rows = []
     for i, run in enumerate(sweep.runs):
-        values = [number(run.value(key), 0 if name == "active" else 2) for key, name in MEASURED.items()]
+        values = [number(run.value(key), places=0 if name == "active" else 2) for key, name in MEASURED.items()]
         seconds = run.record.get("wall_seconds")
         took = duration(seconds) if is_number(seconds) else ""
         settings = [texts[i] for texts in columns.values()]
         rows.append([run.status, *settings, *values, f"{run.samples:,}", took, run.path.name])
     names = ("status", *map(title, columns), "test bound", "KL", "active units", "samples", "time", "directory")
     caption = "Nats per datapoint; of a run that is not finished, the last values on its curve."
-    return Section("Runs", tables=[Table(names, rows, caption, TONES)])
+    return Section("Runs", tables=[Table(names, rows, caption)])
 
 
 def again_sections(sweep: Sweep) -> list[Section]:

@@ -1,0 +1,207 @@
+"""The table of all reports: one object, written for a terminal, a page, a paper or a program."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+TONES = {
+    **dict.fromkeys(("finished", "yes"), "good"),
+    **dict.fromkeys(("failed", "broken", "no"), "bad"),
+    **dict.fromkeys(("interrupted", "in part"), "warn"),
+    **{"running": "busy", "planned": "dim"},
+}
+"""Texts of cells that stand out -> how; on a page, the name of their class."""
+STYLES = {"good": "green", "bad": "bold red", "warn": "yellow", "busy": "cyan", "dim": "dim"}
+"""The same on a terminal."""
+NUMERIC = re.compile(r"[-−+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?\*?|\d+(:\d\d)? (s|min|h)")
+"""A number with signs and separators, perhaps with an asterisk, or a duration."""
+LATEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+        **{"±": r"$\pm$", "–": "--", "<": "$<$", ">": "$>$"},
+    }
+)
+"""Signs that LaTeX reads otherwise -> how they are written."""
+ANY_WIDTH = 100_000
+FRAME = 3
+"""What rich's lines and margins add to the width of a column."""
+NARROW = 14
+"""The least width of a text; a table that is too wide even so is broken by the terminal."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A cell with a number, perhaps its standard error, and the mark of what cannot be compared."""
+
+    value: float
+    error: float | None = None
+    mark: str = ""
+    places: int = 2
+    """Decimal places, or more where the error needs them."""
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The value and its error; an empty text where no error is known."""
+        if self.error is None or not math.isfinite(self.error):
+            return f"{self.value:.{self.places}f}", ""
+        needed = math.ceil(-math.log10(self.error)) if self.error > 0 else 0
+        places = min(6, max(self.places, needed))
+        return f"{self.value:.{places}f}", f"{self.error:.{places}f}"
+
+    def __str__(self) -> str:
+        value, error = self.texts
+        return " ".join(filter(None, [f"{value} ± {error}" if error else value, self.mark]))
+
+
+Cell = str | Number
+
+
+def number(value: float | None, error: float | None = None, mark: str = "", places: int = 2) -> Cell:
+    """The cell of a measured value; it is empty where there is none."""
+    return "" if value is None or math.isnan(value) else Number(float(value), error, mark, places)
+
+
+@dataclass
+class Table:
+    """Rows of cells under headings; columns of numbers stand to the right."""
+
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[Cell]] = ()
+    caption: str = ""
+    """What stands below it; a note in each line."""
+    tones: Mapping[str, str] | None = None
+    """Further texts that stand out, as in `TONES`."""
+    title: str = ""
+    """What stands above it on a terminal."""
+    records: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """The rows for programs, with full keys and full precision."""
+
+    @classmethod
+    def of_columns(
+        cls, columns: Sequence[tuple[str, Sequence[Cell]]], caption: str, title: str, records: pd.DataFrame
+    ) -> "Table":
+        """The table of these headings and their cells; a column without any text is left out."""
+        shown = [(title, cells) for title, cells in columns if any(map(str, cells))]
+        rows = list(zip(*(cells for _, cells in shown), strict=True))
+        return cls([title for title, _ in shown], rows, caption, title=title, records=records)
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines below it."""
+        return self.caption.splitlines()
+
+    @cached_property
+    def is_numeric(self) -> list[bool]:
+        """Whether all cells of a column are numbers or empty, for each column."""
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
+        filled = [[cell for cell in cells if str(cell)] for cells in columns]
+        return [bool(cells) and all(map(is_number, cells)) for cells in filled]
+
+    def tone(self, cell: Cell) -> str:
+        """How a cell stands out; empty where it does not."""
+        return (TONES | dict(self.tones or {})).get(str(cell), "")
+
+    def write(self, form: str) -> None:
+        """Writes it on stdout; notes that the format has no place for go to stderr, out of the way of programs.
+
+        Args:
+            form: table, csv, json, markdown or latex.
+        """
+        if form == "table":
+            self.print()
+        elif form in ("csv", "json"):
+            sys.stdout.write(self.to_csv() if form == "csv" else self.to_json())
+            for note in self.notes:
+                print(note, file=sys.stderr)
+        elif self.rows:
+            sys.stdout.write(self.to_markdown() if form == "markdown" else self.to_latex())
+
+    def print(self) -> None:
+        """Shows it on a terminal, which breaks long texts inside of their columns; in a file no line is broken."""
+        console, rich = Console(), RichTable()
+        total = 1
+        for at, (title, is_numeric) in enumerate(zip(self.columns, self.is_numeric, strict=True)):
+            longest = max(cell_len(str(text)) for text in [title, *(row[at] for row in self.rows)])
+            look: Any = {"justify": "right", "no_wrap": True} if is_numeric else {"overflow": "fold"}
+            rich.add_column(Text(title), **look)
+            total += FRAME + (longest if is_numeric else min(longest, NARROW))
+        console.width = max(console.width, total) if console.is_terminal else ANY_WIDTH
+        for row in self.rows:
+            rich.add_row(*(Text(str(cell), style=STYLES.get(self.tone(cell), "")) for cell in row))
+        with console.capture() as captured:  # so that a reader who leaves early, as `head` does, is no matter of rich's
+            for content in filter(None, [self.title and Text(self.title), rich, *map(Text, self.notes)]):
+                console.print(content)
+        sys.stdout.write(captured.get())
+
+    def to_csv(self) -> str:
+        """The records with a line of their keys; lists as JSON."""
+        return self.records.map(_plain).to_csv(index=False, lineterminator="\n")
+
+    def to_json(self) -> str:
+        """The records as a list of objects; pandas' own JSON would round to fifteen digits."""
+        return json.dumps(_finite(self.records.to_dict("records")), indent=2, allow_nan=False, default=str) + "\n"
+
+    def to_markdown(self) -> str:
+        """A pipe table, the notes below it."""
+        text = pd.DataFrame([[_markdown(str(cell)) for cell in row] for row in self.rows]).to_markdown(
+            index=False,
+            tablefmt="pipe",
+            headers=list(map(_markdown, self.columns)),
+            colalign=["right" if is_numeric else "left" for is_numeric in self.is_numeric],
+            disable_numparse=True,
+        )
+        return f"{text}\n" + "".join(f"\n{_markdown(note)}\n" for note in self.notes)
+
+    def to_latex(self) -> str:
+        """A tabular with the rules of booktabs, the notes below it."""
+        text = pd.DataFrame([list(map(_latex, row)) for row in self.rows]).to_latex(
+            index=False,
+            header=list(map(_latex, self.columns)),
+            column_format="".join("r" if is_numeric else "l" for is_numeric in self.is_numeric),
+        )
+        notes = "".join(f"\n{{\\footnotesize {_latex(note)}}}\n" for note in self.notes)
+        return f"% \\usepackage{{booktabs}}\n{text}{notes}"
+
+
+def is_number(cell: Cell) -> bool:
+    """Whether a cell holds one number and nothing else."""
+    return isinstance(cell, Number) or NUMERIC.fullmatch(cell) is not None
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _finite(value: Any) -> Any:
+    """The same with infinity as a text, for which JSON has no number, and null for NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\|*<`])", r"\\\1", " ".join(text.split()))
+
+
+def _latex(cell: Cell) -> str:
+    if isinstance(cell, Number):
+        value, error = cell.texts
+        mark = f"\\textsuperscript{{{_latex(cell.mark)}}}" if cell.mark else ""
+        return f"${value} \\pm {error}${mark}" if error else f"${value}${mark}"
+    return cell.translate(LATEX).replace("log p(x)", r"$\log p(x)$")
