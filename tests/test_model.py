@@ -120,7 +120,7 @@ def test_latent_dim_below_one_is_refused_before_anything_is_made(latent_dim):
     def never(*args: object) -> torch.nn.Module:
         raise AssertionError("made a network")
 
-    message = rf"model\.latent_dim must be a whole number >= 1, got {latent_dim}: z needs at least one dimension"
+    message = rf"model\.latent_dim must be an integer >= 1, got {latent_dim}: z needs at least one dimension"
     with pytest.raises(ValueError, match=message):
         VAE((1, 3, 4), latent_dim, never, never, never, PyTorchDefault())
     with pytest.raises(ValueError, match=r"image_shape must be \(channel, height, width\)"):

@@ -4,7 +4,10 @@ The command line prints these errors as one message; everything else is a bug an
 """
 
 import difflib
+import json
+import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 LISTED = 20
 """Up to so many valid names are listed in a message, not only the likely ones."""
@@ -60,3 +63,44 @@ def missing(keys: Sequence[str]) -> str:
         f"{', '.join(keys)} must be given, the config leaves {'them' if len(keys) > 1 else 'it'} open: "
         f"add {' '.join(f'{key}=VALUE' for key in keys)}"
     )
+
+
+def require_integer(
+    key: str,
+    value: Any,
+    *,
+    minimum: int,
+    maximum: int | None = None,
+    optional: bool = False,
+    advice: str = "choose such a number",
+) -> None:
+    """Refuses what is not an integer in the range; with `optional`, null will do."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    is_good = is_integer and minimum <= value <= (math.inf if maximum is None else maximum)
+    if not is_good and not (optional and value is None):
+        rule = f">= {minimum}" if maximum is None else f"in {minimum} ... {maximum}"
+        raise ConfigError(f"{key} must be an integer {rule}{' or null' * optional}, got {shown(value)}: {advice}")
+
+
+def require_number(key: str, value: Any, *, at_least: float | None = None, optional: bool = False) -> None:
+    """Refuses what is not a finite number > 0, or >= `at_least`; with `optional`, null will do."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_good = is_number and (value > 0 if at_least is None else value >= at_least)
+    if not is_good and not (optional and value is None):
+        rule = "> 0" if at_least is None else f">= {at_least}"
+        null = " or null" * optional
+        raise ConfigError(f"{key} must be a number {rule}{null}, got {shown(value)}: choose such a number")
+
+
+def require_choice(key: str, value: object, choices: Iterable[str]) -> None:
+    """Refuses what is not one of the names, and says which is nearest."""
+    names = list(choices)
+    if value not in names:
+        close = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.5)
+        advice = f"did you mean {close[0]}?" if close else "choose one of them"
+        raise ConfigError(f"{key} must be one of {', '.join(names)}, got {shown(value)}: {advice}")
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a config."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.distributions import DiagonalGaussian, Distribution
-from vae_lab.errors import ConfigError, NoEncoder
-from vae_lab.networks.choices import check_width, is_width
+from vae_lab.errors import ConfigError, NoEncoder, require_integer
+from vae_lab.networks.choices import is_width
 from vae_lab.networks.heads import GaussianPosterior
 from vae_lab.networks.initialization import DataDependent
 
@@ -39,7 +39,7 @@ class VAE(nn.Module):
         *,
         has_encoder: bool = True,
     ) -> None:
-        check_width("model.latent_dim", latent_dim, "z needs at least one dimension")
+        require_integer("model.latent_dim", latent_dim, minimum=1, advice="z needs at least one dimension")
         if len(image_shape) != 3 or not all(map(is_width, image_shape)):
             raise ConfigError(f"image_shape must be (channel, height, width), each >= 1, got {image_shape}")
         super().__init__()

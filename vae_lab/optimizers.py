@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_integer
 
 
 class Adagrad(torch.optim.Adagrad):
@@ -28,10 +28,7 @@ class Adagrad(torch.optim.Adagrad):
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
             raise ConfigError(f"optimizer.lr must be >= 0 and finite, got {lr}: the paper tries 0.01, 0.02, 0.1")
-        if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 0:
-            raise ConfigError(
-                f"optimizer.warmup_steps must be a whole number >= 0, got {warmup_steps!r}: 0 turns the warm-up off"
-            )
+        require_integer("optimizer.warmup_steps", warmup_steps, minimum=0, advice="0 turns the warm-up off")
         if not (eps > 0 and math.isfinite(eps)):
             raise ConfigError(
                 f"optimizer.eps must be > 0 and finite, got {eps}: without it a parameter with gradient "

@@ -12,10 +12,9 @@ from vae_lab.data.arrays import (
     Part,
     Source,
     cut,
-    require_choice,
-    require_integer,
     shuffled,
 )
+from vae_lab.errors import require_choice, require_integer
 
 COMMON = {"batch_size": 5, "binarization": "none", "train_size": None, "split_seed": 0}
 
@@ -140,7 +139,7 @@ def test_require_integer_honours_zero_limits():
 
 
 def test_require_choice_takes_null_for_what_it_is():
-    with pytest.raises(ValueError, match=r"got None: did you mean none\?"):
+    with pytest.raises(ValueError, match=r"got null: did you mean none\?"):
         require_choice("key", None, BINARIZATIONS)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from vae_lab.networks.choices import ACTIVATIONS, activation_class, check_width, check_widths
+from vae_lab.networks.choices import ACTIVATIONS, activation_class, check_widths
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -18,12 +18,6 @@ def test_activation_far_from_every_name_is_refused_with_the_choices():
         activation_class("model.encoder.activation", "qqq")
 
 
-@pytest.mark.parametrize("value", [0, -3])
-def test_width_below_one_is_refused(value):
-    with pytest.raises(ValueError, match=rf"model\.x must be a whole number >= 1, got {value}: advice"):
-        check_width("model.x", value, "advice")
-
-
 def test_list_with_a_width_below_one_is_refused():
-    with pytest.raises(ValueError, match=r"model\.x must be a list of whole numbers >= 1, got \[5, 0\]: advice"):
+    with pytest.raises(ValueError, match=r"model\.x must be a list of integers >= 1, got \[5, 0\]: advice"):
         check_widths("model.x", [5, 0], "advice")

@@ -50,8 +50,8 @@ def test_too_many_halvings_are_refused():
     ("changed", "message"),
     [
         ({"channels": []}, r"decoder\.channels must list between 1 and 4"),
-        ({"channels": [4, 0]}, r"decoder\.channels must be a list of whole numbers >= 1, got \[4, 0\]"),
-        ({"hidden": 0}, r"decoder\.hidden must be a whole number >= 1, got 0"),
+        ({"channels": [4, 0]}, r"decoder\.channels must be a list of integers >= 1, got \[4, 0\]"),
+        ({"hidden": 0}, r"decoder\.hidden must be an integer >= 1, got 0"),
         ({"activation": "rellu"}, r"decoder\.activation must be one of .*did you mean relu\?"),
     ],
 )

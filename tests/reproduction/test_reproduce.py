@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ from vae_lab.figures.section5 import Section5
 from vae_lab.jobs.job import Outcome, plan_job
 from vae_lab.jobs.speed import Speed, Speeds, count_evaluations
 from vae_lab.reproduction.page import write_index
-from vae_lab.reproduction.plan import compose_training, merged, needed_curves, remaining_seconds, timed
+from vae_lab.reproduction.plan import (
+    ReproduceSettings,
+    compose_training,
+    merged,
+    needed_curves,
+    remaining_seconds,
+    timed,
+)
 from vae_lab.reproduction.step_sizes import choose, plan_probes, with_step_size, write_probes
 from vae_lab.reproduction.verdicts import reproduction_rows
 from vae_lab.runs.directory import RunDir
@@ -49,7 +57,17 @@ training:
   snapshots: [1000, 1000000]
 """
 
-SETTINGS: dict[str, Any] = {"train": [], "probe_samples": 1000}
+SETTINGS = ReproduceSettings(
+    scale="quick",
+    figures=["figure2"],
+    jobs=None,
+    only=None,
+    train=[],
+    probe_samples=1000,
+    speed_seconds=0.5,
+    dry_run=False,
+    root="outputs",
+)
 
 
 def curve(label: str = "a", **changes: Any) -> Curve:
@@ -101,7 +119,7 @@ def test_only_chooses_by_pattern_and_refuses_a_name_of_none() -> None:
 
 
 def test_probe_is_the_curve_cut_short() -> None:
-    training = compose_training(curve(snapshots=(2000,)), {**SETTINGS, "train": ["seed=5"]})
+    training = compose_training(curve(snapshots=(2000,)), replace(SETTINGS, train=["seed=5"]))
     assert (training.config["max_samples"], training.config["checkpoint"]["at"]) == (5000, [2000])
     probe = training.probe_config
     assert (probe["max_samples"], probe["evaluation"]["first"], probe["checkpoint"]["at"]) == (1000, 1000, [])
@@ -199,10 +217,14 @@ def test_plan_counts_the_estimates_that_figures_make_and_not_the_snapshots(
     ("override", "message"),
     [
         ("scale=slow", "scale must be one of"),
-        ("jobs=0", "jobs must be a number >= 1 or null"),
+        ("jobs=0", "jobs must be an integer >= 1 or null"),
         ("figures=[]", "figures must name at least one"),
         ("figures=figure2", "figures must be a list"),
-        ("probe_samples=0.5", "probe_samples"),
+        ("probe_samples=0.5", "probe_samples must be an integer, got 0.5"),
+        ("speed_seconds=-1", "speed_seconds must be a number >= 0, got -1"),
+        ("dry_run=1", "dry_run must be true or false, got 1"),
+        ("only=mnist_20_aevb", r"only must be a list such as \[a,b\] or null"),
+        ("~probe_samples", "probe_samples must be given.* add probe_samples=VALUE"),
     ],
 )
 def test_setting_is_refused_by_name(override: str, message: str, tmp_path: Path) -> None:
@@ -241,7 +263,7 @@ def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finis
     )
     (tmp_path / "figures").mkdir()
     table.to_csv(tmp_path / "figures" / "figure2.csv", index=False)
-    settings = {"scale": "quick", "figures": ["figure2"], "only": None, "train": ["trainer=gpu"]}
+    settings = replace(SETTINGS, train=["trainer=gpu"])
     rows = reproduction_rows(tmp_path)
     page = write_index(tmp_path, settings, {}, rows, ["mnist_5_aevb failed: killed"], seconds=61).read_text()
     for expected in ("mnist_20_aevb", "-250.12", "chosen", "mnist_5_aevb failed: killed", "1:01 min", "FAIL", "torch"):

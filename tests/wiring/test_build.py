@@ -2,14 +2,16 @@
 
 import functools
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from vae_lab.data.digits import Digits
-from vae_lab.errors import ConfigError, UntrustedTarget
+from vae_lab.errors import ConfigError, UntrustedTarget, require_integer
 from vae_lab.networks.mlp import MLPEncoder
-from vae_lab.wiring.build import instantiate, refuse_untrusted
+from vae_lab.wiring.build import instantiate, refuse_untrusted, settings
 
 DIGITS = {
     "_target_": "vae_lab.data.digits.Digits",
@@ -57,10 +59,11 @@ def test_a_whole_float_becomes_the_integer_that_is_asked_for():
     ("changes", "message"),
     [
         ({"batchsize": 5}, r"data\.batchsize is no setting of Digits: did you mean 'batch_size'"),
-        ({"batch_size": "many"}, r"data\.batch_size must be of type int, got 'many'"),
-        ({"batch_size": 2.5}, r"data\.batch_size must be of type int, got 2\.5"),
-        ({"batch_size": None}, r"data\.batch_size must be of type int, got None"),
-        ({"train_size": "x"}, r"data\.train_size must be of type int \| null, got 'x'"),
+        ({"batch_size": "many"}, r"data\.batch_size must be an integer, got 'many'"),
+        ({"batch_size": True}, r"data\.batch_size must be an integer, got true"),
+        ({"batch_size": 2.5}, r"data\.batch_size must be an integer, got 2\.5"),
+        ({"batch_size": None}, r"data\.batch_size must be an integer, got null"),
+        ({"train_size": "x"}, r"data\.train_size must be an integer or null, got 'x'"),
         ({"batch_size": 0}, r"data\.batch_size must be an integer >= 1, got 0"),
         ({"_target_": "vae_lab.data.digits.Digit"}, r"data\._target_ must name an importable class.*Digit'"),
         ({"_target_": "no_such_package.Data"}, r"data\._target_ must name an importable class"),
@@ -83,7 +86,7 @@ def test_a_missing_key_and_a_missing_class_are_refused():
 def test_mistakes_in_nested_partials_are_refused_by_their_whole_key():
     for changes, message in [
         ({"hiden": [3]}, r"model\.encoder\.hiden is no setting of MLPEncoder: did you mean 'hidden'"),
-        ({"hidden": "big"}, r"model\.encoder\.hidden must be of type list\[int\], got 'big'"),
+        ({"hidden": "big"}, r"model\.encoder\.hidden must be a list such as \[1,2\], got 'big'"),
     ]:
         with pytest.raises(ConfigError, match=message):
             instantiate(MODEL | {"encoder": ENCODER | changes}, "model", image_shape=(1, 8, 8))
@@ -101,6 +104,52 @@ def test_an_error_that_is_no_mistake_of_the_config_keeps_its_type(monkeypatch):
     monkeypatch.setattr(Digits, "__init__", functools.wraps(Digits.__init__)(broken))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         instantiate(DIGITS, "data")
+
+
+# ---- keys that belong to no component ----
+
+
+@dataclass(frozen=True)
+class Keys:
+    count: int
+    rate: float | None
+    names: list[str]
+    is_loud: bool = False
+
+    def __post_init__(self) -> None:
+        require_integer("count", self.count, minimum=1)
+
+
+KEYS = {"count": 3, "rate": 1, "names": ["a"], "is_loud": True}
+
+
+def test_settings_are_the_keys_of_the_dataclass_and_others_are_left_alone():
+    assert settings(Keys, KEYS | {"data": DIGITS, "own": object()}) == Keys(3, 1, ["a"], True)
+    assert settings(Keys, {"count": 3.0, "rate": None, "names": []}) == Keys(3, None, [])
+    composed = OmegaConf.create({"count": "${other}", "other": 4, "rate": 0.5, "names": ["${other}b"]})
+    assert settings(Keys, composed) == Keys(4, 0.5, ["4b"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"count": 0}, r"count must be an integer >= 1, got 0"),
+        ({"count": None}, r"group\.count must be an integer, got null"),
+        ({"count": True}, r"group\.count must be an integer, got true"),
+        ({"rate": "fast"}, r"group\.rate must be a number or null, got 'fast'"),
+        ({"rate": False}, r"group\.rate must be a number or null, got false"),
+        ({"names": "a"}, r"group\.names must be a list such as \[a,b\], got 'a'"),
+        ({"is_loud": 1}, r"group\.is_loud must be true or false, got 1"),
+    ],
+)
+def test_wrong_setting_is_refused_by_its_key(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        settings(Keys, KEYS | changes, "group")
+
+
+def test_missing_settings_are_named_together():
+    with pytest.raises(ConfigError, match=r"group\.count, group\.names must be given"):
+        settings(Keys, {"rate": 1}, "group")
 
 
 # ---- a stranger's config ----

@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from vae_lab.errors import ConfigError, NoEncoder, nearest
+from vae_lab.errors import ConfigError, NoEncoder, nearest, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
 from vae_lab.runs.continuation import Request
 from vae_lab.runs.directory import RunDir
@@ -26,6 +27,33 @@ log = logging.getLogger("vae_lab")
 CAPTION = "s.e.: Monte Carlo error, the data held fixed; s.d.: over the N datapoints; *: measured earlier"
 
 
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The keys of `vae-lab evaluate`."""
+
+    run: str | int | None
+    estimator: Any
+    estimators: list[str] | None
+    splits: list[str]
+    num_datapoints: int | None
+    checkpoint: str | int | None
+    num_samples: int
+    seed: int
+    device: str
+    threads: int | None
+    data_root: str | None
+    allow: list[str]
+
+    def __post_init__(self) -> None:
+        require_integer("num_samples", self.num_samples, minimum=1)
+        require_integer("num_datapoints", self.num_datapoints, minimum=1, optional=True)
+        require_integer("threads", self.threads, minimum=1, optional=True)
+        require_integer("seed", self.seed, minimum=0)
+        require_choice("device", self.device, ("auto", "cpu", "cuda"))
+        if not self.splits:
+            raise ConfigError("splits must be a list such as [test] or [val,test], got []")
+
+
 def evaluate(cfg: DictConfig) -> Path:
     """Measures the run `cfg.run`, prints a table, and returns the ledger that the values were written to.
 
@@ -33,26 +61,25 @@ def evaluate(cfg: DictConfig) -> Path:
         ConfigError: a setting is refused; nothing was measured.
         RunError: the run directory is not there or has no checkpoint.
     """
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
-    check_settings(settings)
-    estimators = make_estimators(settings, Request.of_this_command(settings))
-    torch.set_num_threads(settings["threads"] or available_cores())
-    directory = RunDir.existing(settings["run"])
+    settings = build.settings(EvaluateSettings, cfg)
+    estimators = make_estimators(settings, Request.of_this_command())
+    torch.set_num_threads(settings.threads or available_cores())
+    directory = RunDir.existing(settings.run)
     refuse_locked(directory)
     run = load_run(
-        settings["run"],
-        allow=settings["allow"],
-        checkpoint=settings["checkpoint"],
-        data_root=settings["data_root"],
+        directory.path,
+        allow=settings.allow,
+        checkpoint=settings.checkpoint,
+        data_root=settings.data_root,
     )
     use_backend(run.config.get("matmul_backend", "default"))
     for estimator in estimators:
         require_fit(estimator, run)
-    for split in settings["splits"]:
+    for split in settings.splits:
         if split not in run.data.parts:
             parts = run.data.parts
             raise ConfigError(f"splits must name parts of {run.data.name}, got {split!r}: {nearest(split, parts)}")
-    run.model.to(choose_device(settings["device"]))
+    run.model.to(choose_device(settings.device))
     measured: dict[str, Any] = {}
     for wanted in measurements(run, estimators, settings):
         measured |= wanted.of(run).entries
@@ -60,27 +87,14 @@ def evaluate(cfg: DictConfig) -> Path:
     return directory.ledger_path(run.checkpoint)
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Checks the keys that belong to no part."""
-    for key in ("num_samples", "num_datapoints", "threads"):
-        value = settings[key]
-        optional = key != "num_samples"
-        if not (value is None and optional) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ConfigError(f"{key} must be an integer >= 1{' or null' if optional else ''}, got {value!r}")
-    if not isinstance(settings["seed"], int) or settings["seed"] < 0:
-        raise ConfigError(f"seed must be an integer >= 0, got {settings['seed']!r}")
-    if not settings["splits"] or not isinstance(settings["splits"], list):
-        raise ConfigError(f"splits must be a list such as [test] or [val,test], got {settings['splits']!r}")
-
-
-def make_estimators(settings: Mapping[str, Any], request: Request) -> list[Estimator]:
+def make_estimators(settings: EvaluateSettings, request: Request) -> list[Estimator]:
     """The one that `estimator` describes, or those that `estimators` names; `estimator` may set up one of these."""
-    names, chosen = settings["estimators"], request.choices.get("estimator")
+    names, chosen = settings.estimators, request.choices.get("estimator")
     if (typed := request.keys.get("estimator", "")).startswith("["):
         raise ConfigError(f"estimator must be one choice, got {typed}: for several write estimators={typed}")
     if names is None:
-        return [build.instantiate(settings["estimator"], "estimator")]
-    if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
+        return [build.instantiate(settings.estimator, "estimator")]
+    if not names or len(set(names)) < len(names):
         raise ConfigError(
             "estimators must be null or a list of different names such as [quadrature,importance_sampling], "
             f"got {names!r}"
@@ -88,7 +102,7 @@ def make_estimators(settings: Mapping[str, Any], request: Request) -> list[Estim
     known = group_choices("estimator")
     for name in names:
         if name not in known:
-            raise ConfigError(f"estimators must name choices of estimator, got {name!r}: {nearest(str(name), known)}")
+            raise ConfigError(f"estimators must name choices of estimator, got {name!r}: {nearest(name, known)}")
     given = [key for key in request.keys if key.split(".")[0] == "estimator"]
     if given and chosen not in names:
         raise ConfigError(
@@ -97,7 +111,7 @@ def make_estimators(settings: Mapping[str, Any], request: Request) -> list[Estim
         )
     configs = {name: compose_command("evaluate", [f"estimator={name}"])[0]["estimator"] for name in names}
     if chosen in configs:
-        configs[chosen] = settings["estimator"]
+        configs[chosen] = settings.estimator
     return [build.instantiate(config, "estimator") for config in configs.values()]
 
 
@@ -114,19 +128,17 @@ def require_fit(estimator: Estimator, run: Run) -> None:
 
 def choose_device(name: str) -> torch.device:
     """The device of that name; `auto`: a GPU if there is one."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu or cuda, got {name!r}: {nearest(name, ['auto', 'cpu', 'cuda'])}")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device must be cpu or auto, got 'cuda': this machine has no GPU that torch can use")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def measurements(run: Run, estimators: Sequence[Estimator], settings: Mapping[str, Any]) -> Iterator[Measurement]:
+def measurements(run: Run, estimators: Sequence[Estimator], settings: EvaluateSettings) -> Iterator[Measurement]:
     """What is asked for: of every split the bound, where there is an encoder, and log p(x) by each estimator."""
-    same = {"seed": settings["seed"], "num_datapoints": settings["num_datapoints"]}
-    for split in settings["splits"]:
+    same = {"seed": settings.seed, "num_datapoints": settings.num_datapoints}
+    for split in settings.splits:
         if run.model.has_encoder:
-            yield bound(split, num_samples=settings["num_samples"], **same)
+            yield bound(split, num_samples=settings.num_samples, **same)
         yield from (log_likelihood(split, estimator, **same) for estimator in estimators)
 
 

@@ -1,19 +1,34 @@
 """`vae-lab figure`: a figure of the paper, from run directories to a CSV, and from the CSV to PNG and PDF."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import require_integer
 from vae_lab.figures.base import PaperFigure, check_scale
 from vae_lab.figures.drawing import make_figure
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
+
+
+@dataclass(frozen=True)
+class FigureSettings:
+    """The keys of `vae-lab figure`."""
+
+    figure: Any
+    scale: str
+    root: str
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+        require_integer("threads", self.threads, minimum=1, optional=True)
 
 
 def figure(cfg: DictConfig) -> Path:
@@ -23,19 +38,15 @@ def figure(cfg: DictConfig) -> Path:
         ConfigError: a setting is refused.
         RunError: there is no run at all; the message holds the commands that make them.
     """
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
-    check_scale(settings["scale"])
-    threads = settings["threads"]
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise ConfigError(f"threads must be an integer >= 1 or null, got {threads!r}")
-    torch.set_num_threads(threads or available_cores())
-    paper_figure: PaperFigure = build.instantiate(settings["figure"], "figure")
-    root = Path(settings["root"]).expanduser()
-    drawn = make_figure(paper_figure, root, settings["scale"])
+    settings = build.settings(FigureSettings, cfg)
+    torch.set_num_threads(settings.threads or available_cores())
+    paper_figure: PaperFigure = build.instantiate(settings.figure, "figure")
+    root = Path(settings.root).expanduser()
+    drawn = make_figure(paper_figure, root, settings.scale)
     for missing in drawn.missing:
         log.warning("missing: %s", missing)
     if drawn.missing:
-        every = f"vae-lab reproduce scale={settings['scale']} figures=[{paper_figure.name}]"
+        every = f"vae-lab reproduce scale={settings.scale} figures=[{paper_figure.name}]"
         log.warning("all of them, step sizes chosen where there is a choice: %s", every)
     for path in (drawn.csv, drawn.pdf, *drawn.extras):
         log.info("%s", path)

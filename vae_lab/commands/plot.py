@@ -1,20 +1,48 @@
 """`vae-lab plot`: the pictures of one run, from its directory alone, as PNG and PDF in its `images`."""
 
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
-from vae_lab.errors import ConfigError, RunError, nearest
+from vae_lab.errors import ConfigError, RunError, require_choice, require_integer
 from vae_lab.figures.canvas import save
 from vae_lab.figures.run_facts import CannotDrawError, dark_on_white_by_default
 from vae_lab.figures.run_pictures import PICTURES
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
 from vae_lab.training.matmul import use_backend
+from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
+
+
+@dataclass(frozen=True)
+class PlotSettings:
+    """The keys of `vae-lab plot`."""
+
+    run: str | int | None
+    pictures: str | list[str]
+    checkpoint: str | int | None
+    dark_on_white: bool | None
+    data_root: str | None
+    allow: list[str]
+    seed: int
+
+    def __post_init__(self) -> None:
+        require_integer("seed", self.seed, minimum=0)
+        if not self.pictures:
+            raise ConfigError(f"pictures must name at least one of {', '.join(PICTURES)}, or be all; got none")
+        for name in self.names:
+            require_choice("pictures", name, PICTURES if isinstance(self.pictures, list) else ["all", *PICTURES])
+
+    @property
+    def names(self) -> list[str]:
+        """The pictures asked for: all of them, one, or some."""
+        if self.pictures == "all":
+            return list(PICTURES)
+        return [self.pictures] if isinstance(self.pictures, str) else self.pictures
 
 
 def plot(cfg: DictConfig) -> Path:
@@ -26,22 +54,18 @@ def plot(cfg: DictConfig) -> Path:
     Raises:
         ConfigError: an unknown picture, a picture that this run cannot have, or a run that cannot be read.
     """
-    names = chosen_pictures(cfg.pictures)
-    if not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise ConfigError(f"seed must be an integer >= 0, got {cfg.seed!r}")
-    if not isinstance(cfg.dark_on_white, bool | None):
-        raise ConfigError(f"dark_on_white must be true, false or null, got {cfg.dark_on_white!r}")
-    path = RunDir.existing(cfg.run).path
-    run = load_run(path, allow=list(cfg.allow), checkpoint=cfg.checkpoint, data_root=cfg.data_root)
+    settings = build.settings(PlotSettings, cfg)
+    path = RunDir.existing(settings.run).path
+    run = load_run(path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
     use_backend(run.config.get("matmul_backend", "default"))
-    dark_on_white = dark_on_white_by_default(run) if cfg.dark_on_white is None else cfg.dark_on_white
+    dark_on_white = dark_on_white_by_default(run) if settings.dark_on_white is None else settings.dark_on_white
     folder = RunDir(path).images
     drawn = 0
-    for name in names:
+    for name in settings.names:
         try:
-            figure = PICTURES[name](run, dark_on_white=dark_on_white, seed=cfg.seed)
+            figure = PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed)
         except CannotDrawError as error:
-            if cfg.pictures != "all":
+            if settings.pictures != "all":
                 raise RunError(f"{name} cannot be drawn: {error}") from error
             log.info("%s is left out: %s", name, error)
             continue
@@ -51,20 +75,3 @@ def plot(cfg: DictConfig) -> Path:
     if not drawn:
         raise RunError(f"{path}: no picture can be drawn; the reasons are above")
     return folder
-
-
-def chosen_pictures(pictures: str | Sequence[str] | ListConfig) -> list[str]:
-    """The names asked for: all of them, one, or a list.
-
-    Raises:
-        ConfigError: a name that is none, or an empty list.
-    """
-    if pictures == "all":
-        return list(PICTURES)
-    names = [pictures] if isinstance(pictures, str) else list(pictures)
-    if not names:
-        raise ConfigError(f"pictures must name at least one of {', '.join(PICTURES)}, or be all; got none")
-    for name in names:
-        if name not in PICTURES:
-            raise ConfigError(f"pictures has no {name!r}: {nearest(str(name), ['all', *PICTURES])}")
-    return names

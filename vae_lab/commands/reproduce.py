@@ -3,23 +3,18 @@
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from vae_lab.errors import ConfigError, Failed
-from vae_lab.figures.base import check_scale
+from vae_lab.errors import Failed
 from vae_lab.reproduction.page import write_index
-from vae_lab.reproduction.plan import (
-    compose_training,
-    make_figure_of,
-    needed_curves,
-)
+from vae_lab.reproduction.plan import ReproduceSettings, compose_training, make_figure_of, needed_curves
 from vae_lab.reproduction.verdicts import as_table as verdict_table
 from vae_lab.reproduction.verdicts import counted, reproduction_rows, write_rows
 from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, draw_all, estimated, print_plan, train_all
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
+from vae_lab.wiring import build
 from vae_lab.wiring.terminal import duration, print_table
 
 log = logging.getLogger("vae_lab")
@@ -33,19 +28,18 @@ def reproduce(cfg: DictConfig) -> Path:
         Interrupted: a signal stopped it; the same command goes on.
         Failed: a run or a figure failed, or a verdict is FAIL; the page is written all the same.
     """
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
-    check_settings(settings)
+    settings = build.settings(ReproduceSettings, cfg)
     started = time.monotonic()
-    root, scale = Path(settings["root"]).expanduser(), settings["scale"]
-    figures = [make_figure_of(name, scale, root) for name in settings["figures"]]
-    curves = needed_curves(figures, scale, settings["only"])
+    root, scale = Path(settings.root).expanduser(), settings.scale
+    figures = [make_figure_of(name, scale, root) for name in settings.figures]
+    curves = needed_curves(figures, scale, settings.only)
     trainings = [compose_training(curve, settings) for curve in curves]
     with RunDir(root).locked():
-        num_parallel = settings["jobs"] or min(available_cores(), max(1, len(trainings)))
-        if settings["speed_seconds"]:
-            trainings = estimated(trainings, root, num_parallel, settings["speed_seconds"])
+        num_parallel = settings.jobs or min(available_cores(), max(1, len(trainings)))
+        if settings.speed_seconds:
+            trainings = estimated(trainings, root, num_parallel, settings.speed_seconds)
         print_plan(trainings, figures, root, num_parallel, scale)
-        if settings["dry_run"]:
+        if settings.dry_run:
             return root
         work = Work()
         engine = Engine(num_parallel, scale)
@@ -62,21 +56,3 @@ def reproduce(cfg: DictConfig) -> Path:
         said = [*work.failures, *([f"{failed} of {len(rows)} verdicts are FAIL"] if failed else [])]
         raise Failed(f"{'; '.join(said)}; page: {page}")
     return page
-
-
-def check_settings(settings: dict[str, Any]) -> None:
-    """Checks the keys that belong to no figure."""
-    check_scale(settings["scale"])
-    for key, lowest in {"jobs": 1, "probe_samples": 1, "speed_seconds": 0}.items():
-        value = settings[key]
-        kinds = int | float if key == "speed_seconds" else int
-        if not (value is None and key == "jobs") and (
-            not isinstance(value, kinds) or isinstance(value, bool) or value < lowest
-        ):
-            raise ConfigError(f"{key} must be a number >= {lowest}{' or null' if key == 'jobs' else ''}, got {value!r}")
-    for key in ("figures", "only", "train"):
-        value = settings[key]
-        if not (value is None and key == "only") and not isinstance(value, list):
-            raise ConfigError(f"{key} must be a list such as [a,b], got {value!r}")
-    if not settings["figures"]:
-        raise ConfigError("figures must name at least one, got []: figures=[figure2] for example")

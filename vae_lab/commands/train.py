@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,27 @@ from vae_lab.wiring import build
 log = logging.getLogger("vae_lab")
 
 
+@dataclass(frozen=True)
+class Destination:
+    """The keys of `vae-lab train` that say where a run goes, not what it is."""
+
+    output_root: str
+    name: str | int | None
+    run_dir: str | int | None
+    allow: list[str]
+
+    def __post_init__(self) -> None:
+        if self.run_dir == "":
+            raise ConfigError("run_dir must name a folder, got an empty text: leave it out for a new one")
+
+    def path(self, request: Request) -> Path:
+        """`run_dir`, else a new folder."""
+        if self.run_dir is not None:
+            return Path(str(self.run_dir))  # a name of digits arrives as a number
+        name = self.name or request.experiment or request.choices.get("data", "run")
+        return new_run_path(Path(self.output_root).expanduser(), str(name))
+
+
 def train(cfg: DictConfig) -> Path:
     """Trains a new run, or continues the one at `run_dir`; returns the run directory.
 
@@ -32,8 +53,9 @@ def train(cfg: DictConfig) -> Path:
         return assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
     requested: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
     config = frozen_config(requested)
-    request = Request.of_this_command(requested)
-    run = RunDir(run_path(request, requested))
+    request = Request.of_this_command()
+    destination = build.settings(Destination, requested)
+    run = RunDir(destination.path(request))
     if not run.exists():
         run.require_free()
         assembled = assemble(config, run)
@@ -44,19 +66,6 @@ def train(cfg: DictConfig) -> Path:
             plan_run(run.path, config, choices=request.choices, overrides=request.overrides)
             return execute(run, assembled)
     frozen = run.config
-    build.refuse_untrusted(frozen, requested["allow"])
+    build.refuse_untrusted(frozen, destination.allow)
     config = continued_config(frozen, config, request, run)
     return go_on(run, config)
-
-
-def run_path(request: Request, requested: Mapping[str, Any]) -> Path:
-    """Where the run goes: `run_dir`, else a new folder."""
-    if not isinstance(requested["output_root"], str):
-        raise ConfigError(f"output_root must name a folder, got {requested['output_root'] or 'null'}")
-    root = Path(requested["output_root"]).expanduser()
-    name = requested["name"] or request.experiment or request.choices.get("data", "run")
-    if requested["run_dir"] is None:
-        return new_run_path(root, name)
-    if not requested["run_dir"]:
-        raise ConfigError("run_dir must name a folder, got an empty text: leave it out for a new one")
-    return Path(str(requested["run_dir"]))  # a name of digits arrives as a number

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vae_lab.errors import Failed, RunError
 from vae_lab.figures.base import check_scale
@@ -13,12 +13,25 @@ from vae_lab.reproduction.claims import FAIL, Row, judge
 from vae_lab.reproduction.verdicts import as_table, reproduction_rows, write_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import is_computed
+from vae_lab.wiring import build
 from vae_lab.wiring.terminal import print_table
 
 log = logging.getLogger("vae_lab")
 
 HARMLESS = ("experiment", "seed", "trainer")
 """Overrides that leave a preset what it is, besides those that change nothing that is computed."""
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """The keys of `vae-lab verify`."""
+
+    scale: str
+    root: str
+    run: str | int | None
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
 
 
 def verify(cfg: DictConfig) -> Path:
@@ -28,16 +41,15 @@ def verify(cfg: DictConfig) -> Path:
         Failed: a verdict is FAIL.
         RunError: there is nothing to judge.
     """
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
-    if settings["run"] is not None:
-        folder = Path(settings["run"]).expanduser()
+    settings = build.settings(VerifySettings, cfg)
+    if settings.run is not None:
+        folder = Path(str(settings.run)).expanduser()
         rows = preset_rows(RunDir.existing(folder))
     else:
-        check_scale(settings["scale"])
-        folder = Path(settings["root"]).expanduser()
+        folder = Path(settings.root).expanduser()
         rows = reproduction_rows(folder)
         if not rows:
-            again = f"vae-lab reproduce scale={settings['scale']}"
+            again = f"vae-lab reproduce scale={settings.scale}"
             raise RunError(f"{folder} has no figures/figure2.csv or figure3.csv to judge: {again} makes them")
     path = write_rows(folder / "verification.csv", rows)
     print_table(as_table(rows, str(folder)))

@@ -1,19 +1,16 @@
 """Images in memory: a data set's parts, their binarisation, and minibatches by (seed, number)."""
 
-import difflib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Integer, Shaped
 from torch import Tensor
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.randomness import generator
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
@@ -220,21 +217,6 @@ def cut(order: Int[Tensor, " num"], **sizes: int) -> dict[str, Int[Tensor, " par
     """Parts of these sizes, one after the other from `order`; a part of size 0 does not exist."""
     pieces = order.split(list(sizes.values()))
     return {name: piece for name, piece in zip(sizes, pieces, strict=True) if len(piece)}
-
-
-def require_integer(key: str, value: Any, *, minimum: int, maximum: int | None = None) -> None:
-    """Refuses what is not an integer in the range."""
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer or value < minimum or (maximum is not None and value > maximum):
-        rule = f">= {minimum}" if maximum is None else f"in {minimum} ... {maximum}"
-        raise ConfigError(f"{key} must be an integer {rule}, got {value!r}: choose such a number")
-
-
-def require_choice(key: str, value: object, choices: Sequence[str]) -> None:
-    """Refuses what is not one of the names, and says which is nearest."""
-    if value not in choices:
-        (nearest,) = difflib.get_close_matches(str(value).lower(), choices, n=1, cutoff=0.0)
-        raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}: did you mean {nearest}?")
 
 
 def _drawn_once(grey: Tensor, seed: int, name: str) -> Tensor:

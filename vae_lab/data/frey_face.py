@@ -9,8 +9,9 @@ import scipy.io
 import torch
 from scipy.io.matlab import MatReadError
 
-from vae_lab.data.arrays import ImageData, Source, cut, require_choice, require_integer, shuffled
+from vae_lab.data.arrays import ImageData, Source, cut, shuffled
 from vae_lab.data.files import download, require_published, root_folder, unreadable
+from vae_lab.errors import require_choice, require_integer
 
 URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
 FILE_SHA256 = "6437ae824e6ed35c97f39ce53b7f8b5011386476a24888acc80da90e364b06b4"

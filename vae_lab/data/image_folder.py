@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vae_lab.data.arrays import ImageData, Source, cut, require_integer, shuffled
+from vae_lab.data.arrays import ImageData, Source, cut, shuffled
 from vae_lab.data.files import unreadable
-from vae_lab.errors import ConfigError, MissingFile
+from vae_lab.errors import ConfigError, MissingFile, require_integer
 
 DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 

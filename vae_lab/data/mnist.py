@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torchvision.datasets import MNIST as TorchvisionMNIST  # noqa: N811
 
-from vae_lab.data.arrays import ImageData, Source, cut, require_integer
+from vae_lab.data.arrays import ImageData, Source, cut
 from vae_lab.data.files import download, require_published, root_folder, unreadable
+from vae_lab.errors import require_integer
 
 NUM_TRAIN, NUM_TEST = 60_000, 10_000
 SHA256 = {

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vae_lab.data.arrays import ImageData, Source, cut, require_choice, shuffled
+from vae_lab.data.arrays import ImageData, Source, cut, shuffled
 from vae_lab.data.files import unreadable
-from vae_lab.errors import ConfigError, MissingFile
+from vae_lab.errors import ConfigError, MissingFile, require_choice
 
 READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 DAMAGE = (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)

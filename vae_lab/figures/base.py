@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 import pandas as pd
 from matplotlib.figure import Figure
 
-from vae_lab.errors import ConfigError, nearest
+from vae_lab.errors import ConfigError, require_choice
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, load_run
 from vae_lab.training.matmul import use_backend
@@ -107,8 +107,7 @@ class PaperFigure(ABC):
 
 def check_scale(scale: str) -> None:
     """Refuses an unknown scale."""
-    if scale not in SCALES:
-        raise ConfigError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}: {nearest(scale, SCALES)}")
+    require_choice("scale", scale, SCALES)
 
 
 def check_by_scale(key: str, values: Mapping[str, object]) -> None:

@@ -1,7 +1,6 @@
 """From a config to the objects of a training, everything checked before anything is written."""
 
 import logging
-import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,12 @@ from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
 from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_choice, require_integer, require_number
 from vae_lab.objectives.base import Objective
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.lit_module import LitVAE
-from vae_lab.training.matmul import use_backend
+from vae_lab.training.matmul import BACKENDS, use_backend
 from vae_lab.training.step import why_not_compiled
 from vae_lab.wiring import build
 
@@ -39,8 +38,28 @@ SECTIONS = (
 """The sections of a config without which nothing can be trained."""
 
 
-BEFORE = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "channels_last": False}
-"""What a run did that was planned before there was a choice."""
+@dataclass(frozen=True)
+class TrainSettings:
+    """The keys of a training that belong to no component; a default: what a run did before there was the choice."""
+
+    max_samples: float | None
+    seed: int
+    threads: int | None
+    steps_per_execution: int
+    parameter_prior: bool
+    gradient_clip_norm: float | None
+    matmul_backend: str = "default"
+    cuda_graph: bool = False
+    compile: bool = False
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        require_number("max_samples", self.max_samples, optional=True)
+        require_integer("seed", self.seed, minimum=0, maximum=2**32 - 1)
+        require_integer("threads", self.threads, minimum=1, optional=True)
+        require_integer("steps_per_execution", self.steps_per_execution, minimum=1)
+        require_number("gradient_clip_norm", self.gradient_clip_norm, optional=True)
+        require_choice("matmul_backend", self.matmul_backend, BACKENDS)
 
 
 @dataclass(frozen=True)
@@ -61,16 +80,16 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
     Raises:
         ConfigError: naming the key, the rule and the value.
     """
-    config = BEFORE | dict(config)
-    check_settings(config)
-    torch.set_num_threads(config["threads"] or available_cores())
-    pl.seed_everything(config["seed"], verbose=False)
+    check_sections(config)
+    settings = build.settings(TrainSettings, config)
+    torch.set_num_threads(settings.threads or available_cores())
+    pl.seed_everything(settings.seed, verbose=False)
 
     data: ImageData = build.instantiate(config["data"], "data")
     objective: Objective = build.instantiate(config["objective"], "objective")
     without = {} if objective.traits.has_encoder else {"has_encoder": False}
     model = build.instantiate(config["model"], "model", image_shape=data.image_shape, **without)
-    curve = build.instantiate(config["evaluation"], "evaluation", seed=config["seed"], curve=run.curve)
+    curve = build.instantiate(config["evaluation"], "evaluation", seed=settings.seed, curve=run.curve)
     early = build.instantiate(config["early_stopping"], "early_stopping", curve=run.curve)
     checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
     others = [
@@ -78,7 +97,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         for name, callback in config["callbacks"].items()
         if callback is not None  # callbacks.NAME=null leaves one out
     ]
-    max_samples = check_budget(config, data, objective)
+    max_samples = check_budget(settings.max_samples, config["trainer"]["max_epochs"], data, objective)
     model.adapt(data.parts["train"].images)
     early.check(data.parts, curve.splits)
     lit = LitVAE(
@@ -88,17 +107,17 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         build.instantiate(config["schedule"], "schedule"),
         data,
         max_samples=max_samples,
-        steps_per_execution=config["steps_per_execution"],
-        parameter_prior=config["parameter_prior"],
-        gradient_clip_norm=config["gradient_clip_norm"],
-        cuda_graph=config["cuda_graph"],
-        compile=config["compile"],
-        channels_last=config["channels_last"],
-        seed=config["seed"],
+        steps_per_execution=settings.steps_per_execution,
+        parameter_prior=settings.parameter_prior,
+        gradient_clip_norm=settings.gradient_clip_norm,
+        cuda_graph=settings.cuda_graph,
+        compile=settings.compile,
+        channels_last=settings.channels_last,
+        seed=settings.seed,
     )
     trainer = make_trainer(config, objective, [curve, *others, early, StopOnSignal(), checkpoint], run)
-    check_together(config, lit, early, trainer)
-    use_backend(config["matmul_backend"])
+    check_together(lit, early, trainer)
+    use_backend(settings.matmul_backend)
     return Assembled(lit, trainer, curve, early, data, config)
 
 
@@ -121,7 +140,7 @@ def make_trainer(
     )
 
 
-def check_together(config: Mapping[str, Any], lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> None:
+def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> None:
     """Refuses settings that are each right and do not fit together."""
     objective, batch_size = lit.objective, lit.data.batch_size
     try:  # made again for the training: here, so that what they refuse is refused in time
@@ -143,7 +162,7 @@ def check_together(config: Mapping[str, Any], lit: LitVAE, early: EarlyStopping,
             f"trainer.devices must be 1 for {type(objective).__name__}, got {trainer.world_size} processes: "
             f"{objective.traits.single_process_because}"
         )
-    if config["compile"] and (
+    if lit.compile_step and (
         reason := why_not_compiled(objective, optimizer, trainer.strategy.root_device.type, trainer.world_size)
     ):
         raise ConfigError(f"compile must be false, got true: {reason}")
@@ -157,30 +176,15 @@ def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
     return trainer["strategy"]
 
 
-def check_settings(config: Mapping[str, Any]) -> None:
-    """Checks the keys that belong to no component."""
+def check_sections(config: Mapping[str, Any]) -> None:
+    """Refuses a config without one of the sections, and what the frameworks do not check in theirs."""
     if absent := [key for key in SECTIONS if key not in config]:
         raise ConfigError(
             f"{', '.join(absent)} must not be taken away: a training needs each of {', '.join(SECTIONS)}; "
             "callbacks=none and logger=none leave those two empty"
         )
-    for key in ("steps_per_execution", "threads", "max_samples", "gradient_clip_norm"):
-        value = config[key]
-        whole, optional = key in ("steps_per_execution", "threads"), key != "steps_per_execution"
-        rule = f"a{' whole' if whole else ''} number > 0{' or null' if optional else ''}"
-        if value is None and optional:
-            continue
-        if not isinstance(value, int if whole else int | float) or value is True or not 0 < value < math.inf:
-            raise ConfigError(f"{key} must be {rule}, got {value!r}")
-    seed = config["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed must be an integer in [0, 2^32), got {seed!r}")
-    rate = config["optimizer"].get("lr", 0.0)
-    if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate < math.inf:
-        raise ConfigError(f"optimizer.lr must be a number >= 0, got {rate!r}")
-    for key in ("parameter_prior", "cuda_graph", "compile", "channels_last"):
-        if not isinstance(config[key], bool):
-            raise ConfigError(f"{key} must be true or false, got {config[key]!r}")
+    require_number("optimizer.lr", config["optimizer"].get("lr", 0.0), at_least=0)
+    require_integer("trainer.max_epochs", config["trainer"]["max_epochs"], minimum=1, optional=True)
     precision = config["trainer"]["precision"]
     if precision not in ("32-true", "bf16-mixed"):
         raise ConfigError(
@@ -189,7 +193,7 @@ def check_settings(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objective) -> int:
+def check_budget(max_samples: float | None, epochs: int | None, data: ImageData, objective: Objective) -> int:
     """The budget in samples: the smaller of `max_samples` and `trainer.max_epochs` passes over the training split."""
     num_train = len(data.parts["train"])
     per_epoch = num_train - num_train % data.batch_size
@@ -198,11 +202,7 @@ def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objectiv
             f"data.batch_size must be <= the {num_train} images of the training part, got {data.batch_size}: "
             "a minibatch holds no datapoint twice"
         )
-    epochs = config["trainer"]["max_epochs"]
-    is_count = isinstance(epochs, int) and not isinstance(epochs, bool) and epochs >= 1
-    if epochs is not None and not is_count:
-        raise ConfigError(f"trainer.max_epochs must be an integer >= 1 or null, got {epochs!r}")
-    limits = [config["max_samples"], epochs * per_epoch if epochs is not None else None]
+    limits = [max_samples, None if epochs is None else epochs * per_epoch]
     budget = min((int(limit) for limit in limits if limit is not None), default=None)
     if budget is None:
         raise ConfigError("max_samples and trainer.max_epochs are both null: one of them must set the budget")

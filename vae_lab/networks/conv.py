@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lab.errors import ConfigError
-from vae_lab.networks.choices import activation_class, check_width, check_widths
+from vae_lab.errors import ConfigError, require_integer
+from vae_lab.networks.choices import activation_class, check_widths
 
 
 class ConvEncoder(nn.Module):
@@ -83,7 +83,7 @@ def _checked(
     key: str, image_shape: Sequence[int], channels: Sequence[int], hidden: int, activation: str
 ) -> type[nn.Module]:
     check_widths(f"{key}.channels", channels, "give one number of channels for every convolution, as in [32, 64]")
-    check_width(f"{key}.hidden", hidden, "the dense layer needs at least one unit")
+    require_integer(f"{key}.hidden", hidden, minimum=1, advice="the dense layer needs at least one unit")
     most = int(math.log2(min(image_shape[1:])))
     if not 1 <= len(channels) <= most:
         height, width = image_shape[1:]

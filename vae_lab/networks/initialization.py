@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_choice
 
 OUTPUT_BIASES = ("zero", "train_mean")
 
@@ -64,10 +64,7 @@ class Glorot:
     """
 
     def __init__(self, *, output_bias: str) -> None:
-        if output_bias not in OUTPUT_BIASES:
-            raise ConfigError(
-                f"initialization.output_bias must be one of {', '.join(OUTPUT_BIASES)}, got {output_bias!r}"
-            )
+        require_choice("initialization.output_bias", output_bias, OUTPUT_BIASES)
         self.output_bias = output_bias
 
     @torch.no_grad()

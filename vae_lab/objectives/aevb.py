@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from vae_lab.elbo import sgvb_a, sgvb_b
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_choice
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
@@ -22,8 +22,7 @@ class AEVB(Objective):
 
     def __init__(self, *, kl: str, num_samples: int, kl_warmup_samples: int) -> None:
         super().__init__()
-        if kl not in ESTIMATORS:
-            raise ConfigError(f"objective.kl must be one of {', '.join(ESTIMATORS)}, got {kl!r}")
+        require_choice("objective.kl", kl, ESTIMATORS)
         if num_samples < 1:
             raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: the bound needs a draw of z")
         if kl_warmup_samples < 0:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from vae_lab.distributions import DiagonalGaussian
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_choice
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
@@ -28,8 +28,7 @@ class ImportanceWeighted(Objective):
         super().__init__()
         if num_samples < 1:
             raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: it is the bound's k")
-        if gradient not in GRADIENTS:
-            raise ConfigError(f"objective.gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
+        require_choice("objective.gradient", gradient, GRADIENTS)
         self.num_samples = num_samples
         self.gradient = gradient
 

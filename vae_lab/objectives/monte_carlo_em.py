@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vae_lab import hmc
-from vae_lab.errors import ConfigError, NonFiniteDensity
+from vae_lab.errors import ConfigError, NonFiniteDensity, require_choice
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
@@ -64,8 +64,7 @@ class MonteCarloEM(Objective):
             raise ConfigError(f"objective.max_step_factor must be >= 1, got {max_step_factor}: 1 tunes nothing")
         if datapoints_at_once < 1:
             raise ConfigError(f"objective.datapoints_at_once must be >= 1, got {datapoints_at_once}")
-        if count not in COUNTS:
-            raise ConfigError(f"objective.count must be one of {', '.join(COUNTS)}, got {count!r}")
+        require_choice("objective.count", count, COUNTS)
         self.num_leapfrog, self.num_updates = num_leapfrog, num_updates
         self.target_acceptance, self.max_step_factor = target_acceptance, max_step_factor
         self.datapoints_at_once = datapoints_at_once

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from vae_lab.elbo import sgvb_a
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_choice
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
@@ -30,8 +30,7 @@ class WakeSleep(Objective):
         super().__init__()
         if num_samples < 1:
             raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: the wake step needs a draw of z")
-        if sleep_inputs not in SLEEP_INPUTS:
-            raise ConfigError(f"objective.sleep_inputs must be one of {', '.join(SLEEP_INPUTS)}, got {sleep_inputs!r}")
+        require_choice("objective.sleep_inputs", sleep_inputs, SLEEP_INPUTS)
         self.num_samples = num_samples
         self.sleep_inputs = sleep_inputs
 

@@ -5,12 +5,12 @@ import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vae_lab.figures.drawing import Drawn
 from vae_lab.reports.pages.page import Picture, Section, write_page
 from vae_lab.reports.table import Table
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
+from vae_lab.reproduction.plan import ReproduceSettings
 from vae_lab.reproduction.verdicts import COLUMNS, as_text, counted
 from vae_lab.runs.directory import RunDir
 from vae_lab.wiring.terminal import duration
@@ -51,7 +51,7 @@ WIDE = ("figure2", "figure3", "full_variational_bayes")
 
 def write_index(
     root: Path,
-    settings: Mapping[str, Any],
+    settings: ReproduceSettings,
     drawn: Mapping[str, Drawn],
     rows: Sequence[Row],
     failures: Sequence[str],
@@ -100,7 +100,7 @@ def write_index(
             code=[command(settings)],
         ),
     ]
-    summary = f"Scale {settings['scale']}: {len(runs)} runs. Verdicts: {counted(rows)}."
+    summary = f"Scale {settings.scale}: {len(runs)} runs. Verdicts: {counted(rows)}."
     title = "Auto-Encoding Variational Bayes, reproduced"
     return write_page(root / "index.html", title, sections, summary=summary)
 
@@ -192,11 +192,9 @@ def versions_table(runs: Sequence[RunDir]) -> Table:
     return Table(("runs", *names), rows)
 
 
-def command(settings: Mapping[str, Any]) -> str:
+def command(settings: ReproduceSettings) -> str:
     """The command line that made the page."""
-    figures = f"figures=[{','.join(settings['figures'])}]"
-    only = [f"only=[{','.join(settings['only'])}]"] if settings["only"] else []
-    further = (
-        ["train=[" + ",".join(f'"{override}"' for override in settings["train"]) + "]"] if settings["train"] else []
-    )
-    return shlex.join(["vae-lab", "reproduce", f"scale={settings['scale']}", figures, *only, *further])
+    figures = f"figures=[{','.join(settings.figures)}]"
+    only = [f"only=[{','.join(settings.only)}]"] if settings.only else []
+    further = ["train=[" + ",".join(f'"{override}"' for override in settings.train) + "]"] if settings.train else []
+    return shlex.join(["vae-lab", "reproduce", f"scale={settings.scale}", figures, *only, *further])

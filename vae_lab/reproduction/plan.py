@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from vae_lab.errors import ConfigError, nearest
-from vae_lab.figures.base import Curve, PaperFigure
+from vae_lab.errors import ConfigError, nearest, require_integer, require_number
+from vae_lab.figures.base import Curve, PaperFigure, check_scale
 from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
@@ -17,6 +17,29 @@ from vae_lab.runs.identity import frozen_config
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 from vae_lab.wiring.terminal import duration
+
+
+@dataclass(frozen=True)
+class ReproduceSettings:
+    """The keys of `vae-lab reproduce`."""
+
+    scale: str
+    figures: list[str]
+    jobs: int | None
+    only: list[str] | None
+    train: list[str]
+    probe_samples: int
+    speed_seconds: float
+    dry_run: bool
+    root: str
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+        require_integer("jobs", self.jobs, minimum=1, optional=True)
+        require_integer("probe_samples", self.probe_samples, minimum=1)
+        require_number("speed_seconds", self.speed_seconds, at_least=0)
+        if not self.figures:
+            raise ConfigError("figures must name at least one, got []: figures=[figure2] for example")
 
 
 @dataclass(frozen=True)
@@ -66,13 +89,13 @@ def merged(one: Curve, other: Curve) -> Curve:
     return replace(one, max_samples=max(one.max_samples, other.max_samples), snapshots=snapshots)
 
 
-def compose_training(curve: Curve, settings: Mapping[str, Any]) -> Training:
+def compose_training(curve: Curve, settings: ReproduceSettings) -> Training:
     """The curve's configs, with the further overrides of `settings.train`."""
-    own = [*curve.all_overrides, *settings["train"]]
+    own = [*curve.all_overrides, *settings.train]
     config, choices = compose_command("train", own)
-    short = [f"max_samples={settings['probe_samples']}", f"evaluation.first={settings['probe_samples']}"]
+    short = [f"max_samples={settings.probe_samples}", f"evaluation.first={settings.probe_samples}"]
     bare = ["callbacks=none", "logger=none", "checkpoint.at=[]"]
-    probe_config, _ = compose_command("train", [*curve.overrides, *settings["train"], *short, *bare])
+    probe_config, _ = compose_command("train", [*curve.overrides, *settings.train, *short, *bare])
     return Training(curve, frozen_config(config), frozen_config(probe_config), {"choices": choices, "overrides": own})
 
 

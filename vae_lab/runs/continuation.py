@@ -23,7 +23,7 @@ class Request:
     """Every group's choice."""
 
     @classmethod
-    def of_this_command(cls, requested: Mapping[str, Any]) -> "Request":
+    def of_this_command(cls) -> "Request":
         """The request that Hydra is serving; an empty one where it is not Hydra that called."""
         from hydra.core.hydra_config import HydraConfig
 

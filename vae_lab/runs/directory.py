@@ -38,7 +38,7 @@ class RunDir:
         self.log = self.path / "log.txt"
 
     @classmethod
-    def existing(cls, path: str | Path | None) -> "RunDir":
+    def existing(cls, path: str | int | Path | None) -> "RunDir":
         """The run directory at `path`.
 
         Raises:

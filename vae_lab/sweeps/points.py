@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.errors import ConfigError, RunError, missing
 from vae_lab.runs.directory import RunDir, safe_name
 from vae_lab.runs.identity import frozen_config, identity, identity_hash, is_computed
+from vae_lab.wiring.build import of_type
 from vae_lab.wiring.compose import own_config
 
 NAME_LENGTH = 80
@@ -87,12 +88,11 @@ def one_value_each(overrides: Sequence[str]) -> list[str]:
 
 def sweep_folder(cfg: DictConfig, swept: Iterable[str]) -> Path:
     """<output_root>/sweeps/<name, else the sweep's, the experiment's or the data set's, if that does not vary>."""
-    if not isinstance(cfg.output_root, str):
-        raise ConfigError(f"output_root must name a folder, got {cfg.output_root or 'null'}")
+    root = of_type(cfg.output_root, str, "output_root")
     choices, varied = cfg.hydra.runtime.choices, set(swept)
     names = [choices.get(group) for group in ("sweep", "experiment", "data") if group not in varied]
     name = cfg.name or next((choice for choice in names if choice), "runs")
-    return Path(cfg.output_root).expanduser() / "sweeps" / safe_name(str(name))
+    return Path(root).expanduser() / "sweeps" / safe_name(str(name))
 
 
 def run_folder(folder: Path, varied: Sequence[str], config: Mapping[str, Any]) -> Path:

@@ -22,7 +22,7 @@ from vae_lab.jobs.outcomes import JobReport, as_table
 from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.runs.directory import RunDir
 from vae_lab.sweeps.points import Point, Space, sweep_folder
-from vae_lab.sweeps.worker import is_local, launch, parallel_jobs, places, threads_of_a_job
+from vae_lab.sweeps.worker import SweepSettings, is_local, launch, parallel_jobs, places, threads_of_a_job
 from vae_lab.wiring.build import find_own_classes
 from vae_lab.wiring.terminal import duration, print_table
 
@@ -81,7 +81,7 @@ class Sweep:
     """The runs of a folder, and how they ended."""
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
-        self.cfg, self.folder = cfg, folder
+        self.cfg, self.folder, self.settings = cfg, folder, SweepSettings.of(cfg)
         self.at_once, self.threads = parallel_jobs(cfg), threads_of_a_job(cfg)
         self.outcomes: list[Outcome] = []
 
@@ -96,7 +96,7 @@ class Sweep:
             log.info("%s is asked for twice, and made once", path.name)
         points = list({point.run.path: point for point in points}.values())
         self.show(points)
-        if self.cfg.sweep.dry_run:
+        if self.settings.dry_run:
             raise PlanShown
         planned = [self.plan(point) for point in points]
         jobs = [job for job in planned if isinstance(job, Job)]
@@ -107,7 +107,7 @@ class Sweep:
                 pending,
                 num_parallel=self.at_once,
                 threads=self.threads,
-                fail_fast=self.cfg.sweep.fail_fast,
+                fail_fast=self.settings.fail_fast,
                 report=JobReport(pending, self.at_once),
             )
         elif pending:
@@ -178,9 +178,9 @@ class Sweep:
     def estimate(self, points: Sequence[Point]) -> tuple[float | None, int]:
         """Seconds of all jobs one after the other, None where no speed is known; bytes of their checkpoints."""
         unfinished = [point for point in points if point.status != "finished"]
-        if not self.cfg.sweep.speed_seconds:
+        if not self.settings.speed_seconds:
             return None, 0
-        speeds = Speeds(self.folder / "speeds.json", threads=self.threads, measure_for=self.cfg.sweep.speed_seconds)
+        speeds = Speeds(self.folder / "speeds.json", threads=self.threads, measure_for=self.settings.speed_seconds)
         log.info("measuring the speed of the trainings on this machine, where it is not known")
         speeds.measure(point.config for point in unfinished)
         seconds, disk, known = 0.0, 0, 0
@@ -207,7 +207,7 @@ class Sweep:
         log.info("report:   vae-lab report sweep=%s", self.folder)
         failed = [outcome for outcome in self.outcomes if outcome.status == "failed"]
         good = sum(outcome.is_good for outcome in self.outcomes)
-        if good + len(failed) < len(self.outcomes) and not (failed and self.cfg.sweep.fail_fast):
+        if good + len(failed) < len(self.outcomes) and not (failed and self.settings.fail_fast):
             raise Interrupted(f"stopped with {good} of {len(self.outcomes)} jobs done; the same command goes on")
         if failed:
             last = failed[-1]

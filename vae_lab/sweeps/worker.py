@@ -25,15 +25,35 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from vae_lab.atomic import write_json
-from vae_lab.errors import ConfigError
+from vae_lab.errors import require_integer, require_number
 from vae_lab.jobs.children import INTERRUPTED, Children
 from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_job
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.jobs.outcomes import told
 from vae_lab.runs.provenance import available_cores
+from vae_lab.wiring.build import settings
 from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """The keys `sweep.*` of `vae-lab train`."""
+
+    dry_run: bool
+    fail_fast: bool
+    jobs: int
+    speed_seconds: float
+
+    def __post_init__(self) -> None:
+        require_integer("sweep.jobs", self.jobs, minimum=1, advice="name a count of jobs")
+        require_number("sweep.speed_seconds", self.speed_seconds, at_least=0)
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> "SweepSettings":
+        """Those of a composed config."""
+        return settings(cls, cfg.get("sweep") or {}, "sweep")
 
 
 def is_local(cfg: DictConfig) -> bool:
@@ -48,11 +68,7 @@ def parallel_jobs(cfg: DictConfig) -> int:
         ConfigError: `sweep.jobs` is no count.
     """
     if is_local(cfg):
-        if not isinstance(cfg.sweep.jobs, int) or cfg.sweep.jobs < 1:
-            raise ConfigError(
-                f"sweep.jobs must be a whole number from 1 on, got {cfg.sweep.jobs}: name a count of jobs"
-            )
-        return cfg.sweep.jobs
+        return SweepSettings.of(cfg).jobs
     count = cfg.hydra.launcher.get("n_jobs", 0) or available_cores()
     return count if count > 0 else max(1, available_cores() + 1 + count)
 
@@ -61,6 +77,7 @@ def threads_of_a_job(cfg: DictConfig) -> int:
     """`threads`, else what the launcher reserves for a job, else the cores divided among the jobs at once."""
     launcher = cfg.hydra.launcher
     remote = launcher.ray.remote.get("num_cpus") if "ray" in launcher else None
+    require_integer("threads", cfg.threads, minimum=1, optional=True)
     asked = cfg.threads or remote or launcher.get("cpus_per_task") or available_cores() // parallel_jobs(cfg)
     return max(1, int(asked))
 
@@ -90,7 +107,7 @@ def launch(jobs: Sequence[Job], cfg: DictConfig, folder: Path) -> list[Outcome]:
             jobs=tuple(jobs),
             threads=threads_of_a_job(cfg),
             places=places(cfg),
-            fail_fast=cfg.sweep.fail_fast,
+            fail_fast=SweepSettings.of(cfg).fail_fast,
         )
         # launchers call one method of the loader, and callbacks that do nothing
         loader: Any = SweepConfig()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vae_lab.atomic import write_json
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_choice
 
 log = logging.getLogger("vae_lab")
 
@@ -48,8 +48,7 @@ def choose_backend(name: str) -> str:
     Raises:
         ConfigError: no such backend, or oneDNN rounds to bfloat16 here.
     """
-    if name not in BACKENDS:
-        raise ConfigError(f"matmul_backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    require_choice("matmul_backend", name, BACKENDS)
     if name == "onednn" and not is_exact():
         raise ConfigError(
             "matmul_backend must be default on this processor, got onednn: it would round float32 products to "

@@ -1,7 +1,8 @@
 """From a config to objects: the only place that calls `hydra.utils.instantiate`, and where its keys are checked.
 
 The constructor's signature is the schema: a key that it does not know, a missing one or a value of another type is
-refused by name before anything is constructed.
+refused by name before anything is constructed. The keys of a command that belong to no component are a dataclass of
+the command's, and are checked in the same way.
 """
 
 import inspect
@@ -9,16 +10,18 @@ import logging
 import os
 import sys
 import typing
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, TypeVar
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from hydra.errors import InstantiationException
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import DictConfig, OmegaConf
 
-from vae_lab.errors import ConfigError, UntrustedTarget, nearest
+from vae_lab.errors import ConfigError, UntrustedTarget, missing, nearest, shown
 from vae_lab.wiring.dotted import walk
 
 TRUSTED = (
@@ -44,6 +47,9 @@ NUMBERS = BeartypeConf(is_pep484_tower=True)
 logging.getLogger("hydra.utils").addFilter(lambda record: not record.getMessage().startswith("Error getting object"))
 """`get_object` logs what it raises, and a mistake is one message."""
 RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+WORDS = {int: ["an integer"], float: ["a number"], bool: ["true", "false"], str: ["a text"], NoneType: ["null"]}
+EXAMPLES = {int: "[1,2]", float: "[0.5,1]", str: "[a,b]"}
+Settings = TypeVar("Settings")
 
 
 def instantiate(config: Any, key: str, **given: Any) -> Any:
@@ -70,8 +76,27 @@ def instantiate(config: Any, key: str, **given: Any) -> Any:
         raise cause from error
 
 
+def settings(kind: type[Settings], config: Mapping[str, Any] | DictConfig, group: str = "") -> Settings:
+    """Those keys of a config that a dataclass has, as its object; the others belong to components, or to the user.
+
+    Args:
+        kind: the dataclass; its annotations are the types, and its `__post_init__` checks the ranges.
+        config: of a command, or a group of it.
+        group: where that stands in the whole config, for the messages.
+
+    Raises:
+        ConfigError: a key is missing, or its value refused.
+    """
+    values: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
+    keys = {name: f"{group}.{name}" if group else name for name in inspect.signature(kind).parameters}
+    if absent := [key for name, key in keys.items() if name not in values and not hasattr(kind, name)]:
+        raise ConfigError(missing(absent))
+    hints = type_hints(kind)
+    return kind(**{name: of_type(values[name], hints[name], key) for name, key in keys.items() if name in values})
+
+
 def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`config`, its keys and types, and those of every part in it, held against the constructors.
+    """`config`, its keys and types, and those of every component in it, held against the constructors.
 
     A whole number written as a float, as in 1e6, becomes an integer where one is asked for.
     """
@@ -108,13 +133,26 @@ def type_hints(target: Any) -> dict[str, Any]:
 
 def of_type(value: Any, hint: Any, key: str) -> Any:
     """The value, if it has the annotated type; a whole float becomes an integer where only that fits."""
-    if is_bearable(value, hint, conf=NUMBERS):
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+    is_good = is_bearable(value, hint, conf=NUMBERS)
+    if isinstance(value, bool):  # which Python takes for an integer
+        is_good = is_good and not {bool, Any, object}.isdisjoint(kinds)
+    if is_good:
         return value
     if isinstance(value, float) and value.is_integer() and is_bearable(int(value), hint, conf=NUMBERS):
         return int(value)
-    expected = hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint)
-    expected = expected.replace("None", "null").replace("collections.abc.Sequence", "list")
-    raise ConfigError(f"{key} must be of type {expected}, got {value!r}")
+    *words, last = [word for kind in kinds for word in in_words(kind)]
+    expected = f"{', '.join(words)} or {last}" if words else last
+    raise ConfigError(f"{key} must be {expected}, got {shown(value)}")
+
+
+def in_words(kind: Any) -> list[str]:
+    """A type as a reader of YAML calls it."""
+    items = typing.get_args(kind)
+    if typing.get_origin(kind) in (list, Sequence) and items[0] in EXAMPLES:
+        return [f"a list such as {EXAMPLES[items[0]]}"]
+    name = kind.__name__ if inspect.isclass(kind) and not items else str(kind)
+    return WORDS.get(kind) or [f"of type {name.replace('collections.abc.', '').replace('typing.', '')}"]
 
 
 def locate(target: str, key: str) -> Any:
