@@ -3,9 +3,8 @@ import pytest
 
 from vae_lab.figures.base import part
 from vae_lab.figures.canvas import save
-from vae_lab.figures.figure2 import COLUMNS, Figure2, last_values
-from vae_lab.figures.published import figure2_published
-from vae_lab.figures.section5 import Section5
+from vae_lab.figures.figure2 import Figure2
+from vae_lab.figures.section5 import Section5, figure2_published, last_values
 from vae_lab.runs.curve import append_row
 from vae_lab.runs.directory import plan_run
 
@@ -36,7 +35,7 @@ def canned():
 
 @pytest.fixture(scope="module")
 def picture(canned):
-    return figure2().draw(canned[canned["label"] != "mnist_5_wake_sleep"])
+    return figure2().draw(canned[canned["label"] != "mnist_5_wake_sleep"], {})
 
 
 def panels_of(picture):
@@ -60,7 +59,7 @@ def test_collect_takes_the_running_train_mean_and_the_test_bound(tmp_path):
         row = {"samples_evaluated": samples, "train/bound_running": train, "train/bound": 0.0, "test/bound": test}
         append_row(run.curve, row | {"learning_rate": 0.02})
     table = figure2().collect({"mnist_3_aevb": run}, "quick")
-    assert tuple(table) == COLUMNS
+    assert tuple(table) == Figure2.columns
     assert part(table, split="train")["bound_nats"].tolist() == [-200.5, -180.5]
     assert part(table, split="test")["bound_nats"].tolist() == [-199.0, -179.0]
     assert set(table["label"]) == {"mnist_3_aevb"}
@@ -106,9 +105,9 @@ def test_last_values_are_stated_even_below_the_axes():
 
 def test_figure_is_saved_also_of_one_panel_and_without_a_run(tmp_path, canned, caplog):
     caplog.set_level("INFO")
-    nothing = pd.DataFrame(columns=list(COLUMNS))
+    nothing = pd.DataFrame(columns=list(Figure2.columns))
     for name, table in (("canned", canned), ("nothing", nothing)):
-        png, pdf = save(figure2({"mnist": [20]}).draw(table), tmp_path / name)
+        png, pdf = save(figure2({"mnist": [20]}).draw(table, {}), tmp_path / name)
         assert png.stat().st_size > 10_000
         assert pdf.read_bytes().startswith(b"%PDF")
     assert not [line for line in caplog.messages if "ubstituting" in line]

@@ -1,18 +1,20 @@
-import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from training import evaluate_tiny
 
+from vae_lab.errors import RunError
+from vae_lab.estimators.base import Estimator
 from vae_lab.estimators.importance_sampling import ImportanceSampling
 from vae_lab.estimators.posterior_density import PosteriorDensity
 from vae_lab.estimators.quadrature import Quadrature
 from vae_lab.figures.base import part, records
 from vae_lab.figures.canvas import save
-from vae_lab.figures.estimates import ESTIMATES
-from vae_lab.figures.figure3 import COLUMNS, METHODS, Figure3, not_seen
-from vae_lab.figures.published import figure3_published
+from vae_lab.figures.figure3 import METHODS, Figure3, not_seen
+from vae_lab.figures.section5 import figure3_published
 from vae_lab.runs.directory import RunDir
 
 SCALES = ("quick", "standard", "paper")
@@ -53,11 +55,40 @@ def test_curves_are_every_method_on_every_training_set():
     assert (mcem.learning_rates, mcem.snapshots) == ((), (100, 200))
 
 
-def test_collect_estimates_every_snapshot_twice_and_once_only(tmp_path, short_run, monkeypatch):
+def measured(figure: Figure3, **runs: RunDir) -> pd.DataFrame:
+    """The table once everything is measured that it shows."""
+    assert figure.measure(runs, "quick") == {}
+    return figure.collect(runs, "quick")
+
+
+def ledgers(run: RunDir) -> dict[str, bytes]:
+    """Every ledger of a run, byte for byte."""
+    return {str(file): file.read_bytes() for file in run.path.rglob("*.json") if file.name != "run.json"}
+
+
+@pytest.fixture
+def estimates(monkeypatch) -> list[str]:
+    """The label of every estimator that has estimated anything."""
+    made: list[str] = []
+
+    def watch(kind: type[Estimator]) -> None:
+        def estimate(self, *args, **settings):
+            made.append(self.label)
+            return Estimator.estimate(self, *args, **settings)
+
+        monkeypatch.setattr(kind, "estimate", estimate)
+
+    watch(PosteriorDensity)
+    watch(Quadrature)
+    return made
+
+
+def test_table_has_every_snapshot_twice_and_nothing_is_estimated_again(tmp_path, short_run, estimates):
     run = short_run(tmp_path / "figure3_1000_aevb")
-    table = figure3().collect({"figure3_1000_aevb": run}, "quick")
-    assert tuple(table) == COLUMNS
-    assert len(table) == 2 * 2 * 2
+    assert figure3().collect({"figure3_1000_aevb": run}, "quick").empty, "collecting measures nothing"
+    table = measured(figure3(), figure3_1000_aevb=run)
+    assert tuple(table) == Figure3.columns
+    assert len(table) == len(estimates) == 2 * 2 * 2
     assert set(table["samples_evaluated"]) == {100, 200}
     assert set(table["num_datapoints"]) == {20}
     assert set(part(table, role="paper")["estimator"]) == {"posterior_density_20"}
@@ -68,16 +99,41 @@ def test_collect_estimates_every_snapshot_twice_and_once_only(tmp_path, short_ru
             assert paper["log_marginal_nats"] == pytest.approx(check["log_marginal_nats"], abs=1.0)
     test = part(table, split="test", role="check")["log_marginal_nats"].tolist()
     assert test[1] > test[0], "it has learned between the snapshots"
-
-    def refuse(*_, **__):
-        raise AssertionError("estimated again")
-
-    monkeypatch.setattr(PosteriorDensity, "estimate", refuse)
-    monkeypatch.setattr(Quadrature, "estimate", refuse)
-    again = figure3().collect({"figure3_1000_aevb": RunDir(run.path)}, "quick")
+    known = ledgers(run)
+    again = measured(figure3(), figure3_1000_aevb=RunDir(run.path))
     pd.testing.assert_frame_equal(again, table)
-    with pytest.raises(AssertionError, match="estimated again"):
-        figure3(check_estimator=Quadrature(num_nodes=6)).collect({"figure3_1000_aevb": run}, "quick")
+    assert (len(estimates), ledgers(run)) == (8, known)
+    measured(figure3(check_estimator=Quadrature(num_nodes=6)), figure3_1000_aevb=run)
+    assert estimates[8:] == ["quadrature_6"] * 4
+
+
+EVALUATE = (
+    *("num_datapoints=20", "splits=[train,test]", "estimators=[posterior_density,quadrature]"),
+    *("estimator=posterior_density", "estimator.num_samples=20", "estimator.num_starts=20"),
+)
+"""What the command measures then is what the figure shows, with the command's own choice of nodes."""
+NODES = Quadrature(num_nodes=20)
+
+
+def test_what_evaluate_has_measured_is_found_by_the_figure(tmp_path, short_run, estimates):
+    run = short_run(tmp_path / "figure3_1000_aevb")
+    for count in (100, 200):
+        evaluate_tiny(run, f"checkpoint={count}", *EVALUATE)
+    known = ledgers(run)
+    assert len(estimates) == 8
+    assert len(measured(figure3(check_estimator=NODES), figure3_1000_aevb=run)) == 8
+    assert (len(estimates), ledgers(run)) == (8, known)
+
+
+def test_what_the_figure_has_measured_is_found_by_evaluate(tmp_path, short_run, estimates):
+    run = short_run(tmp_path / "figure3_1000_aevb")
+    table = measured(figure3(check_estimator=NODES), figure3_1000_aevb=run)
+    assert evaluate_tiny(run, "checkpoint=200", *EVALUATE) == run.checkpoints / "at" / "200.json"
+    assert len(estimates) == 8
+    ledger = run.ledger("200")
+    (row,) = records(part(table, samples_evaluated=200, split="test", role="paper"))
+    assert ledger["test[:20]/log_likelihood/posterior_density_20"] == row["log_marginal_nats"]
+    assert "test[:20]/bound" in ledger, "which the figure had not asked for"
 
 
 def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeypatch):
@@ -88,15 +144,30 @@ def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeyp
 
     monkeypatch.setattr(Quadrature, "estimate", fail)
     with pytest.raises(FloatingPointError):
-        figure3().collect({"figure3_1000_aevb": run}, "quick")
-    (key,) = json.loads((run.path / ESTIMATES).read_text())
-    assert key.startswith("100/train[:20]/posterior_density_20-")
+        figure3().measure({"figure3_1000_aevb": run}, "quick")
+    assert set(run.ledger("100")) > {
+        f"train[:20]/log_likelihood/posterior_density_20{end}" for end in ("", "_settings")
+    }
+    assert not run.ledger("200")
+
+
+def test_run_at_work_is_left_alone_and_named(tmp_path, short_run):
+    run = short_run(tmp_path / "figure3_1000_aevb")
+    run.update_record(status="running")
+    with run.locked():
+        assert measured(figure3(), figure3_1000_aevb=run).empty
+        (reason,) = {entry.reason for entry in figure3().missing({run.path.name: run}, "quick", tmp_path)} - {"no run"}
+    assert reason == "still running"
+    run.update_record(status="finished")
+    with run.locked(), pytest.raises(RunError, match="is being written by another process"):
+        figure3().measure({"figure3_1000_aevb": run}, "quick")
+    assert ledgers(run).keys() == {str(run.path / "metrics.json")}
 
 
 def test_last_weights_are_estimated_where_they_are_no_snapshot(tmp_path, short_run):
     run = short_run(tmp_path / "figure3_1000_aevb")
     (run.checkpoints / "at" / "200.ckpt").unlink()
-    table = figure3().collect({"figure3_1000_aevb": run}, "quick")
+    table = measured(figure3(), figure3_1000_aevb=run)
     assert set(table["samples_evaluated"]) == {100, 200}
 
 
@@ -107,17 +178,20 @@ def test_model_without_an_encoder_is_checked_by_quadrature(tmp_path, short_run):
         weights = content["state_dict"].items()
         content["state_dict"] = {name: value for name, value in weights if not name.startswith("model.encoder.")}
         torch.save(content, file)
-    table = figure3().collect({"figure3_1000_mcem": run}, "quick")
+    table = measured(figure3(), figure3_1000_mcem=run)
     assert set(part(table, role="check")["estimator"]) == {"quadrature_4"}
     assert set(table["samples_evaluated"]) == {100, 200}
 
 
-def test_run_without_weights_is_left_out(tmp_path):
-    assert figure3().collect({"figure3_1000_aevb": RunDir(tmp_path)}, "quick").empty
+def test_run_without_weights_is_left_out(tmp_path, short_run):
+    run = short_run(tmp_path / "figure3_1000_aevb")
+    shutil.rmtree(run.checkpoints)
+    run.ledger_path("last").unlink()
+    assert measured(figure3(), figure3_1000_aevb=run).empty
 
 
 def test_figure_has_the_papers_axes_and_below_them_the_part_that_was_run(canned):
-    picture = figure3().draw(canned)
+    picture = figure3().draw(canned, {})
     left, right, left_part, right_part = picture.axes
     assert (left.get_xlim(), left.get_ylim()) == ((0, 60), (-160, -100))
     assert (right.get_xlim(), right.get_ylim()) == ((0, 68), (-160, -125))
@@ -129,11 +203,11 @@ def test_figure_has_the_papers_axes_and_below_them_the_part_that_was_run(canned)
 
 
 def test_whole_range_needs_no_second_row(canned):
-    assert len(figure3().draw(canned.assign(samples_evaluated=canned["samples_evaluated"] * 10)).axes) == 2
+    assert len(figure3().draw(canned.assign(samples_evaluated=canned["samples_evaluated"] * 10), {}).axes) == 2
 
 
 def test_panel_has_published_curves_estimates_and_their_checks(canned):
-    axes = figure3().draw(canned).axes[0]
+    axes = figure3().draw(canned, {}).axes[0]
     aevb = [line for line in axes.lines if line.get_color() == "tab:red"]
     assert [(line.get_linestyle(), line.get_marker()) for line in aevb[:3]] == [
         ("-", "None"),
@@ -153,7 +227,7 @@ def test_curve_below_the_axis_is_stated():
 
 
 def test_figure_without_a_run_is_drawn(tmp_path):
-    png, pdf = save(figure3().draw(pd.DataFrame(columns=list(COLUMNS))), tmp_path / "figure3")
+    png, pdf = save(figure3().draw(pd.DataFrame(columns=list(Figure3.columns)), {}), tmp_path / "figure3")
     assert png.stat().st_size > 10_000
     assert pdf.read_bytes().startswith(b"%PDF")
 

@@ -4,9 +4,8 @@ from typing import Any
 import pytest
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records, table_of
-from vae_lab.figures.published import FIGURE2, FIGURE3, figure2_published, figure3_published
-from vae_lab.figures.section5 import Section5
+from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records
+from vae_lab.figures.section5 import FIGURE2, FIGURE3, Section5, figure2_published, figure3_published
 from vae_lab.runs.directory import RunDir, plan_run
 
 CURVE = Curve("a_2", ("data=digits", "evaluation.splits=[test]"), (0.01, 0.02), 2000, (500, 1000))
@@ -14,15 +13,15 @@ BUDGET = {"quick": 1000, "standard": 2000, "paper": 3000}
 
 
 class OneCurve(PaperFigure):
-    name = "one"
+    name, columns = "one", ("size", "label", "value")
 
-    def curves(self, scale):
-        return [CURVE]
+    def trainings(self, scale):
+        return {CURVE: {"size": 2}}
 
-    def collect(self, runs, scale):
-        raise NotImplementedError
+    def rows_of(self, run, scale):
+        return [{"value": value} for value in (1, 2)]
 
-    def draw(self, table):
+    def draw(self, table, arrays):
         raise NotImplementedError
 
 
@@ -99,16 +98,16 @@ def test_finished_run_is_not_missing_unless_its_budget_is_smaller(tmp_path):
 
 
 def test_scales_are_checked():
-    with pytest.raises(ConfigError, match="did you mean 'quick'"):
+    with pytest.raises(ConfigError, match="did you mean quick"):
         check_scale("quik")
     with pytest.raises(ValueError, match=r"figure\.max_samples must have a value for each of quick, standard"):
-        check_by_scale("figure.max_samples", {"quick": 1})
+        check_by_scale(max_samples={"quick": 1})
 
 
-def test_table_has_its_columns_without_a_row_and_parts_by_value():
-    assert list(table_of([], ["a", "b"])) == ["a", "b"]
-    table = table_of([{"a": 1, "b": "x"}, {"a": 2, "b": "x"}], ["a", "b"])
-    assert records(part(table, a=2, b="x")) == [{"a": 2, "b": "x"}]
+def test_table_has_its_columns_without_a_row_and_parts_by_value(tmp_path):
+    assert list(OneCurve().collect({}, "quick")) == ["size", "label", "value"]
+    table = OneCurve().collect({"a_2": RunDir(tmp_path)}, "quick")
+    assert records(part(table, size=2, value=1)) == [{"size": 2, "label": "a_2", "value": 1}]
 
 
 def test_published_curves_have_their_columns_and_known_values():

@@ -1,16 +1,18 @@
 """Figures 4 and 5 and the gallery."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from vae_lab.figures.animation import LAST_MILLISECONDS, write_animation
+from vae_lab.figures.base import make_figure
 from vae_lab.figures.canvas import save
 from vae_lab.figures.figure4 import Figure4
 from vae_lab.figures.figure5 import Figure5
-from vae_lab.figures.gallery import Gallery
+from vae_lab.figures.gallery import LAST_MILLISECONDS, Gallery, write_animation
 from vae_lab.figures.section5 import Section5
 
 BUDGET = {"quick": 200, "standard": 200, "paper": 200}
@@ -44,7 +46,9 @@ def gallery(**changes):
 
 
 def collected(figure, folder):
-    return figure.collect(figure.find_runs(folder, "quick"), "quick")
+    """The table and the arrays that are drawn."""
+    runs = figure.find_runs(folder, "quick")
+    return figure.collect(runs, "quick"), figure.measure(runs, "quick")
 
 
 def shown(axes):
@@ -60,10 +64,10 @@ def test_figure4_shows_the_manifold_without_gaps_and_dark_on_white(tmp_path, sho
     short_run(tmp_path / "digits_2_aevb", "model.latent_dim=2")
     figure = Figure4(training=training(), sizes={"frey_face": 10, "digits": 20})
     assert [curve.label for curve in figure.curves("quick")] == ["frey_face_2_aevb", "digits_2_aevb"]
-    table = collected(figure, tmp_path)
+    table, arrays = collected(figure, tmp_path)
     assert table[["dataset", "latent_dim", "label"]].values.tolist() == [["digits", 2, "digits_2_aevb"]]
     assert table["samples_evaluated"].tolist() == table["bound_samples"].tolist() == [200]
-    picture = figure.draw(table)
+    picture = figure.draw(table, arrays)
     frey_face, digits = picture.axes
     assert shown(digits).shape == (20 * 8, 20 * 8)
     assert shown(digits).mean() > 0.5, "ink is dark"
@@ -77,8 +81,8 @@ def test_figure5_shows_samples_of_every_latent_size_that_is_there(tmp_path, shor
     short_run(tmp_path / "digits_2_aevb", "model.latent_dim=2")
     short_run(tmp_path / "digits_5_aevb", "model.latent_dim=5")
     figure = Figure5(training=training(), data_set="digits", latent_dims=[2, 5, 10], side=10, seed=0)
-    table = collected(figure, tmp_path)
-    picture = figure.draw(table)
+    table, arrays = collected(figure, tmp_path)
+    picture = figure.draw(table, arrays)
     assert [axes.get_xlabel() for axes in picture.axes] == [
         "(a) 2-D latent space",
         "(b) 5-D latent space",
@@ -86,7 +90,7 @@ def test_figure5_shows_samples_of_every_latent_size_that_is_there(tmp_path, shor
     ]
     assert [len(axes.images) for axes in picture.axes] == [1, 1, 0]
     assert shown(picture.axes[0]).shape == (80, 80)
-    assert torch.equal(shown(figure.draw(table).axes[0]), shown(picture.axes[0]))
+    assert torch.equal(shown(figure.draw(table, arrays).axes[0]), shown(picture.axes[0]))
     assert save(picture, tmp_path / "figure5")[0].stat().st_size > 10_000
 
 
@@ -102,13 +106,13 @@ def gallery_folder(tmp_path_factory, short_run):
 
 def test_gallery_has_three_pictures_of_each_network_with_bounds(gallery_folder):
     figure = gallery()
-    table = collected(figure, gallery_folder)
+    table, arrays = collected(figure, gallery_folder)
     assert table["label"].tolist() == [
         "gallery_digits_2_mlp",
         "gallery_digits_2_conv",
         "gallery_digits_5_mlp",
     ]
-    picture = figure.draw(table)
+    picture = figure.draw(table, arrays)
     assert len(picture.axes) == 12
     samples, reconstructions, scatter, *_ = picture.axes
     assert shown(samples).shape == shown(reconstructions).shape == (32, 32)
@@ -122,7 +126,7 @@ def test_gallery_has_three_pictures_of_each_network_with_bounds(gallery_folder):
 
 def test_gallery_writes_an_animation_of_each_row(tmp_path, gallery_folder):
     figure = gallery()
-    first, second = figure.extras(collected(figure, gallery_folder), tmp_path)
+    first, second = figure.extras(*collected(figure, gallery_folder), tmp_path)
     assert first == tmp_path / "gallery" / "digits_2.gif"
     with Image.open(first) as both, Image.open(second) as one:
         assert [getattr(image, "n_frames", 1) for image in (both, one)] == [2, 2]
@@ -134,23 +138,44 @@ def test_gallery_writes_an_animation_of_each_row(tmp_path, gallery_folder):
         assert both.info["duration"] == LAST_MILLISECONDS
 
 
+def test_pictures_are_drawn_again_from_the_files_alone(tmp_path, gallery_folder):
+    """Without a run and without a model: the CSV and the arrays beside it are all that a picture needs."""
+    shutil.copytree(gallery_folder, tmp_path / "runs")
+    shutil.copytree(gallery_folder / "gallery_digits_2_mlp", tmp_path / "runs" / "digits_2_aevb")
+    figures = (
+        Figure4(training=training(), sizes={"digits": 20}),
+        Figure5(training=training(), data_set="digits", latent_dims=[2, 5], side=10, seed=0),
+        gallery(),
+    )
+    drawn = [make_figure(figure, tmp_path, "quick") for figure in figures]
+    shutil.rmtree(tmp_path / "runs")
+    for figure, files in zip(figures, drawn, strict=True):
+        with np.load(files.csv.with_suffix(".npz")) as file:
+            arrays = dict(file)
+        table = pd.read_csv(files.csv)
+        png, _ = save(figure.draw(table, arrays), tmp_path / "again")
+        assert png.read_bytes() == files.png.read_bytes()
+        again = figure.extras(table, arrays, tmp_path / "extras")
+        assert [file.read_bytes() for file in again] == [file.read_bytes() for file in files.extras]
+
+
 def test_animation_of_networks_without_a_common_count_is_refused(tmp_path):
-    grid = torch.zeros(1, 8, 8)
+    grid = np.zeros((8, 8), np.uint8)
     with pytest.raises(ValueError, match="MLP, conv have no snapshot at the same count"):
         write_animation({"MLP": {100: grid}, "conv": {200: grid}}, tmp_path / "a.gif")
 
 
 def test_colour_images_are_animated(tmp_path):
-    write_animation({"MLP": {1: torch.rand(3, 8, 8), 2: torch.rand(3, 8, 8)}}, tmp_path / "a.gif")
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    write_animation({"MLP": {1: first, 2: second}}, tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as animation:
         assert getattr(animation, "n_frames", 1) == 2
 
 
 def test_pictures_without_a_run_say_so():
     for figure in (Figure4(training=training(), sizes={"mnist": 20}), gallery()):
-        table = figure.collect({}, "quick")
-        assert isinstance(table, pd.DataFrame)
-        assert set(texts(figure.draw(table))) == {"no run yet"}
+        assert figure.measure({}, "quick") == {}
+        assert set(texts(figure.draw(figure.collect({}, "quick"), {}))) == {"no run yet"}
 
 
 @pytest.mark.parametrize(

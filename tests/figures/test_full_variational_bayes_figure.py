@@ -1,4 +1,4 @@
-import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -6,10 +6,10 @@ import pytest
 import torch
 from training import weights
 
+from vae_lab.errors import RunError
 from vae_lab.figures.base import part
 from vae_lab.figures.canvas import save
-from vae_lab.figures.estimates import ESTIMATES
-from vae_lab.figures.full_variational_bayes import COLUMNS, FullVariationalBayesFigure
+from vae_lab.figures.full_variational_bayes import FullVariationalBayesFigure
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.objectives.full_variational_bayes import FullVariationalBayes
 from vae_lab.runs.curve import read_rows
@@ -45,7 +45,7 @@ def canned():
                 values["parameter_kl"] = 1000 - 900 * share
             facts = {"train_size": size, "method": method, "samples_evaluated": samples}
             rows += [facts | {"quantity": quantity, "nats": value} for quantity, value in values.items()]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(FullVariationalBayesFigure.columns))
 
 
 def test_curves_are_both_methods_on_every_training_set():
@@ -57,14 +57,20 @@ def test_curves_are_both_methods_on_every_training_set():
     assert curves["full_vb_1000_plain"].learning_rates == (0.01, 0.02)
 
 
-def test_collect_measures_draws_of_the_snapshots_and_keeps_them(tmp_path, short_run, monkeypatch):
+def measured(figure: FullVariationalBayesFigure, runs: dict[str, RunDir]) -> pd.DataFrame:
+    """The table once everything is measured that it shows."""
+    assert figure.measure(runs, "quick") == {}
+    return figure.collect(runs, "quick")
+
+
+def test_draws_of_the_snapshots_are_measured_and_kept(tmp_path, short_run):
     runs = {
         "full_vb_100_full": short_run(tmp_path / "full_vb_100_full", *FULL),
         "full_vb_100_plain": short_run(tmp_path / "full_vb_100_plain"),
     }
-    table = full_vb_figure().collect(runs, "quick")
+    table = measured(full_vb_figure(), runs)
     counted = {curve.label: full_vb_figure().num_estimates(curve) for curve in full_vb_figure().curves("quick")}
-    assert tuple(table) == COLUMNS
+    assert tuple(table) == FullVariationalBayesFigure.columns
     assert set(table["samples_evaluated"]) == {100, 200}
     for method, quantities in (
         ("full", {"train_bound", "test_bound", "parameter_kl"}),
@@ -77,23 +83,26 @@ def test_collect_measures_draws_of_the_snapshots_and_keeps_them(tmp_path, short_
     assert set(bounds["num_draws"]) == {4}
     assert bounds.groupby("label").size().to_dict() == {label: counted[label] for label in runs}
     assert min(bounds["standard_error"]) > 0
-    measured = [row["train/parameter_kl_running"] for row in read_rows(runs["full_vb_100_full"].curve)]
-    assert part(table, quantity="parameter_kl")["nats"].tolist() == measured
+    curve = [row["train/parameter_kl_running"] for row in read_rows(runs["full_vb_100_full"].curve)]
+    assert part(table, quantity="parameter_kl")["nats"].tolist() == curve
 
-    def refuse(*_, **__):
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr("vae_lab.figures.full_variational_bayes.measure_predictive_bound", refuse)
-    again = full_vb_figure().collect({label: RunDir(run.path) for label, run in runs.items()}, "quick")
+    key = "test/predictive_bound_4"
+    (row,) = part(table, method="full", quantity="test_bound", samples_evaluated=100).to_dict("records")
+    ledger = runs["full_vb_100_full"].ledger("100")
+    assert (ledger[key], ledger[f"{key}_se"], ledger[f"{key}_seed"]) == (row["nats"], row["standard_error"], 0)
+    files = [file for run in runs.values() for file in (run.checkpoints / "at").glob("*.json")]
+    known = [file.read_bytes() for file in files]
+    again = measured(full_vb_figure(), {label: RunDir(run.path) for label, run in runs.items()})
     pd.testing.assert_frame_equal(again, table)
-    with pytest.raises(AssertionError, match="measured again"):
-        full_vb_figure(num_draws=5).collect(runs, "quick")
+    assert (len(files), [file.read_bytes() for file in files]) == (4, known), "nothing is measured again"
+    measured(full_vb_figure(num_draws=5), runs)
+    assert "test/predictive_bound_5" in runs["full_vb_100_full"].ledger("100")
 
 
 def test_predictive_bound_is_the_mean_over_draws_and_not_the_bound_of_the_posterior_mean(tmp_path, short_run):
     run = short_run(tmp_path / "full_vb_100_full", *FULL)
     figure = full_vb_figure(num_draws=40)
-    rows = figure.collect({"full_vb_100_full": run}, "quick")
+    rows = measured(figure, {"full_vb_100_full": run})
     (row,) = part(rows, quantity="test_bound", samples_evaluated=200).to_dict("records")
     # directly: the decoder of the checkpoint moved by its own standard deviations
     state, model = weights(run), load_run(run.path, checkpoint="last").model
@@ -127,25 +136,22 @@ def test_objective_is_loaded_as_it_was_at_the_snapshot(tmp_path, short_run):
     assert not states[100].equal(states[200])
 
 
-def test_what_was_measured_before_an_error_is_kept(tmp_path, short_run, monkeypatch):
+def test_what_was_measured_before_an_error_is_kept(tmp_path, short_run):
     run = short_run(tmp_path / "full_vb_100_plain")
-    measured = iter([(-200.0, 0.1)])
-    monkeypatch.setattr(
-        "vae_lab.figures.full_variational_bayes.measure_predictive_bound", lambda *_, **__: next(measured)
-    )
-    with pytest.raises(StopIteration):
-        full_vb_figure().collect({"full_vb_100_plain": run}, "quick")
-    known = json.loads((run.path / ESTIMATES).read_text())
-    entry = {"nats": -200.0, "standard_error": 0.1, "num_draws": 4}
-    assert known == {"100/train/predictive_bound_4/seed-0": entry}
+    (run.checkpoints / "at" / "200.ckpt").write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"200\.ckpt must hold tensors"):
+        full_vb_figure().measure({"full_vb_100_plain": run}, "quick")
+    assert {"train/predictive_bound_4", "test/predictive_bound_4_se"} < set(run.ledger("100"))
 
 
-def test_run_without_weights_is_left_out(tmp_path):
-    assert full_vb_figure().collect({"full_vb_100_full": RunDir(tmp_path)}, "quick").empty
+def test_run_without_weights_has_no_bounds(tmp_path, short_run):
+    run = short_run(tmp_path / "full_vb_100_full", *FULL)
+    shutil.rmtree(run.checkpoints)
+    assert set(measured(full_vb_figure(), {"full_vb_100_full": run})["quantity"]) == {"parameter_kl"}
 
 
 def test_panels_have_bounds_above_and_the_divergence_below(canned):
-    picture = full_vb_figure().draw(canned)
+    picture = full_vb_figure().draw(canned, {})
     bounds, _, divergence, _ = picture.axes
     assert bounds.get_title() == "$N_{\\mathrm{train}} = 100$"
     assert (bounds.get_xscale(), divergence.get_yscale()) == ("log", "log")
@@ -157,15 +163,18 @@ def test_panels_have_bounds_above_and_the_divergence_below(canned):
 
 
 def test_last_values_stand_above_a_panel_and_an_absent_run_is_named(canned):
-    left, right, *_ = full_vb_figure().draw(canned).axes
+    left, right, *_ = full_vb_figure().draw(canned, {}).axes
     values = "−160.0 / −200.0"
     assert [text.get_text() for text in left.texts] == [f"AEVB: {values}", f"Full variational Bayes: {values}"]
     assert [text.get_text() for text in right.texts] == ["AEVB: no run yet", f"Full variational Bayes: {values}"]
 
 
 def test_figure_is_saved_also_without_a_run(tmp_path, canned):
-    for name, table in (("canned", canned), ("nothing", pd.DataFrame(columns=list(COLUMNS)))):
-        png, pdf = save(full_vb_figure().draw(table), tmp_path / name)
+    for name, table in (
+        ("canned", canned),
+        ("nothing", pd.DataFrame(columns=list(FullVariationalBayesFigure.columns))),
+    ):
+        png, pdf = save(full_vb_figure().draw(table, {}), tmp_path / name)
         assert png.stat().st_size > 10_000
         assert pdf.read_bytes().startswith(b"%PDF")
 

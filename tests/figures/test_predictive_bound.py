@@ -4,7 +4,7 @@ import pytest
 import torch
 from linear_gaussian import LinearGaussian
 
-from vae_lab.figures.predictive_bound import measure_predictive_bound
+from vae_lab.figures.full_variational_bayes import measure_predictive_bound
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.full_variational_bayes import FullVariationalBayes

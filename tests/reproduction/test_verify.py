@@ -10,7 +10,7 @@ from training import composed
 
 from vae_lab.commands.verify import verify
 from vae_lab.errors import Failed, RunError
-from vae_lab.figures.published import figure2_published, figure3_published
+from vae_lab.figures.section5 import figure2_published, figure3_published
 from vae_lab.reproduction import claims
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, value_at_count
 from vae_lab.reproduction.verdicts import reproduction_rows, train_bound

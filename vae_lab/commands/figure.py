@@ -9,8 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from vae_lab.errors import require_integer
-from vae_lab.figures.base import PaperFigure, check_scale
-from vae_lab.figures.drawing import make_figure
+from vae_lab.figures.base import PaperFigure, check_scale, make_figure
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
 

@@ -1,27 +1,36 @@
-"""What a figure of the paper is: the trainings it needs -> a table from their directories -> a drawing of it.
+"""What a figure of the paper is: trainings -> what is measured with their weights -> a table -> a drawing of it.
 
 A figure never trains. It reads the run directories that are there, and says which are not and what makes
 them.
 """
 
+import io
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 
-from vae_lab.errors import ConfigError, require_choice
+from vae_lab.atomic import atomic_file, write_text
+from vae_lab.errors import ConfigError, RunError, require_choice
+from vae_lab.figures.canvas import save
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, load_run
+from vae_lab.runs.measured import Measurement
 from vae_lab.training.matmul import use_backend
 
 SCALES = ("quick", "standard", "paper")
 """Budgets: minutes on two cores, an afternoon, the published axes."""
+
+Arrays = Mapping[str, np.ndarray]
+"""By `<label>/<name>`: what a picture shows besides its table."""
 
 
 @dataclass(frozen=True)
@@ -70,29 +79,63 @@ class Missing:
 
 
 class PaperFigure(ABC):
-    """A figure made from run directories; `name` is that of its files."""
+    """A figure made from run directories.
+
+    `measure` loads weights, `collect` reads curves and ledgers, and `draw` needs no run: it draws again from the files
+    that the two have left.
+    """
 
     name: ClassVar[str]
+    """That of its files."""
+    columns: ClassVar[Sequence[str]]
+    """Of its table."""
 
     @abstractmethod
-    def curves(self, scale: str) -> list[Curve]:
-        """The trainings that it needs at this scale."""
+    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
+        """The trainings that it needs at this scale, and what the table says about each of them."""
+
+    def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
+        """Measures what the run's ledgers lack, and returns what is shown of its model beside the table."""
+        return {}
 
     @abstractmethod
-    def collect(self, runs: Mapping[str, RunDir], scale: str) -> pd.DataFrame:
-        """The table that is drawn, from the runs that are there, by label."""
+    def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
+        """The rows of a run, from its curve and its ledgers."""
 
     @abstractmethod
-    def draw(self, table: pd.DataFrame) -> Figure:
+    def draw(self, table: pd.DataFrame, arrays: Arrays) -> Figure:
         """The picture of a table; what the table lacks is left out, and the picture says so."""
 
-    def extras(self, table: pd.DataFrame, folder: Path) -> list[Path]:
+    def extras(self, table: pd.DataFrame, arrays: Arrays, folder: Path) -> list[Path]:
         """Writes what goes with the picture into `folder`; returns the files."""
         return []
 
     def num_estimates(self, curve: Curve) -> int:
-        """How many estimates `collect` makes from a whole run of this curve; none where it only reads."""
+        """How many values `measure` adds to the ledgers of a whole run of this curve."""
         return 0
+
+    def curves(self, scale: str) -> list[Curve]:
+        """The trainings that it needs at this scale."""
+        return list(self.trainings(scale))
+
+    def measure(self, runs: Mapping[str, RunDir], scale: str) -> Arrays:
+        """Measures what the ledgers of the runs that are there, by label, lack; returns the arrays to draw."""
+        return {
+            f"{curve.label}/{name}": array
+            for curve, facts in self.trainings(scale).items()
+            if has_weights(runs.get(curve.label))
+            for name, array in self.measure_run(runs[curve.label], facts, scale).items()
+        }
+
+    def collect(self, runs: Mapping[str, RunDir], scale: str) -> pd.DataFrame:
+        """The table that is drawn, from the runs that are there, by label."""
+        rows = [
+            facts | {"label": curve.label} | row
+            for curve, facts in self.trainings(scale).items()
+            if curve.label in runs
+            for row in self.rows_of(runs[curve.label], scale)
+        ]
+        return pd.DataFrame(rows, columns=list(self.columns))
 
     def find_runs(self, folder: Path, scale: str) -> dict[str, RunDir]:
         """Those of its runs that exist in `folder`, by label."""
@@ -105,20 +148,89 @@ class PaperFigure(ABC):
         return [missing for missing in found if missing is not None]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The files of a figure, and what it still lacks."""
+
+    csv: Path
+    png: Path
+    pdf: Path
+    extras: list[Path]
+    missing: list[Missing]
+
+
+def make_figure(paper_figure: PaperFigure, root: Path, scale: str) -> Drawn:
+    """Writes <root>/figures/<name>.csv and .npz of the runs that are in <root>/runs, and .png and .pdf from these.
+
+    Raises:
+        RunError: none of its runs is there.
+    """
+    folder = root / "runs"
+    runs = paper_figure.find_runs(folder, scale)
+    missing = paper_figure.missing(runs, scale, folder)
+    if not runs:
+        commands = "; ".join(entry.command for entry in missing)
+        raise RunError(f"{folder} holds no run of {paper_figure.name}; what makes them: {commands}")
+    stem = root / "figures" / paper_figure.name
+    csv = stem.with_name(f"{stem.name}.csv")
+    arrays = paper_figure.measure(runs, scale)
+    text = paper_figure.collect(runs, scale).to_csv(index=False)
+    if arrays:
+        with atomic_file(csv.with_suffix(".npz")) as file:
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+    write_text(csv, text)
+    table = pd.read_csv(io.StringIO(text))
+    png, pdf = save(paper_figure.draw(table, arrays), stem)
+    return Drawn(csv, png, pdf, paper_figure.extras(table, arrays, stem.parent), missing)
+
+
 def check_scale(scale: str) -> None:
     """Refuses an unknown scale."""
     require_choice("scale", scale, SCALES)
 
 
-def check_by_scale(key: str, values: Mapping[str, object]) -> None:
-    """Refuses settings by scale that do not name every scale."""
-    if sorted(values) != sorted(SCALES):
-        raise ConfigError(f"{key} must have a value for each of {', '.join(SCALES)}, got {', '.join(values) or 'none'}")
+def check_by_scale(**settings: Mapping[str, object]) -> None:
+    """Refuses settings by scale, by their keys below `figure`, that do not name every scale."""
+    for key, values in settings.items():
+        if sorted(values) != sorted(SCALES):
+            given = ", ".join(values) or "none"
+            raise ConfigError(f"figure.{key} must have a value for each of {', '.join(SCALES)}, got {given}")
 
 
 def has_weights(run: RunDir | None) -> bool:
     """Whether the run has been trained as far as its first checkpoint."""
     return run is not None and (run.checkpoints / "last.ckpt").is_file()
+
+
+def load_last(path: str | Path) -> Run:
+    """The run at its last checkpoint, as comparisons with published curves use it, on its own `matmul_backend`."""
+    run = load_run(path, checkpoint="last")
+    use_backend(run.config.get("matmul_backend", "default"))
+    return run
+
+
+def measure_on_the_way(directory: RunDir, wanted: Iterable[Measurement]) -> None:
+    """Measures what the ledgers lack, with the weights of every snapshot of a run and with its last ones.
+
+    A run that is still being trained is left alone: it is named as missing, and what is known of it is drawn.
+    """
+    if directory.status == "running":
+        return
+    run, wanted = load_last(directory.path), list(wanted)
+    counts = list(directory.snapshots)
+    for checkpoint in counts if run.samples in counts else [*counts, "last"]:
+        run = run.at(checkpoint)
+        run.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        for measurement in wanted:
+            measurement.of(run)
+
+
+def ledgers_on_the_way(directory: RunDir) -> dict[int, dict[str, Any]]:
+    """What was measured with the weights of every snapshot of a run and with its last ones, by training samples."""
+    ledgers = {count: directory.ledger(str(count)) for count in directory.snapshots}
+    if last := directory.ledger("last"):
+        ledgers.setdefault(last["samples_evaluated"], last)
+    return dict(sorted(ledgers.items()))
 
 
 def part(table: pd.DataFrame, **values: object) -> pd.DataFrame:
@@ -132,11 +244,6 @@ def part(table: pd.DataFrame, **values: object) -> pd.DataFrame:
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def table_of(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
-    """The rows as a table with exactly these columns, also where there is no row."""
-    return pd.DataFrame([dict(row) for row in rows], columns=list(columns))
 
 
 def _missing(curve: Curve, run: RunDir | None, folder: Path) -> Missing | None:
@@ -156,10 +263,3 @@ def _missing(curve: Curve, run: RunDir | None, folder: Path) -> Missing | None:
         reason = f"ends at {int(budget):,} of {curve.max_samples:,} samples"
         return Missing(curve.label, reason, f"{go_on} max_samples={curve.max_samples}")
     return None
-
-
-def load_last(path: str | Path) -> Run:
-    """The run at its last checkpoint, as comparisons with published curves use it, on its own `matmul_backend`."""
-    run = load_run(path, checkpoint="last")
-    use_backend(run.config.get("matmul_backend", "default"))
-    return run

@@ -5,12 +5,14 @@ Matplotlib is used without pyplot: no global figure, no window, no backend chose
 
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
+import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,6 +44,8 @@ STYLE: dict[Any, Any] = {
     "savefig.pad_inches": 0.1,
 }
 GREY = "#555555"
+PUBLISHED: dict[str, Any] = {"linewidth": 2.6, "alpha": 0.25}
+"""The look of the paper's own curves, behind ours."""
 GRID_WIDTH = 5.5
 """Inches."""
 PAGE_DPI = 150
@@ -56,6 +60,11 @@ SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
 """What curves are of, and their dashes."""
 
 
+def nats(value: float) -> str:
+    """One decimal place and a typographic minus sign."""
+    return f"{value:.1f}".replace("-", "\N{MINUS SIGN}")
+
+
 def method_lines(methods: Mapping[str, tuple[str, str]], **look: Any) -> dict[str, Line2D]:
     """The legend's lines of curves by method (name: title and colour) and split, by their labels."""
     return {
@@ -63,6 +72,30 @@ def method_lines(methods: Mapping[str, tuple[str, str]], **look: Any) -> dict[st
         for title, colour in methods.values()
         for split, dashes in SPLITS.items()
     }
+
+
+def draw_splits(axes: Axes, table: pd.DataFrame, value: str, **look: Any) -> None:
+    """A line of the column `value` for each split, against training samples."""
+    for split, dashes in SPLITS.items():
+        points = table[table["split"] == split]
+        axes.plot(points["samples_evaluated"], points[value], dashes, **look)
+
+
+def pale_grid(axes: Axes) -> None:
+    """Lines at the major ticks, behind everything."""
+    axes.grid(which="major", color="0.92", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def write_above(axes: Axes, lines: Sequence[tuple[str, str]], *, spacing: float, size: float) -> None:
+    """Lines of text in colours over the axes, the first at the bottom."""
+    for line, (text, colour) in enumerate(lines):
+        axes.text(0, 1.02 + spacing * line, text, color=colour, transform=axes.transAxes, size=size)
+
+
+def legend_below(figure: Figure, lines: Mapping[str, Line2D], ncols: int, **look: Any) -> None:
+    """A legend under all panels."""
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=ncols, **look)
 
 
 def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
@@ -117,6 +150,12 @@ def show_grid(axes: Axes, grid: Float[Tensor, "channel grid_height grid_width"])
     axes.spines[:].set_visible(False)
 
 
+def label_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Writes a label to the left of every row of the grid."""
+    height = axes.get_ylim()[1] / len(labels)
+    axes.set_yticks([(len(labels) - i - 0.5) * height for i in range(len(labels))], labels)
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Writes `stem`.png and `stem`.pdf, the same bytes for the same figure; returns the two paths."""
     logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # a line per font table at INFO
@@ -137,10 +176,14 @@ def encoded(figure: Figure) -> bytes:
     return _compressed(Image.open(buffer).convert("RGB"))
 
 
+def pixels_of(grid: Float[Tensor, "channel grid_height grid_width"]) -> np.ndarray:
+    """The grid as 8-bit pixels, [height, width] or [height, width, 3]."""
+    return (grid * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
+
+
 def encoded_tile(grid: Float[Tensor, "channel grid_height grid_width"]) -> bytes:
     """The bare grid as an image file that is to stand beside many others: enlarged in whole steps, or reduced."""
-    pixels = (grid * 255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels_of(grid))
     smallest, largest = TILE_SIDES
     times = max(1, round(smallest / max(image.size)))
     image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)

@@ -1,20 +1,15 @@
 """Figure 3: log p(x) against training samples evaluated, for AEVB, wake-sleep and Monte Carlo EM.
 
 By the paper's estimator (appendix D) at snapshots of the weights, and for the same datapoints by another one,
-which checks it. Estimates are kept beside the weights that they belong to, so they are made once.
+which checks it.
 """
 
-import hashlib
-import json
-import logging
 import math
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,27 +17,21 @@ from matplotlib.lines import Line2D
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator
 from vae_lab.figures.base import (
+    Arrays,
     Curve,
     PaperFigure,
     check_by_scale,
     check_scale,
-    has_weights,
-    load_last,
+    ledgers_on_the_way,
+    measure_on_the_way,
     part,
     records,
-    table_of,
 )
-from vae_lab.figures.canvas import GREY, SPLITS, method_lines, styled
-from vae_lab.figures.estimates import Estimates, weights_by_samples
-from vae_lab.figures.published import FIGURE3, figure3_published
-from vae_lab.figures.run_facts import nats
-from vae_lab.measurement import measure_log_likelihood
+from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, legend_below, method_lines, nats, pale_grid, styled
+from vae_lab.figures.section5 import FIGURE3, figure3_published
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.load import Run, load_weights
+from vae_lab.runs.measured import Measurement, log_likelihood
 
-log = logging.getLogger("vae_lab")
-
-COLUMNS = (*FIGURE3, "role", "estimator", "standard_error", "num_datapoints", "learning_rate", "label")
 METHODS = {
     "wake_sleep": ("Wake-Sleep", "tab:green"),
     "mcem": ("MCEM", "tab:blue"),
@@ -52,6 +41,7 @@ LOOKS = {1000: ((0, 60), (-160, -100)), 50000: ((0, 68), (-160, -125))}
 """The paper's axes: x in millions, y in nats."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Figure3(PaperFigure):
     """A panel for each training set size.
 
@@ -69,91 +59,89 @@ class Figure3(PaperFigure):
     """
 
     name = "figure3"
+    columns = (*FIGURE3, "role", "estimator", "standard_error", "num_datapoints", "learning_rate", "label")
 
-    def __init__(
-        self,
-        *,
-        train_sizes: list[int],
-        overrides: list[str],
-        methods: dict[str, list[str]],
-        learning_rates: dict[str, list[float]],
-        max_samples: dict[str, int],
-        snapshots: dict[str, list[int]],
-        num_datapoints: dict[str, int],
-        paper_estimator: Estimator,
-        check_estimator: Estimator,
-        seed: int,
-    ) -> None:
+    train_sizes: list[int]
+    overrides: list[str]
+    methods: dict[str, list[str]]
+    learning_rates: dict[str, list[float]]
+    max_samples: dict[str, int]
+    snapshots: dict[str, list[int]]
+    num_datapoints: dict[str, int]
+    paper_estimator: Estimator
+    check_estimator: Estimator
+    seed: int
+
+    def __post_init__(self) -> None:
         for key, names, known in (
-            ("train_sizes", train_sizes, LOOKS),
-            ("methods", methods, METHODS),
-            ("learning_rates", learning_rates, methods),
+            ("train_sizes", self.train_sizes, LOOKS),
+            ("methods", self.methods, METHODS),
+            ("learning_rates", self.learning_rates, self.methods),
         ):
             if unknown := [name for name in names if name not in known]:
                 raise ConfigError(f"figure.{key} must name some of {', '.join(map(str, known))}, got {unknown}")
-        for key, values in (
-            ("max_samples", max_samples),
-            ("snapshots", snapshots),
-            ("num_datapoints", num_datapoints),
-        ):
-            check_by_scale(f"figure.{key}", values)
-        if check_estimator.needs_encoder or paper_estimator.needs_encoder:
+        check_by_scale(max_samples=self.max_samples, snapshots=self.snapshots, num_datapoints=self.num_datapoints)
+        self.estimators = {"paper": self.paper_estimator, "check": self.check_estimator}
+        if any(estimator.needs_encoder for estimator in self.estimators.values()):
             raise ConfigError(
                 "figure.paper_estimator and figure.check_estimator must do without an encoder, which Monte Carlo EM "
-                f"does not have, got {paper_estimator.label} and {check_estimator.label}"
+                f"does not have, got {self.paper_estimator.label} and {self.check_estimator.label}"
             )
-        self.train_sizes, self.overrides = train_sizes, overrides
-        self.methods, self.learning_rates = methods, learning_rates
-        self.max_samples, self.snapshots, self.num_datapoints = max_samples, snapshots, num_datapoints
-        self.estimators, self.seed = {"paper": paper_estimator, "check": check_estimator}, seed
 
-    def curves(self, scale: str) -> list[Curve]:
+    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
         """Every method with every training set."""
-        return [self.curve(size, method, scale) for size in self.train_sizes for method in self.methods]
-
-    def curve(self, train_size: int, method: str, scale: str) -> Curve:
-        """The training of `method` on the first `train_size` images."""
         check_scale(scale)
-        return Curve(
-            label=f"figure3_{train_size}_{method}",
-            overrides=(*self.overrides, f"data.train_size={train_size}", *self.methods[method]),
-            learning_rates=tuple(self.learning_rates[method]),
-            max_samples=self.max_samples[scale],
-            snapshots=tuple(self.snapshots[scale]),
-        )
+        return {
+            Curve(
+                label=f"figure3_{size}_{method}",
+                overrides=(*self.overrides, f"data.train_size={size}", *self.methods[method]),
+                learning_rates=tuple(self.learning_rates[method]),
+                max_samples=self.max_samples[scale],
+                snapshots=tuple(self.snapshots[scale]),
+            ): {"train_size": size, "method": method}
+            for size in self.train_sizes
+            for method in self.methods
+        }
 
-    def collect(self, runs: Mapping[str, RunDir], scale: str) -> pd.DataFrame:
-        """A row for every snapshot, split and estimator; what is not yet estimated is estimated now."""
-        rows = []
-        for size in self.train_sizes:
-            for method in self.methods:
-                label = self.curve(size, method, scale).label
-                if has_weights(runs.get(label)):
-                    points = self.estimate_run(runs[label], self.num_datapoints[scale])
-                    rows += [{"train_size": size, "method": method, "label": label} | point for point in points]
-        return table_of(rows, COLUMNS)
-
-    def estimate_run(self, directory: RunDir, num_datapoints: int) -> list[dict[str, Any]]:
-        """The estimates of every snapshot of a run, and of its last weights."""
-        run = load_last(directory.path)
-        rate = directory.config["optimizer"].get("lr")
-        estimates = Estimates(directory)
-        rows = []
-        for samples, file in weights_by_samples(run).items():
-            for split in SPLITS:
-                for role, estimator in self.estimators.items():
-                    key = f"{samples}/{split}[:{num_datapoints}]/{named_by_settings(estimator)}/seed-{self.seed}"
-                    make = partial(estimate_split, run, file, split, num_datapoints, estimator, self.seed)
-                    row = {"samples_evaluated": samples, "split": split, "role": role, "learning_rate": rate}
-                    rows.append(row | estimates.get(key, make))
-        return rows
+    def estimates(self, scale: str) -> dict[tuple[str, str], Measurement]:
+        """What is estimated with every snapshot, by split and role."""
+        asked = {"seed": self.seed, "num_datapoints": self.num_datapoints[scale]}
+        return {
+            (split, role): log_likelihood(split, estimator, **asked)
+            for split in SPLITS
+            for role, estimator in self.estimators.items()
+        }
 
     def num_estimates(self, curve: Curve) -> int:
         """Both estimators on train and test, at every snapshot and with the last weights."""
         return len({*curve.snapshots, curve.max_samples}) * len(SPLITS) * len(self.estimators)
 
+    def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
+        """Estimates what the ledgers lack."""
+        measure_on_the_way(run, self.estimates(scale).values())
+        return {}
+
+    def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
+        """A row for every snapshot, split and estimator that is known."""
+        rate = run.config["optimizer"].get("lr")
+        return [
+            {
+                "samples_evaluated": samples,
+                "split": split,
+                "role": role,
+                "learning_rate": rate,
+                "log_marginal_nats": found.value,
+                "estimator": self.estimators[role].label,
+                "standard_error": found.standard_error,
+                "num_datapoints": found.num_datapoints,
+            }
+            for samples, ledger in ledgers_on_the_way(run).items()
+            for (split, role), wanted in self.estimates(scale).items()
+            if (found := wanted.find(ledger))
+        ]
+
     @styled
-    def draw(self, table: pd.DataFrame) -> Figure:
+    def draw(self, table: pd.DataFrame, arrays: Arrays) -> Figure:
         """The paper's axes; below them, where the table covers a part of these only, that part."""
         published = figure3_published()
         reach = max(table["samples_evaluated"].tolist(), default=math.inf) / 1e6
@@ -179,46 +167,18 @@ class Figure3(PaperFigure):
         return figure
 
 
-def estimate_split(
-    run: Run, file: Path, split: str, num_datapoints: int, estimator: Estimator, seed: int
-) -> dict[str, Any]:
-    """The estimate for the first datapoints of a split with the weights of `file`."""
-    log.info("%s: log p(x) at %s samples, %s, %s", run.path.name, file.stem, split, estimator.label)
-    load_weights(run.model, file)
-    images = run.data.measured(split).images[:num_datapoints]
-    model = run.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    entries = measure_log_likelihood(model, images, split, estimator, seed=seed)
-    value = f"{split}/log_likelihood/{estimator.label}"
-    return {
-        "log_marginal_nats": entries[value],
-        "estimator": estimator.label,
-        "standard_error": entries[f"{value}_se"],
-        "num_datapoints": len(images),
-    }
-
-
-def named_by_settings(estimator: Estimator) -> str:
-    """Its label, and six hex digits of everything that it was made with."""
-    settings = json.dumps(vars(estimator), sort_keys=True, default=str)
-    return f"{estimator.label}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
-
-
 def draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None:
     """Published curves in pale, the paper's estimator as lines, its check as circles."""
     for method, (_, colour) in METHODS.items():
         for split, dashes in SPLITS.items():
             ours = part(table, method=method, split=split)
             for line, look in (
-                (
-                    part(published, method=method, split=split),
-                    {"ls": dashes, "linewidth": 2.6, "alpha": 0.25},
-                ),
+                (part(published, method=method, split=split), {"ls": dashes, **PUBLISHED}),
                 (part(ours, role="paper"), {"ls": dashes, "marker": ".", "markersize": 4}),
                 (part(ours, role="check"), {"ls": "", "marker": "o", "ms": 5, "markerfacecolor": "none"}),
             ):
                 axes.plot(line["samples_evaluated"] / 1e6, line["log_marginal_nats"], color=colour, **look)
-    axes.grid(color="0.92", linewidth=0.6)
-    axes.set_axisbelow(True)
+    pale_grid(axes)
 
 
 def not_seen(method: str, table: pd.DataFrame, bottom: float) -> str:
@@ -241,4 +201,4 @@ def draw_legend(figure: Figure, table: pd.DataFrame) -> None:
     lines["published"] = Line2D([], [], color="0.5", linewidth=2.6, alpha=0.4)
     label = f"by {' or '.join(checks) or 'another estimator'}"
     lines[label] = Line2D([], [], color="0.3", ls="", marker="o", markerfacecolor="none")
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=4)
+    legend_below(figure, lines, 4)

@@ -4,9 +4,11 @@ What re-implementations of the paper show: samples, originals with reconstructio
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -14,18 +16,19 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from vae_lab.atomic import atomic_file
 from vae_lab.errors import ConfigError
-from vae_lab.figures.animation import write_animation
-from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, load_last, part, records
-from vae_lab.figures.canvas import GREY, show_grid, styled
-from vae_lab.figures.decoded import NAMES, caption_of, model_table, show_missing
+from vae_lab.figures.base import Arrays, Curve, check_by_scale, check_scale, load_last, part, records
+from vae_lab.figures.canvas import GREY, legend_below, pixels_of, show_grid, styled
+from vae_lab.figures.decoded import COLUMNS, NAMES, ModelFigure, caption_of, show_missing
 from vae_lab.figures.run_facts import dark_on_white_by_default, kl_per_dimension
 from vae_lab.image_grids import image_grid, paired_rows
 from vae_lab.randomness import generator
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.load import Run, load_weights
+from vae_lab.runs.load import Run
 
 CELL = 2.1
 SCATTERED = 2000
@@ -33,9 +36,13 @@ NETWORKS = {"mlp": "MLP", "conv": "convolutional"}
 """Networks as they are printed."""
 BACKGROUND: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 PICTURES = ("samples", "original over reconstruction", "latent distribution")
+SCALE, STRIP, GAP = 2, 18, 12
+"""Of an animation: pixels for one of the grid, of the caption's height, and between networks."""
+MILLISECONDS, LAST_MILLISECONDS = 400, 2500
 
 
-class Gallery(PaperFigure):
+@dataclass(kw_only=True, eq=False)
+class Gallery(ModelFigure):
     """A row for each data set and latent size, three pictures for each network.
 
     Args:
@@ -50,67 +57,85 @@ class Gallery(PaperFigure):
     """
 
     name = "gallery"
+    columns = ("dataset", "latent_dim", "network", *COLUMNS)
 
-    def __init__(
-        self,
-        *,
-        data_sets: dict[str, list[str]],
-        networks: dict[str, list[str]],
-        overrides: list[str],
-        latent_dims: list[int],
-        max_samples: dict[str, int],
-        snapshots: dict[str, list[int]],
-        side: int,
-        seed: int,
-    ) -> None:
-        if side < 2 or side % 2:
+    data_sets: dict[str, list[str]]
+    networks: dict[str, list[str]]
+    overrides: list[str]
+    latent_dims: list[int]
+    max_samples: dict[str, int]
+    snapshots: dict[str, list[int]]
+    side: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.side < 2 or self.side % 2:
             raise ConfigError(
-                f"figure.side must be even and >= 2, got {side}: originals have their reconstructions below"
+                f"figure.side must be even and >= 2, got {self.side}: originals have their reconstructions below"
             )
-        if not latent_dims or min(latent_dims) < 2:
-            raise ConfigError(f"figure.latent_dims must hold sizes >= 2, got {latent_dims}: a scatter has two axes")
-        check_by_scale("figure.max_samples", max_samples)
-        check_by_scale("figure.snapshots", snapshots)
-        self.data_sets, self.networks, self.overrides = data_sets, networks, overrides
-        self.latent_dims, self.max_samples, self.snapshots = latent_dims, max_samples, snapshots
-        self.side, self.seed = side, seed
+        if not self.latent_dims or min(self.latent_dims) < 2:
+            raise ConfigError(
+                f"figure.latent_dims must hold sizes >= 2, got {self.latent_dims}: a scatter has two axes"
+            )
+        check_by_scale(max_samples=self.max_samples, snapshots=self.snapshots)
 
     @property
     def rows(self) -> list[tuple[str, int]]:
-        """Data set and latent size of each row."""
+        """Data sets and latent sizes, from the top."""
         return [(data_set, latent_dim) for data_set in self.data_sets for latent_dim in self.latent_dims]
 
-    def curve(self, data_set: str, latent_dim: int, network: str, scale: str) -> Curve:
-        """The training of one network on one data set."""
-        check_scale(scale)
-        choices = (*self.data_sets[data_set], *self.networks[network], f"model.latent_dim={latent_dim}")
-        return Curve(
-            label=f"gallery_{data_set}_{latent_dim}_{network}",
-            overrides=(*choices, *self.overrides),
-            learning_rates=(),
-            max_samples=self.max_samples[scale],
-            snapshots=tuple(self.snapshots[scale]),
-        )
-
-    def curves(self, scale: str) -> list[Curve]:
+    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
         """Every network of every row."""
-        return [self.curve(*row, network, scale) for row in self.rows for network in self.networks]
-
-    def collect(self, runs: Mapping[str, RunDir], scale: str) -> pd.DataFrame:
-        """The models that are there."""
-        facts = {
-            self.curve(data_set, latent_dim, network, scale).label: {
-                "dataset": data_set,
-                "latent_dim": latent_dim,
-                "network": network,
-            }
+        check_scale(scale)
+        return {
+            Curve(
+                label=f"gallery_{data_set}_{latent_dim}_{network}",
+                overrides=(
+                    *self.data_sets[data_set],
+                    *self.networks[network],
+                    f"model.latent_dim={latent_dim}",
+                    *self.overrides,
+                ),
+                learning_rates=(),
+                max_samples=self.max_samples[scale],
+                snapshots=tuple(self.snapshots[scale]),
+            ): {"dataset": data_set, "latent_dim": latent_dim, "network": network}
             for data_set, latent_dim in self.rows
             for network in self.networks
         }
-        return model_table(runs, facts)
+
+    def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
+        """What the three pictures show, and the samples of the same z at every snapshot."""
+        loaded = load_last(run.path)
+        test, dark_on_white = loaded.data.parts["test"], dark_on_white_by_default(loaded)
+
+        def grid(images: Tensor) -> Tensor:
+            return image_grid(images, columns=self.side, dark_on_white=dark_on_white)
+
+        x = test.images[: self.side**2 // 2]
+        pairs = paired_rows(x, loaded.reconstruct(x), columns=self.side)
+        x = test.images[:SCATTERED]
+        means, kl = loaded.encode(x), kl_per_dimension(loaded, x)
+        dimensions = kl.argsort(descending=True)[:2].sort().values
+        colours = {"places": test.indices} if test.labels is None else {"labels": test.labels}
+        film = [pixels_of(grid(loaded.at(count).decode(self.latents(loaded)))) for count in run.snapshots]
+        return {
+            "samples": grid(loaded.decode(self.latents(loaded))).numpy(),
+            "pairs": grid(pairs).numpy(),
+            "means": means[:, dimensions].numpy(),
+            "dimensions": dimensions.numpy(),
+            **{name: values[:SCATTERED].numpy() for name, values in colours.items()},
+            "film": np.array(film),
+            "counts": np.array(list(run.snapshots)),
+        }
+
+    def latents(self, run: Run) -> Float[Tensor, "cells latent"]:
+        """The z of the samples: always the same for a latent size."""
+        noise = generator("cpu", self.seed, "gallery")
+        return torch.randn(self.side**2, run.model.latent_dim, generator=noise)
 
     @styled
-    def draw(self, table: pd.DataFrame) -> Figure:
+    def draw(self, table: pd.DataFrame, arrays: Arrays) -> Figure:
         """The whole gallery on one page; bounds stand above the pictures of each model."""
         models = {(row["dataset"], row["latent_dim"], row["network"]): row for row in records(table)}
         columns, rows = len(PICTURES) * len(self.networks), len(self.rows)
@@ -123,10 +148,10 @@ class Gallery(PaperFigure):
                 model = models.get((data_set, latent_dim, network))
                 if model is None:
                     for axes in cells:
-                        show_missing(axes, "")
+                        show_missing(axes)
                     caption = "no run yet"
                 else:
-                    labels |= self.draw_model(list(cells), load_last(model["run"]))
+                    labels |= draw_model(list(cells), arrays_of(model, arrays))
                     caption = caption_of(model)
                 cells[1].set_title(f"{NETWORKS.get(network, network)}: {caption}", size=8.5)
                 for axes, picture in zip(cells, PICTURES, strict=True):
@@ -136,65 +161,72 @@ class Gallery(PaperFigure):
         if labels:
             look: dict[str, Any] = {"ls": "", "marker": "o"}
             dots = {str(label): Line2D([], [], color=colour_of(label), **look) for label in sorted(labels)}
-            place = {"loc": "outside lower center", "ncols": 10, "title": "label"}
-            figure.legend(list(dots.values()), list(dots), **place)
+            legend_below(figure, dots, 10, title="label")
         return figure
 
-    def draw_model(self, cells: Sequence[Axes], run: Run) -> set[int]:
-        """The three pictures of a model; returns the labels that the last one shows."""
-        dark_on_white = dark_on_white_by_default(run)
-        test = run.data.parts["test"]
-        x = test.images[: self.side**2 // 2]
-        pairs = paired_rows(x, run.reconstruct(x), columns=self.side)
-        for axes, images in zip(cells, (run.decode(self.latents(run)), pairs), strict=False):
-            show_grid(axes, image_grid(images, columns=self.side, dark_on_white=dark_on_white))
-        x, labels = test.images[:SCATTERED], test.labels
-        kl, means = kl_per_dimension(run, x), run.encode(x)
-        first, second = sorted(kl.argsort(descending=True)[:2].tolist())
-        look = {"s": 2.5, "linewidths": 0, "rasterized": True}
-        if labels is None:
-            look |= {"c": test.indices[:SCATTERED].numpy(), "cmap": "viridis"}
-        else:
-            look |= {"color": [colour_of(label) for label in labels[:SCATTERED].tolist()]}
-        axes = cells[2]
-        axes.scatter(means[:, first].numpy(), means[:, second].numpy(), **look)
-        axes.set(xticks=[], yticks=[], box_aspect=1)
-        what = f"$z_{{{first}}}$, $z_{{{second}}}$" + ("; colour: place in the video" if labels is None else "")
-        axes.text(0.03, 0.97, what, transform=axes.transAxes, va="top", size=6.5, color=GREY, bbox=BACKGROUND)
-        axes.spines[:].set(visible=True, color="0.7")
-        return set() if labels is None else set(labels[:SCATTERED].tolist())
-
-    def latents(self, run: Run) -> Float[Tensor, "cells latent"]:
-        """The z of the samples: always the same for a latent size."""
-        noise = generator("cpu", self.seed, "gallery")
-        return torch.randn(self.side**2, run.model.latent_dim, generator=noise)
-
-    def extras(self, table: pd.DataFrame, folder: Path) -> list[Path]:
+    def extras(self, table: pd.DataFrame, arrays: Arrays, folder: Path) -> list[Path]:
         """An animated GIF of each row: samples of the same z while the networks train, beside each other."""
         files = []
         for data_set, latent_dim in self.rows:
-            chosen = part(table, dataset=data_set, latent_dim=latent_dim)
             films = {}
-            for row in records(chosen):
-                if film := self.film(row["run"]):
-                    films[NETWORKS.get(row["network"], row["network"])] = film
+            for row in records(part(table, dataset=data_set, latent_dim=latent_dim)):
+                own = arrays_of(row, arrays)
+                if len(own["counts"]):
+                    network = NETWORKS.get(row["network"], row["network"])
+                    films[network] = dict(zip(own["counts"].tolist(), own["film"], strict=True))
             if films:
                 files.append(folder / self.name / f"{data_set}_{latent_dim}.gif")
                 write_animation(films, files[-1])
         return files
 
-    def film(self, path: str) -> dict[int, Float[Tensor, "channel grid_height grid_width"]]:
-        """The samples' grid at every snapshot, by training samples."""
-        run = load_last(path)
-        files = {int(file.stem): file for file in (RunDir(path).checkpoints / "at").glob("*.ckpt")}
-        frames, dark_on_white = {}, dark_on_white_by_default(run)
-        for samples in sorted(files):
-            load_weights(run.model, files[samples])
-            images = run.decode(self.latents(run))
-            frames[samples] = image_grid(images, columns=self.side, dark_on_white=dark_on_white)
-        return frames
+
+def arrays_of(row: Mapping[str, Any], arrays: Arrays) -> Arrays:
+    """Those of a row's model."""
+    prefix = f"{row['label']}/"
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def draw_model(cells: Sequence[Axes], model: Arrays) -> set[int]:
+    """The three pictures of a model; returns the labels that the last one shows."""
+    for axes, name in zip(cells, ("samples", "pairs"), strict=False):
+        show_grid(axes, torch.from_numpy(model[name]))
+    look: dict[str, Any] = {"s": 2.5, "linewidths": 0, "rasterized": True}
+    labels = model["labels"].tolist() if "labels" in model else []
+    look |= {"color": [colour_of(label) for label in labels]} if labels else {"c": model["places"], "cmap": "viridis"}
+    axes, (first, second) = cells[2], model["dimensions"].tolist()
+    axes.scatter(*model["means"].T, **look)
+    axes.set(xticks=[], yticks=[], box_aspect=1)
+    what = f"$z_{{{first}}}$, $z_{{{second}}}$" + ("" if labels else "; colour: place in the video")
+    axes.text(0.03, 0.97, what, transform=axes.transAxes, va="top", size=6.5, color=GREY, bbox=BACKGROUND)
+    axes.spines[:].set(visible=True, color="0.7")
+    return set(labels)
 
 
 def colour_of(label: int) -> tuple[float, float, float, float]:
     """The colour of a label; they repeat after ten."""
     return colormaps["tab10"](label % 10)
+
+
+def write_animation(films: Mapping[str, Mapping[int, np.ndarray]], path: Path) -> None:
+    """Writes films (count -> 8-bit pixels) as one GIF, a frame for every count of training samples that all have."""
+    counts = sorted(set.intersection(*(set(film) for film in films.values())))
+    if not counts:
+        raise ConfigError(f"{', '.join(films)} have no snapshot at the same count of training samples")
+    first, *others = [_frame({network: film[count] for network, film in films.items()}, count) for count in counts]
+    durations = [MILLISECONDS] * len(others) + [LAST_MILLISECONDS]
+    with atomic_file(path) as file:
+        look: dict[str, Any] = {"duration": durations, "loop": 0, "disposal": 1}
+        first.save(file, format="GIF", save_all=True, append_images=others, **look)
+
+
+def _frame(grids: Mapping[str, np.ndarray], count: int) -> Image.Image:
+    images = [Image.fromarray(grid) for grid in grids.values()]
+    pictures = [image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST) for image in images]
+    width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
+    frame = Image.new("RGB", (width, STRIP + max(picture.height for picture in pictures)), "white")
+    pen, left = ImageDraw.Draw(frame), 0
+    for i, (network, picture) in enumerate(zip(grids, pictures, strict=True)):
+        pen.text((left + 2, 3), network + (f", {count:,} samples" if i == 0 else ""), fill="black")
+        frame.paste(picture, (left, STRIP))
+        left += picture.width + GAP
+    return frame

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from vae_lab.data.arrays import Part
 from vae_lab.distributions import kl_to_standard_normal
+from vae_lab.figures.canvas import nats
 from vae_lab.runs.load import Run
 
 INK_ON_BLACK = frozenset({"mnist", "digits"})
@@ -55,11 +56,6 @@ def kl_per_dimension(run: Run, x: Float[Tensor, "num channel height width"]) -> 
     """Mean over x of KL(q(z_j|x) || p(z_j)), in nats, with the very weights that are drawn."""
     with torch.no_grad():
         return torch.cat([kl_to_standard_normal(run.model.posterior(block)) for block in x.split(500)]).mean(0)
-
-
-def nats(value: float) -> str:
-    """One decimal place and a typographic minus sign."""
-    return f"{value:.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def title_of(run: Run, what: str) -> str:

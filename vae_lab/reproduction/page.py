@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vae_lab.figures.drawing import Drawn
+from vae_lab.figures.base import Drawn
 from vae_lab.reports.pages.page import Picture, Section, write_page
 from vae_lab.reports.table import Table
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row

@@ -1,6 +1,5 @@
 """The verdicts on a reproduction, row by row, as a table, a file and a text."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +8,14 @@ import pandas as pd
 import torch
 from rich.table import Table
 
-from vae_lab.atomic import write_json, write_text
-from vae_lab.figures.published import figure2_published, figure3_published
-from vae_lab.measurement import measure_bound, summarise
+from vae_lab.atomic import write_text
+from vae_lab.figures.base import load_last
+from vae_lab.figures.section5 import figure2_published, figure3_published
 from vae_lab.reproduction import claims
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.load import load_run, load_weights
-
-MOMENTS = "moments.json"
-"""In a run directory: train bounds that were measured from its snapshots."""
-
+from vae_lab.runs.measured import bound
 
 COLOURS = {PASS: "green", FAIL: "bold red", EXPLAIN: "yellow", OPEN: "dim"}
 
@@ -72,25 +67,15 @@ def train_bound(root: Path, label: str, count: float) -> float | None:
     ]
     if curve:
         return claims.value_at_count(pd.DataFrame(curve), "bound", count)
-    snapshots = [
-        file for file in (run.checkpoints / "at").glob("*.ckpt") if 0 <= int(file.stem) - count <= 0.02 * count
-    ]
-    return snapshot_bound(run, min(snapshots, key=lambda file: int(file.stem))) if snapshots else None
+    snapshots = [at for at in run.snapshots if 0 <= at - count <= 0.02 * count]
+    return snapshot_bound(run, snapshots[0]) if snapshots else None
 
 
-def snapshot_bound(run: RunDir, file: Path) -> float:
-    """The train bound with the weights of a snapshot, measured once."""
-    path = run.path / MOMENTS
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if file.stem not in known:
-        loaded = load_run(run.path, checkpoint="last")
-        load_weights(loaded.model, file)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        images = loaded.data.measured("train").images.to(device)
-        sums = measure_bound(loaded.model.to(device), images, num_samples=1, seed=loaded.config["seed"])
-        known[file.stem] = summarise(sums, num_samples=1)["bound"]
-        write_json(path, known)
-    return known[file.stem]
+def snapshot_bound(directory: RunDir, count: int) -> float:
+    """The train bound with the weights of a snapshot, by one draw of z with the seed of the training."""
+    run = load_last(directory.path).at(count)
+    run.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return bound("train", num_samples=1, seed=run.config["seed"]).of(run).value
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:

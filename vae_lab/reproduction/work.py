@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vae_lab.errors import Interrupted, RunError
-from vae_lab.figures.base import PaperFigure
-from vae_lab.figures.drawing import Drawn, make_figure
+from vae_lab.figures.base import Drawn, PaperFigure, make_figure
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport, as_table
