@@ -15,7 +15,7 @@ from training import train_tiny
 
 from vae_lab.cli import main
 from vae_lab.reports.pages import sweep_page
-from vae_lab.reports.pages.run_parts import override
+from vae_lab.reports.pages.command_lines import override
 from vae_lab.runs.directory import RunDir
 
 LARGEST = 5_000_000
@@ -170,14 +170,13 @@ def test_report_of_a_sweep_has_means_and_standard_errors_over_seeds(sweep, capsy
     after = files(sweep)
     assert after.pop(sweep / "report.html") and after == before
     rows = page.rows("Bound and latent size")
-    assert [(row["series"], row["Nz"], row["seeds"]) for row in rows] == [
-        ("digits, MLP", "2", "2"),
-        ("digits, MLP", "3", "2"),
-    ]
+    assert [(row["latent_dim"], row["n"]) for row in rows] == [("2", "2"), ("3", "2")]
     for row in rows:
-        values = [RunDir(sweep / f"{row['Nz']}_{seed}").ledger("best")["test/bound"] for seed in (0, 1)]
-        assert row["test bound"] == f"{statistics.mean(values):.2f}"
-        assert row["s.e."] == f"{statistics.stdev(values) / math.sqrt(2):.3f}"
+        values = [RunDir(sweep / f"{row['latent_dim']}_{seed}").ledger("best")["test/bound"] for seed in (0, 1)]
+        mean, _, error = row["test bound"].split()
+        assert float(mean) == pytest.approx(statistics.mean(values), abs=0.006)
+        assert float(error) == pytest.approx(statistics.stdev(values) / math.sqrt(2), rel=0.5, abs=0.006)
+    assert "standard error of the mean of n runs over seed" in page.sections["Bound and latent size"]
     assert len(page.pictures["Bound and latent size"]) == 1
     assert len(page.pictures["Samples"]) == 2 and page.sections["Samples"].count("(seed 0)") == 2
     assert len(page.rows("Runs")) == 4 and "Not in the means" not in page.sections
@@ -202,7 +201,8 @@ def test_only_finished_runs_count_and_the_others_are_named_with_reasons(sweep, c
     after = files(sweep)
     assert after.pop(sweep / "report.html") and after == before
     rows = page.rows("Bound and latent size")
-    assert [(row["Nz"], row["seeds"], row["s.e."]) for row in rows] == [("2", "1", ""), ("3", "1", "")]
+    assert [(row["latent_dim"], row["n"]) for row in rows] == [("2", "1"), ("3", "1")]
+    assert not any("±" in row["test bound"] for row in rows)
     assert "none at 2 of 2 points" in page.sections["Bound and latent size"]
     missing = {row["directory"]: (row["status"], row["why"]) for row in page.rows("Not in the means")}
     assert missing == {
@@ -220,10 +220,16 @@ def test_settings_that_vary_beside_the_seed_make_series_of_their_own(sweep, caps
     change(run, optimizer=run.config["optimizer"] | {"lr": 0.5})
     other = RunDir(sweep / "3_1")
     change(other, data=other.config["data"] | {"binarization": "threshold"})
+    other.update_ledger("best", other.ledger("best") | {"binarization": "threshold"})
     page = reported(capsys, f"sweep={sweep}")
     rows = page.rows("Bound and latent size")
-    assert len(rows) == 4 and {row["seeds"] for row in rows} == {"1"}
-    assert "digits, MLP, step size 0.5, data.binarization none" in [row["series"] for row in rows]
+    assert [(row["lr"], row["binarization"], row["n"]) for row in rows] == [
+        ("0.001", "none", "1"),
+        ("0.001", "none", "1"),
+        ("0.001", "threshold", "1"),
+        ("0.5", "none", "1"),
+    ]
+    assert "digits, lr 0.5, binarization none, latent_dim 2" in page.sections["Samples"]
     assert len(page.pictures["Bound and latent size"]) == 2  # other binarisation, another axis
     assert "share no axis" in page.sections["Bound and latent size"]
 

@@ -7,12 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vae_lab.errors import ConfigError, RunError
+from vae_lab.errors import ConfigError
 from vae_lab.reports.listing.runs import Runs
-from vae_lab.reports.overview import Overview, read_overview
+from vae_lab.reports.overview import Overview, read_overviews
+from vae_lab.reports.pages.command_lines import pasted
 from vae_lab.reports.pages.comparison import comparison_sections
-from vae_lab.reports.pages.page import Section
-from vae_lab.reports.pages.run_parts import READING_KEYS, Reader, pasted, write
+from vae_lab.reports.pages.page import Section, write_page
+from vae_lab.reports.pages.reading import READING_KEYS, Reader
 from vae_lab.runs.directory import safe_name
 from vae_lab.wiring.arguments import Arguments, Key
 
@@ -45,7 +46,7 @@ def compare(arguments: Arguments) -> Path:
     again = Section("Again", text=["The same comparison replaces this page."], code=[command(arguments)])
     sections = [*comparison_sections(found, left_out, reader), again]
     summary = f"{len(found)} runs, {len(Runs(found).differences())} settings in which they differ; nats per datapoint."
-    return write(path, "Runs compared", sections, summary=summary)
+    return write_page(path, "Runs compared", sections, summary=summary)
 
 
 def find_runs(values: Sequence[str], reader: Reader) -> tuple[list[Overview], list[str]]:
@@ -56,22 +57,19 @@ def find_runs(values: Sequence[str], reader: Reader) -> tuple[list[Overview], li
         RunError: a directory that is named is no run directory, or not whole.
     """
     found: dict[Path, Overview] = {}
-    left_out = []
+    left_out: list[str] = []
     for value in values:
         text = os.path.expanduser(value)
         is_pattern = glob.has_magic(text) and not os.path.lexists(text)
         paths = sorted(map(Path, glob.glob(text))) if is_pattern else [Path(text)]
         if not paths:
             raise ConfigError(f"run={value} matches nothing: name run directories, or a pattern that finds some")
-        for path in paths:
-            if is_pattern and not path.is_dir():
-                continue
-            try:
-                found.setdefault(path.resolve(), read_overview(path, reader.checkpoint))
-            except RunError as error:
-                if not is_pattern:
-                    raise
-                left_out.append(str(error))
+        runs, errors = read_overviews((path for path in paths if path.is_dir() or not is_pattern), reader.checkpoint)
+        if errors and not is_pattern:
+            raise next(iter(errors.values()))
+        left_out += map(str, errors.values())
+        for run in runs:
+            found.setdefault(run.path.resolve(), run)
     return list(found.values()), left_out
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.reports.overview import read_overview
+from vae_lab.reports.pages.command_lines import override
+from vae_lab.reports.pages.page import write_page
+from vae_lab.reports.pages.reading import READING_KEYS, Reader
 from vae_lab.reports.pages.run_page import headline, run_sections
-from vae_lab.reports.pages.run_parts import READING_KEYS, Reader, override, write
-from vae_lab.reports.pages.sweep_page import read_sweep, sweep_headline, sweep_sections
+from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
 from vae_lab.runs.directory import RunDir
 from vae_lab.wiring.arguments import Arguments, Key
 
@@ -42,8 +44,8 @@ def report(arguments: Arguments) -> Path:
         if not RunDir(folder).exists() and any(RunDir(child).exists() for child in folder.iterdir()):
             raise RunError(f"{folder} is a folder of runs: {override('sweep', folder)}, or name one of its runs")
         run = read_overview(folder, reader.checkpoint)
-        return write(path, f"Run {folder.resolve().name}", run_sections(run, reader), summary=headline(run))
+        return write_page(path, f"Run {folder.resolve().name}", run_sections(run, reader), summary=headline(run))
     if RunDir(folder).exists():
         raise RunError(f"{folder} is a run directory: {override('run', folder)}")
     sweep = read_sweep(folder, reader.checkpoint)
-    return write(path, f"Sweep: {folder.resolve().name}", sweep_sections(sweep, reader), summary=sweep_headline(sweep))
+    return write_page(path, f"Sweep: {folder.resolve().name}", sweep_sections(sweep, reader), summary=sweep.headline)

@@ -8,7 +8,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,8 @@ class Overview:
     def values(self) -> dict[str, Any]:
         """Everything that a list of runs knows of it, by name; names of components stand for the components."""
         own = {"path": str(self.path), "status": self.status, "problem": self.problem}
-        return {**_scalars(self.record), **_scalars(self.ledger), **self.settings, **self.names, **own}
+        own |= {"checkpoint": self.checkpoint} if self.checkpoint else {}
+        return {**_scalars(self.record), **_scalars(self.measured), **self.settings, **self.names, **own}
 
     @cached_property
     def names(self) -> dict[str, Any]:
@@ -128,16 +129,16 @@ class Overview:
             "likelihood": self.likelihood
         }
 
-    def draws(self, split: str) -> int:
-        """How many draws of z its bound on a split was measured with."""
-        is_measured = f"{split}/bound" in self.ledger and self.is_finished
-        return int(number_or_none(self.ledger.get(f"{split}/bound_num_samples")) or 1) if is_measured else 1
+    @cached_property
+    def measured(self) -> Mapping[str, Any]:
+        """The measured values: the ledger of a finished run, else the last value of each column of the curve."""
+        if not self.curve or (self.is_finished and (self.ledger or self.checkpoint == "best")):
+            return self.ledger
+        return {key: value for row in self.curve for key, value in row.items()}
 
     def value(self, key: str) -> float | None:
-        """A measured value: of the ledger if the run is finished, else the last one on its curve."""
-        if self.is_finished and (self.ledger or self.checkpoint == "best"):
-            return number_or_none(self.ledger.get(key))
-        return next((row[key] for row in reversed(self.curve) if key in row), None)
+        """A measured value."""
+        return number_or_none(self.measured.get(key))
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """Samples evaluated and values of a column of the curve."""
@@ -196,16 +197,23 @@ def glance(path: Path) -> Overview:
     return Overview(path, status, problem, settings, record, ledger)
 
 
-def grouped(runs: Mapping[str, Overview], key: Callable[[Overview], Any]) -> list[dict[str, Overview]]:
+def read_overviews(paths: Iterable[Path], checkpoint: str | None = None) -> tuple[list[Overview], dict[Path, RunError]]:
+    """The run directories among these folders, and why the others are none, or not whole."""
+    runs, errors = [], {}
+    for path in paths:
+        try:
+            runs.append(read_overview(path, checkpoint))
+        except RunError as error:
+            errors[path] = error
+    return runs, errors
+
+
+def grouped(runs: Mapping[str, Overview], key: Callable[[Overview], Mapping[str, str]]) -> list[dict[str, Overview]]:
     """The labelled runs in groups of equal `key`, in the order of their first members."""
-    groups: list[tuple[Any, dict[str, Overview]]] = []
+    groups: dict[tuple[tuple[str, str], ...], dict[str, Overview]] = {}
     for label, run in runs.items():
-        value = key(run)
-        found = next((members for known, members in groups if known == value), None)
-        if found is None:
-            groups.append((value, found := {}))
-        found[label] = run
-    return [members for _, members in groups]
+        groups.setdefault(tuple(sorted(key(run).items())), {})[label] = run
+    return list(groups.values())
 
 
 def _search(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Overview]:

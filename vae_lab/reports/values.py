@@ -1,5 +1,6 @@
 """Values of configs, records and ledgers in a report: as text, as numbers, in order."""
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 ABSENT = "–"
@@ -44,3 +45,8 @@ def letters(i: int) -> str:
 def counted(num: int) -> str:
     """A number of runs in words."""
     return f"{num} run{'' if num == 1 else 's'}"
+
+
+def enumerated(texts: Sequence[str]) -> str:
+    """The texts in a sentence: A, B and C."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_lab.reports.pages.page import Details, Picture, Section, write_page
+from vae_lab.reports.pages.page import Picture, Section, write_page
 from vae_lab.reports.table import Table, is_number
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
@@ -88,7 +88,7 @@ def test_names_of_a_sweeps_runs_may_be_broken_and_short_texts_not(tmp_path: Path
 
 def test_small_pictures_stand_side_by_side_and_long_texts_are_folded(tmp_path: Path) -> None:
     tiles = [Picture(PNG, "one"), Picture(b"\xff\xd8\xff", "two")]
-    section = Section("One", tiles=tiles, details=[Details("All of it", "a: <b>")])
+    section = Section("One", tiles=tiles, details={"All of it": "a: <b>"})
     page = write_page(tmp_path / "index.html", "A page", [section]).read_text(encoding="utf-8")
     elements = Elements()
     elements.feed(page)

@@ -30,6 +30,7 @@ UNKNOWN = "unknown"
 SAMPLED = ("bound", "reconstruction")
 """What is measured with as many draws of z as `<split>/bound_num_samples` says; without that entry, with one."""
 DRAWS = "draws of z"
+SPLIT = "split hash"
 
 Yardstick = tuple[tuple[str, str], ...]
 """The names and values of all that two values must share to be compared; empty: the value may be compared with any."""
@@ -57,7 +58,10 @@ class Column:
             rows.append((None,) * 4 if key is None or value is None else (value, error, key, yardstick_of(run, key)))
         frame = pd.DataFrame(rows, columns=["value", "error", "key", "yardstick"], dtype=object)
         counts = Counter(filter(None, frame["yardstick"]))
-        ranked = sorted(counts, key=lambda by: (dict(by)["data"] != data, -counts[by], _place(dict(by)["part"])))
+        ranked = sorted(
+            counts,
+            key=lambda by: (dict(by)["data"] != data, SPLIT not in dict(by), -counts[by], _place(dict(by)["part"])),
+        )
         return cls(name, frame, next(iter(ranked), ()))
 
     def averaged(self, groups: pd.Series) -> "Column":
@@ -120,7 +124,7 @@ class Measured:
         """The letter of each row of a column; empty where its value can be compared, or is absent."""
         return [
             self._letters.setdefault(_reason(by, column.unmarked), letters(len(self._letters)).lower())
-            if by and by != column.unmarked
+            if by and not set(by) <= set(column.unmarked)
             else ""
             for by in column.frame["yardstick"]
         ]
@@ -169,7 +173,7 @@ class Measured:
         """What the unmarked values are, what ± is, and what the letters mean."""
         bound, log_likelihood = (dict(column.unmarked) for column in self.columns[:2])
         has_errors = any(column.frame["error"].notna().any() for column in self.columns)
-        if facts := bound or log_likelihood:
+        if SPLIT in (facts := bound or log_likelihood):
             how = f"{facts['scale']}, binarization {facts['binarization']}, {facts['likelihood']} likelihood"
             meaning = f"; ±: {error}" if has_errors else ""
             yield f"nats per datapoint of {facts['data']} ({how}), higher is better{meaning}"
@@ -192,10 +196,12 @@ def log_likelihood_keys(runs: Sequence[Overview]) -> list[str | None]:
 
 
 def yardstick_of(run: Overview, key: str) -> Yardstick:
-    """What a value of the ledger may be compared by; empty for what is not measured on data."""
-    if "/" not in key or key not in run.ledger:
+    """What a value may be compared by: less is known of one on a curve; empty for what is not measured on data."""
+    ledger, (split, _, quantity) = run.measured, key.partition("/")
+    if key not in ledger or not quantity:
         return ()
-    ledger, (split, _, quantity) = run.ledger, key.partition("/")
+    if "data" not in ledger:
+        return (("data", run.data), ("part", split))
     shape = run.record.get("image_shape")
     facts = {
         "data": ledger.get("data"),
@@ -203,7 +209,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         "binarization": ledger.get("binarization"),
         "likelihood": str(ledger.get("likelihood") or UNKNOWN).removesuffix("Likelihood"),
         "image shape": "x".join(map(str, shape)) if isinstance(shape, list) else None,
-        "split hash": ledger.get("split_hash"),
+        SPLIT: ledger.get("split_hash"),
         "part": split,
     }
     if ledger.get("binarization") == "static":
@@ -242,7 +248,7 @@ def _reason(ours: Yardstick, unmarked: Yardstick) -> str:
 
 def _best_keys(runs: Sequence[Overview], is_candidate: Callable[[str], bool]) -> list[str | None]:
     """Of every run the key that comes first by split, frequency, whole splits before the first n of them."""
-    candidates = [[key for key in run.ledger if is_candidate(key) and is_number(run.values.get(key))] for run in runs]
+    candidates = [[key for key in run.measured if is_candidate(key) and is_number(run.values.get(key))] for run in runs]
     counts = Counter(key for keys in candidates for key in keys)
 
     def rank(key: str) -> tuple[Any, ...]:

@@ -25,8 +25,13 @@ FACTS = ("scale", "binarization", "split_hash", "likelihood", "checkpoint")
 """Entries of the ledger that programs get beside its values."""
 
 
-def list_of_runs(runs: Runs, show: Sequence[str], sort: Sequence[str] = (), title: str = "") -> Table:
-    """The runs: status, what differs, samples, bound, log p(x), time; in their order, or as `sort` says."""
+def list_of_runs(
+    runs: Runs, show: Sequence[str], sort: Sequence[str] = (), title: str = "", labels: Sequence[str] = ()
+) -> Table:
+    """The runs: status, what differs, samples, bound, log p(x), time; in their order, or as `sort` says.
+
+    Without `sort`, they may have `labels`; their paths then come last.
+    """
     shown = [key for key in dict.fromkeys(show) if key not in ALWAYS]
     measured = Measured.of_runs(runs.runs, [key for key in shown if not runs.is_setting(key)])
     order = measured.best_first(sort, lambda key: [run.values.get(key) for run in runs.runs])
@@ -41,15 +46,14 @@ def list_of_runs(runs: Runs, show: Sequence[str], sort: Sequence[str] = (), titl
         settings = [("what differs", list(map(" ".join, named)))]
     numbers = {key: [number_or_none(run.values.get(key)) for run in runs.runs] for key in (SAMPLES, SECONDS)}
     columns: list[tuple[str, Sequence[Cell]]] = [
-        *(
-            (name, runs.text(key))
-            for name, key in (("run", "path"), ("status", "status"), ("experiment", "experiment"))
-        ),
+        ("run", labels or runs.text("path")),
+        *((key, runs.text(key)) for key in ("status", "experiment")),
         *settings,
         *((name, runs.text(key)) for key, name in texts.items()),
         ("samples", ["" if num is None else f"{num:,}" for num in numbers[SAMPLES]]),
         *measured.cells(),
         ("time", ["" if time is None else duration(time) for time in numbers[SECONDS]]),
+        *([("directory", runs.text("path"))] if labels else []),
     ]
     keys = {key: key for key in ("path", "status", "problem", "experiment", *varied, *texts)} | {"data": "data.name"}
     known = {name: [run.values.get(key) for run in runs.runs] for name, key in keys.items()} | numbers

@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -17,6 +17,9 @@ CONDITION = re.compile(r"([^=<>!]+)(>=|<=|!=|=|<|>)(.*)", re.DOTALL)
 COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 FIRST = ("data", "model", "objective", "latent_dim", "lr")
 """What tells runs apart, most important first; then everything else, the seed last."""
+
+KINDS = ("data", "model", "objective", "optimizer", "likelihood")
+"""Settings whose values say what they are."""
 
 
 class Runs:
@@ -144,6 +147,16 @@ class Runs:
         order = [*(name for name in FIRST if name in columns), *(name for name in columns if name not in FIRST)]
         order.sort(key=lambda name: name == "seed")
         return {name: columns[name] for name in order}
+
+    def names(self, most: int | None = None, without: Collection[str] = ()) -> list[str]:
+        """What tells each run from the others in words, as `conv, latent_dim 10, seed 2`; in `most` words at most."""
+        columns = [(name, texts) for name, texts in self.distinctions().items() if name not in without]
+        if most is not None and len(columns) > most:
+            columns = [*columns[: most - 1], columns[-1]]
+        return [
+            ", ".join(texts[i] if name in KINDS else f"{name} {texts[i]}" for name, texts in columns)
+            for i in range(len(self.runs))
+        ]
 
     @cached_property
     def _by_last(self) -> dict[str, list[str]]:

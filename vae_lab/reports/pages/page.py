@@ -1,18 +1,22 @@
 """Self-contained HTML pages: one template, pictures inside the file, readable on a phone and without a network."""
 
 import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from vae_lab.atomic import write_text
+from vae_lab.errors import ConfigError
+from vae_lab.figures.canvas import encoded
 from vae_lab.reports.table import Table
 
-TEMPLATES = Path(__file__).parent
 KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif"}
 """How a file begins -> its kind."""
+UNREADABLE = (OSError, ValueError, RuntimeError, KeyError)
+"""What reading the weights or the data of a broken directory raises; `CannotDrawError` and ours are among them."""
 
 
 @dataclass(frozen=True)
@@ -32,48 +36,53 @@ class Picture:
         return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-@dataclass(frozen=True)
-class Details:
-    """A long text, shown when its title is clicked."""
-
-    title: str
-    text: str
-
-
-@dataclass(frozen=True)
+@dataclass
 class Section:
     """A heading with what stands below it, in this order."""
 
     title: str
-    text: Sequence[str] = ()
+    text: list[str] = field(default_factory=list)
     """Paragraphs."""
-    pictures: Sequence[Picture] = ()
-    tables: Sequence[Table] = ()
     code: Sequence[str] = ()
     """Command lines."""
+    pictures: list[Picture] = field(default_factory=list)
     tiles: Sequence[Picture] = ()
     """Small pictures, side by side."""
-    details: Sequence[Details] = ()
+    tables: Sequence[Table] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+    """Titles and the long texts that are shown when they are clicked."""
 
     @property
     def anchor(self) -> str:
         """Its name within the page."""
         return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
 
+    def draw(self, draw: Callable[[], Figure], caption: str = "", otherwise: str = "A picture is missing") -> None:
+        """Adds the picture, or the reason why there is none."""
+        try:
+            self.pictures.append(Picture(encoded(draw()), caption))
+        except UNREADABLE as error:
+            self.text.append(f"{otherwise}: {reason_of(error)}.")
 
-def render_page(title: str, sections: Sequence[Section], *, summary: str = "") -> str:
-    """The page as HTML: no script, no address outside the file; text is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html").render(title=title, sections=sections, summary=summary)
+
+def reason_of(error: Exception) -> str:
+    """An error as a clause of a sentence."""
+    text = " ".join(str(error).split())
+    is_plain = isinstance(error, ConfigError | FileNotFoundError) or type(error).__module__.startswith("vae_lab")
+    return text if is_plain and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], *, summary: str = "") -> Path:
-    """Replaces the file by the page; returns its path."""
-    write_text(path, render_page(title, sections, summary=summary))
+    """Replaces the file by the page, without script or address outside of it; text is escaped. Returns its path.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    look = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), **look)
+    page = environment.get_template("page.html").render(title=title, sections=sections, summary=summary)
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): name another out=FILE.html") from error
     return path

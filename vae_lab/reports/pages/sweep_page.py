@@ -1,39 +1,28 @@
 """The page about a sweep: means over seeds, the bound against the latent size, every run, samples side by side."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 from vae_lab.errors import RunError
-from vae_lab.figures.base import part, records
 from vae_lab.figures.canvas import encoded_tile
 from vae_lab.figures.run_facts import dark_on_white_by_default
 from vae_lab.figures.side_by_side import bound_against_latent_dim
 from vae_lab.image_grids import image_grid
 from vae_lab.randomness import generator
+from vae_lab.reports.listing.rows import Groups, list_of_runs
 from vae_lab.reports.listing.runs import Runs
-from vae_lab.reports.overview import Overview, grouped, read_overview
-from vae_lab.reports.pages.page import Details, Picture, Section
-from vae_lab.reports.pages.run_page import new_run_command
-from vae_lab.reports.pages.run_parts import (
-    UNREADABLE,
-    Reader,
-    add_picture,
-    pasted,
-    reason_of,
-    resume,
-    title,
-)
+from vae_lab.reports.overview import Overview, read_overviews
+from vae_lab.reports.pages.command_lines import new_run, pasted, resume, sweep_again
+from vae_lab.reports.pages.page import UNREADABLE, Picture, Section, reason_of
+from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.table import Table, number
-from vae_lab.reports.values import as_text, is_number
-from vae_lab.wiring.terminal import duration
+from vae_lab.reports.values import as_text
 
 SIDE = 6
 """Samples along each side of a grid."""
@@ -41,12 +30,10 @@ SEED = 0
 """Of the samples: the same z for all models of a latent size."""
 TILE_BYTES = 2_500_000
 """Of all grids together: in a page that is to be mailed."""
-IN_NAME = ("data", "network")
-"""What every series is called by."""
-AVERAGED = ("latent_dim", "model.latent_dim", "seed")
-"""Settings that do not make a series of their own."""
 BOUND = "test/bound"
-MEASURED = {BOUND: "bound", "test/kl": "kl", "test/active_units": "active"}
+SHOWN = ("test/kl", "test/active_units")
+"""What is measured besides the bound."""
+LATENT_DIM = ("latent_dim", "model.latent_dim")
 
 
 @dataclass(frozen=True)
@@ -55,16 +42,56 @@ class Sweep:
 
     folder: Path
     runs: list[Overview]
-    table: pd.DataFrame
-    """A row for each run: its place in `runs`, series, data, network, latent_dim, seed, the values of `MEASURED`, and
-    `lack`: why it does not count."""
-    broken: dict[str, str]
-    """Folders that are no whole run directories -> why not."""
+    broken: Mapping[str, str]
+    """Folders that are no whole run directories, and why not."""
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The finished runs with a bound on the test split, in groups that differ in the seed alone."""
+        runs = Runs([run for run in self.runs if run.is_finished and run.value(BOUND) is not None])
+        group = [key for key in runs.differing() if key not in ("seed", "model.latent_dim")]
+        show = [key for key in SHOWN if any(run.value(key) is not None for run in runs.runs)]
+        return Groups(runs, [*group, "model.latent_dim"], ["seed"], show)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """A row for each group: series, data, latent_dim, mean, se, its first run, and the yardstick of the mean."""
+        runs, bound = self.groups.runs, self.groups.measured.columns[0].frame
+        names = runs.names(without=("data", "seed", *LATENT_DIM))
+        frame = pd.DataFrame({"run": [runs.runs[members[0]] for members in self.groups.members]}, dtype=object)
+        facts = self.groups.facts
+        series = [
+            [runs.runs[members[0]].data, names[members[0]], *(f"{name} {facts[name][i]}" for name in facts)]
+            for i, members in enumerate(self.groups.members)
+        ]
+        return frame.assign(
+            series=[", ".join(filter(None, texts)) for texts in series],
+            data=[run.data for run in frame["run"]],
+            latent_dim=[run.latent_dim for run in frame["run"]],
+            mean=bound["value"].astype(float),
+            se=bound["error"].astype(float),
+            yardstick=bound["yardstick"],
+        )
 
     @property
-    def counted(self) -> pd.DataFrame:
-        """The rows that the means are made of."""
-        return part(self.table, lack="")
+    def left_out(self) -> list[tuple[str, str, str]]:
+        """Of the runs that are not in the means directory, status and the reason."""
+        repeated = [self.groups.runs.runs[i] for i in self.groups.repeated]
+        without = "finished, without a bound on the test part (no encoder, or not measured)"
+        again = "repeats another run: the same settings and the same seed"
+        reasons = [(run, run.lack or ("" if run.value(BOUND) is not None else without)) for run in self.runs]
+        rows = [(run, reason or (again if run in repeated else "")) for run, reason in reasons]
+        return [(run.path.name, run.status, reason) for run, reason in rows if reason]
+
+    @property
+    def headline(self) -> str:
+        """The sweep in a sentence."""
+        series, left = self.means["series"].nunique(), len(self.left_out)
+        rest = f"; {left} not in the means" if left else ""
+        broken = f"; {len(self.broken)} folders that are no whole run" if self.broken else ""
+        return (
+            f"{len(self.runs)} runs, {len(self.runs) - left} finished with a bound, in {series} series{rest}{broken}."
+        )
 
 
 def read_sweep(folder: Path, checkpoint: str | None) -> Sweep:
@@ -73,158 +100,82 @@ def read_sweep(folder: Path, checkpoint: str | None) -> Sweep:
     Raises:
         RunError: there is none.
     """
-    runs, broken = [], {}
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
-            try:
-                runs.append(read_overview(path, checkpoint))
-            except RunError as error:
-                broken[path.name] = str(error).removeprefix(f"{path} ")
+    paths = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    runs, errors = read_overviews(paths, checkpoint)
+    broken = {path.name: str(error).removeprefix(f"{path} ") for path, error in errors.items()}
     if not runs:
         reasons = "; ".join(f"{name} {reason}" for name, reason in list(broken.items())[:3])
         raise RunError(f"{folder} holds no whole run directory{f': {reasons}' if reasons else ''}")
     runs.sort(key=lambda run: (run.data, run.network, run.latent_dim, as_text(run.settings.get("seed")), run.path))
-    return Sweep(folder, runs, sweep_table(runs), broken)
-
-
-def sweep_table(runs: Sequence[Overview]) -> pd.DataFrame:
-    """A row for each run."""
-    frame = pd.DataFrame({"data": [run.data for run in runs], "network": [run.network for run in runs]})
-    columns = Runs(runs).distinctions() | {"draws of z": [str(run.draws("test")) for run in runs]}
-    names = []
-    for name, texts in columns.items():
-        within = frame[list(IN_NAME)].assign(text=texts).drop_duplicates()
-        if name not in AVERAGED and len(within) > len(frame[list(IN_NAME)].drop_duplicates()):
-            names.append(name)
-            frame[name] = texts
-    frame["series"] = [
-        ", ".join([row["data"], row["network"], *(f"{title(name)} {row[name]}" for name in names)])
-        for row in records(frame)
-    ]
-    frame["run"] = range(len(runs))
-    frame["latent_dim"] = [run.latent_dim for run in runs]
-    frame["seed"] = [run.settings.get("seed") for run in runs]
-    for key, name in MEASURED.items():
-        frame[name] = pd.Series([run.value(key) for run in runs], dtype=float)
-    without = "finished, without a bound on the test part (no encoder, or not measured)"
-    frame["lack"] = [run.lack or ("" if run.value(BOUND) is not None else without) for run in runs]
-    again = (frame["lack"] == "") & frame.duplicated(["series", "latent_dim", "seed", "lack"], keep="last")
-    frame["lack"] = frame["lack"].mask(again, "repeats another run: the same settings and the same seed")
-    return frame
-
-
-def sweep_headline(sweep: Sweep) -> str:
-    """The sweep in a sentence."""
-    counted = sweep.counted
-    series, left = counted["series"].nunique(), len(sweep.table) - len(counted)
-    rest = f"; {left} not in the means" if left else ""
-    broken = f"; {len(sweep.broken)} folders that are no whole run" if sweep.broken else ""
-    return f"{len(sweep.runs)} runs, {len(counted)} finished with a bound, in {series} series{rest}{broken}."
+    return Sweep(folder, runs, broken)
 
 
 def sweep_sections(sweep: Sweep, reader: Reader) -> list[Section]:
     """Everything about a sweep."""
     return [
         means_section(sweep),
-        *([missing_section(sweep)] if len(sweep.counted) < len(sweep.table) or sweep.broken else []),
+        *missing_sections(sweep),
         samples_section(sweep, reader),
-        runs_section(sweep),
+        Section("Runs", tables=[list_of_runs(Runs(sweep.runs), SHOWN)]),
         *again_sections(sweep),
     ]
 
 
-def means(sweep: Sweep) -> pd.DataFrame:
-    """For every series and latent size: mean and standard error over seeds, and how many there are."""
-    by_point = sweep.counted.groupby(["series", "latent_dim"], sort=False)
-    frame = by_point.agg(
-        data=("data", "first"),
-        mean=("bound", "mean"),
-        se=("bound", "sem"),
-        seeds=("bound", "count"),
-        kl=("kl", "mean"),
-        active=("active", "mean"),
-    )
-    return frame.reset_index().sort_values(["data", "series", "latent_dim"], kind="stable")
-
-
 def means_section(sweep: Sweep) -> Section:
     """The bound against the latent size, and the table."""
-    frame = means(sweep)
-    if frame.empty:
-        return Section("Bound and latent size", text=["No run is finished and has a bound on the test part yet."])
-    series = {row["series"]: sweep.runs[row["run"]] for row in records(sweep.counted)}
-    groups = grouped(series, lambda run: (run.data, run.test_conditions))
-    text, pictures = [], []
-    if len(groups) > 1:
-        text.append("Nats of other data, binarisation or likelihood share no axis, so they have a picture each.")
-    for group in groups:
-        chosen = pd.concat([part(frame, series=name) for name in group])
-        bars, single = "bars: the standard error over seeds", len(part(chosen, seeds=1))
+    section, means = Section("Bound and latent size"), sweep.means
+    if means.empty:
+        section.text.append("No run is finished and has a bound on the test part yet.")
+        return section
+    if len(set(means["yardstick"])) > 1:
+        section.text.append("Nats of other data, binarisation or likelihood share no axis: they have a picture each.")
+    for _, chosen in means.groupby("yardstick", sort=False):
+        single = sum(map(math.isnan, chosen["se"]))
+        bars = "bars: the standard error over seeds"
         bars += f" (none at {single} of {len(chosen)} points, which have one seed)" if single else ""
-        draw = partial(bound_against_latent_dim, chosen, title=next(iter(group.values())).data)
-        add_picture(pictures, text, draw, f"Mean bound on the test part against the latent size; {bars}.")
-    rows = [
-        [
-            row["series"],
-            str(row["latent_dim"]),
-            number(row["mean"]),
-            number(row["se"], places=3),
-            str(row["seeds"]),
-            number(row["kl"]),
-            number(row["active"], places=1),
-        ]
-        for row in records(frame)
-    ]
-    columns = ("series", "Nz", "test bound", "s.e.", "seeds", "KL", "active units")
-    caption = (
-        "Means over seeds, in nats per datapoint; s.e.: the sample standard deviation over the root of their number."
-    )
-    return Section("Bound and latent size", text=text, pictures=pictures, tables=[Table(columns, rows, caption)])
+        draw = partial(bound_against_latent_dim, chosen, title=chosen["data"].iloc[0])
+        section.draw(draw, f"Mean bound on the test part against the latent size; {bars}.")
+    section.tables = [sweep.groups.table()]
+    return section
 
 
-def missing_section(sweep: Sweep) -> Section:
+def missing_sections(sweep: Sweep) -> list[Section]:
     """What is not in the means, and why."""
-    rows = [
-        [run.status, row["series"], str(run.latent_dim), as_text(row["seed"]), row["lack"], run.path.name]
-        for row, run in zip(records(sweep.table), sweep.runs, strict=True)
-        if row["lack"]
-    ]
-    broken = [[name, reason] for name, reason in sweep.broken.items()]
     tables = [
-        Table(("status", "series", "Nz", "seed", "why", "directory"), rows, "Runs that do not count."),
-        Table(("folder", "why"), broken, "Folders that are no whole run directory; they are left as they are."),
+        Table(("directory", "status", "why"), sweep.left_out, "Runs that do not count."),
+        Table(
+            ("folder", "why"),
+            list(sweep.broken.items()),
+            "Folders that are no whole run directory; they are left as they are.",
+        ),
     ]
-    return Section("Not in the means", tables=[table for table in tables if table.rows])
+    tables = [table for table in tables if table.rows]
+    return [Section("Not in the means", tables=tables)] if tables else []
 
 
 def samples_section(sweep: Sweep, reader: Reader) -> Section:
     """Decoder means at the same z, for one seed of every point."""
-    frame = sweep.counted.sort_values(["data", "series", "latent_dim", "seed"], kind="stable")
-    chosen = frame.drop_duplicates(["series", "latent_dim"])
-    tiles, text, total, left_out = [], [], 0, []
-    for row in records(chosen):
-        run = sweep.runs[row["run"]]
-        name = f"{row['series']}, Nz {run.latent_dim}"
+    section, tiles, left_out, total = Section("Samples"), [], [], 0
+    for run, series in zip(sweep.means["run"], sweep.means["series"], strict=True):
+        name = f"{series}, latent_dim {run.latent_dim}"
         try:
             tile = sample_tile(run, reader)
         except UNREADABLE as error:
-            text.append(f"{name}: no samples: {reason_of(error)}.")
+            section.text.append(f"{name}: no samples: {reason_of(error)}.")
             continue
         if total + len(tile) > TILE_BYTES:
             left_out.append(name)
             continue
         total += len(tile)
-        tiles.append(Picture(tile, f"{name}: {number(row['bound'], places=1)} nats (seed {as_text(row['seed'])})"))
-    if tiles:
-        what = (
-            f"Decoder means at {SIDE * SIDE} draws z ~ N(0, I), the same for all models of a latent size; of each point"
-        )
-        text.insert(0, f"{what} the run with the smallest seed, its own test bound below it.")
+        seed = as_text(run.settings.get("seed"))
+        tiles.append(Picture(tile, f"{name}: {number(run.value(BOUND), places=1)} nats (seed {seed})"))
+    section.tiles = tiles
+    what = f"Decoder means at {SIDE * SIDE} draws z ~ N(0, I), the same for all models of a latent size; of each point"
+    what += " the run with the smallest seed, its own test bound below it."
+    section.text.insert(0, what if tiles else "There are none yet.")
     if left_out:
-        text.append(f"Left out, to keep the page light: {'; '.join(left_out)}.")
-    if not tiles:
-        text.append("There are none yet.")
-    return Section("Samples", text=text, tiles=tiles)
+        section.text.append(f"Left out, to keep the page light: {'; '.join(left_out)}.")
+    return section
 
 
 def sample_tile(run: Overview, reader: Reader) -> bytes:
@@ -235,52 +186,27 @@ def sample_tile(run: Overview, reader: Reader) -> bytes:
     return encoded_tile(image_grid(images, columns=SIDE, padding=1, dark_on_white=dark_on_white_by_default(model)))
 
 
-def runs_section(sweep: Sweep) -> Section:
-    """A row for each run."""
-    columns = Runs(sweep.runs).distinctions()
-    rows = []
-    for i, run in enumerate(sweep.runs):
-        values = [number(run.value(key), places=0 if name == "active" else 2) for key, name in MEASURED.items()]
-        seconds = run.record.get("wall_seconds")
-        took = duration(seconds) if is_number(seconds) else ""
-        settings = [texts[i] for texts in columns.values()]
-        rows.append([run.status, *settings, *values, f"{run.samples:,}", took, run.path.name])
-    names = ("status", *map(title, columns), "test bound", "KL", "active units", "samples", "time", "directory")
-    caption = "Nats per datapoint; of a run that is not finished, the last values on its curve."
-    return Section("Runs", tables=[Table(names, rows, caption)])
-
-
 def again_sections(sweep: Sweep) -> list[Section]:
     """How to make the sweep again, go on with it, and use it."""
-    folder, whole = sweep.folder, sweep_command(sweep.folder)
-    commands = [text for run in sweep.runs if (text := new_run_command(run)) is not None]
-    details = [Details("Every run on its own", "\n".join(commands))] if commands else []
+    folder, whole = sweep.folder, sweep_again(sweep.folder)
+    commands = [text for run in sweep.runs if (text := new_run(run)) is not None]
     open_runs = [run for run in sweep.runs if not run.is_finished]
-    text = "The command skips what is finished, and goes on with what is not." if whole else "Run by run."
     load = (
         "from pathlib import Path\n\nfrom vae_lab import load_run\n\n"
         f"runs = [load_run(path.parent) for path in sorted(Path({str(folder)!r}).glob('*/run.json'))]\n"
         "bounds = {run.path.name: run.metrics.get('test/bound') for run in runs}"
     )
     return [
-        Section("Reproduce", text=[text], code=[whole] if whole else [], details=details),
+        Section(
+            "Reproduce",
+            ["The command skips what is finished, and goes on with what is not." if whole else "Run by run."],
+            code=[whole] if whole else [],
+            details={"Every run on its own": "\n".join(commands)} if commands else {},
+        ),
         Section(
             "Resume",
-            text=["The same command goes on; a single run:" if open_runs else "All runs are finished."],
+            ["The same command goes on; a single run:" if open_runs else "All runs are finished."],
             code=[resume(run) for run in open_runs[:5]],
         ),
-        Section("Load", text=["In Python."], code=[load, pasted("compare", f"run={folder}/*")]),
+        Section("Load", ["In Python."], code=[load, pasted("compare", f"run={folder}/*")]),
     ]
-
-
-def sweep_command(folder: Path) -> str | None:
-    """The command line that Hydra kept of the sweep's last invocation; None where it kept none."""
-    file = folder / "multirun.yaml"
-    try:
-        kept: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-        overrides: Mapping[str, Any] = kept["hydra"]["overrides"]
-        typed = [str(text) for part in ("hydra", "task") for text in overrides[part]]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return None
-    shown = [text for text in typed if text not in ("hydra.mode=MULTIRUN", "hydra.run.dir=.")]
-    return shlex.join(["vae-lab", "train", "-m", *shown])

@@ -1,0 +1,78 @@
+"""Command lines that can be pasted: what makes a run or a sweep again, and what goes on with it."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vae_lab.reports.overview import Overview
+from vae_lab.reports.values import as_text, is_number
+from vae_lab.runs.continuation import quoted
+from vae_lab.runs.identity import BUDGET, Kind, kind_of
+
+PLAIN = re.compile(r"[\w./-]+", re.ASCII)
+NO_TEXT = re.compile(r"[-+\d._e]+|null|true|false|[-+]?(inf|nan)", re.IGNORECASE)
+"""What Hydra's grammar reads as text, and what it would take for something else, without quotation marks."""
+
+
+def pasted(*arguments: str) -> str:
+    """A command line as a shell reads it."""
+    return shlex.join(["vae-lab", *arguments])
+
+
+def override(key: str, value: str | Path) -> str:
+    """`key=value` as Hydra's grammar reads any text."""
+    text = str(value)
+    return f"{key}={text if PLAIN.fullmatch(text) and not NO_TEXT.fullmatch(text) else quoted(text)}"
+
+
+def resume(run: Overview) -> str:
+    """The command that goes on with a run; it trains a finished one twice as long."""
+    samples, epochs = (run.settings.get(key) for key in BUDGET)
+    larger = []
+    if run.is_finished and is_number(samples):
+        larger = [f"{BUDGET[0]}={as_text(2 * samples)}", *([f"{BUDGET[1]}=null"] if epochs is not None else [])]
+    elif run.is_finished and is_number(epochs):
+        larger = [f"{BUDGET[1]}={as_text(2 * epochs)}"]
+    return pasted("train", override("run_dir", run.path), *larger)
+
+
+def new_run(run: Overview) -> str | None:
+    """The command that trains a new run with the same settings; None where the directory does not say."""
+    given = run.record.get("overrides")
+    if not isinstance(given, list):
+        return None
+    latest = [*BUDGET, "threads"]  # a continuation changes these; the jobs of a sweep are given their threads
+    kept = [text for text in map(str, given) if kind_of(key := key_of(text)) is not Kind.COMMAND and key not in latest]
+    values = {key: run.settings[key] for key in latest if key in run.settings}
+    now = [f"{key}={as_text(value)}" for key, value in values.items() if key in BUDGET or value is not None]
+    return pasted("train", *kept, *now)
+
+
+def key_of(text: str) -> str:
+    """The key of an override, without the signs of Hydra's grammar."""
+    return text.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def recorded(run: Overview) -> str | None:
+    """The command line of run.json; None where it has none."""
+    command = run.record.get("command")
+    if not isinstance(command, list) or not command:
+        return None
+    program, *arguments = map(str, command)
+    is_ours = Path(program).name == "vae-lab" or Path(program).parts[-2:] == ("vae_lab", "__main__.py")
+    return shlex.join(["vae-lab" if is_ours else program, *arguments])
+
+
+def sweep_again(folder: Path) -> str | None:
+    """The command line that Hydra kept of the sweep's last invocation; None where it kept none."""
+    try:
+        kept: Any = yaml.safe_load((folder / "multirun.yaml").read_text(encoding="utf-8"))
+        overrides: Mapping[str, Any] = kept["hydra"]["overrides"]
+        typed = [str(text) for name in ("hydra", "task") for text in overrides[name]]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    return pasted("train", "-m", *(text for text in typed if text not in ("hydra.mode=MULTIRUN", "hydra.run.dir=.")))
