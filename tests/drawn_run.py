@@ -37,9 +37,8 @@ def make_drawn_run(
         "likelihood": {"_target_": "vae_lab.networks.heads.BernoulliLikelihood", "_partial_": True},
         "initialization": {"_target_": "vae_lab.networks.initialization.PyTorchDefault"},
     }
-    run = plan_run(
-        path, {"seed": 0, "data": data, "model": model, "trainer": {"max_epochs": 1}}, image_shape=list(image_shape)
-    )
+    config = {"seed": 0, "matmul_backend": "default", "data": data, "model": model, "trainer": {"max_epochs": 1}}
+    run = plan_run(path, config, image_shape=list(image_shape))
     vae = build.instantiate(model, "model", image_shape=image_shape, has_encoder=has_encoder)
     with atomic_file(run.checkpoints / "last.ckpt") as file:
         weights = {f"model.{name}": value for name, value in vae.state_dict().items()}

@@ -92,7 +92,7 @@ def test_training_without_encoder_refuses(setting, message, tmp_path):
 def test_smoke_has_budget_for_an_iteration(experiment, tmp_path):
     chosen = [f"experiment={experiment}"] if experiment else []
     run = train_more(tmp_path / "run", *chosen, "objective=monte_carlo_em", "smoke=on", "threads=1", "callbacks=none")
-    assert (run.status, run.record["samples_evaluated"]) == ("finished", 1500)
+    assert (run.read_status(), run.read_record()["samples_evaluated"]) == ("finished", 1500)
     assert {"val[:10]/log_likelihood/annealed_importance_sampling_4x50"} <= set(run.ledger("last"))
 
 

@@ -19,6 +19,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, target)
+    if os.name == "nt":  # where a folder is no file that could be waited for
+        return
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -172,9 +172,9 @@ def test_a_path_that_is_no_run_is_refused(tmp_path):
 def test_a_strangers_run_is_refused_until_its_module_is_allowed(run, tmp_path, monkeypatch):
     (tmp_path / "own_data.py").write_text("from vae_lab.data.digits import Digits\nclass Own(Digits): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    config = run.config
+    config = run.read_config()
     config["data"]["_target_"] = "own_data.Own"
-    run.config = config
+    run.write_config(config)
     with pytest.raises(UntrustedTarget, match=r"data\._target_='own_data\.Own'.*allow=\[own_data\]"):
         evaluate_tiny(run)
     evaluate_tiny(run, "allow=[own_data]")

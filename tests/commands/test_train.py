@@ -26,8 +26,8 @@ def test_run_directory_is_complete(finished_run):
     }
     assert {path.name for path in finished_run.checkpoints.glob("[!.]*")} == {"last.ckpt", "best.ckpt"}
     assert not list(finished_run.path.rglob("*.tmp"))
-    record = finished_run.record
-    assert record["status"] == finished_run.status == "finished"
+    record = finished_run.read_record()
+    assert record["status"] == finished_run.read_status() == "finished"
     assert record["samples_evaluated"] == 1200 and record["seed"] == 0 and record["error"] is None
     assert re.fullmatch("[0-9a-f]{6}", record["config_hash"])
     assert record["image_shape"] == [1, 8, 8] and record["wall_seconds"] > 0
@@ -36,7 +36,7 @@ def test_run_directory_is_complete(finished_run):
 
 
 def test_frozen_config_is_resolved_and_says_what_the_run_is(finished_run):
-    config = finished_run.config
+    config = finished_run.read_config()
     assert "${" not in (finished_run.path / "config.yaml").read_text()
     assert config["model"]["decoder"]["hidden"] == [16] and config["seed"] == 0
     assert not {"run_dir", "allow", "name", "output_root", "hydra"} & set(config)
@@ -102,7 +102,7 @@ def test_steps_per_execution_changes_no_bit(tmp_path, binarization):
     settings = ("trainer.max_epochs=null", "max_samples=1010", f"data.binarization={binarization}")
     one = train_tiny(tmp_path / "1", *settings, "steps_per_execution=1")
     seven = train_tiny(tmp_path / "7", *settings, "steps_per_execution=7")
-    assert one.record["samples_evaluated"] == 1000  # whole minibatches within the budget
+    assert one.read_record()["samples_evaluated"] == 1000  # whole minibatches within the budget
     assert_same_training(one, seven)
 
 
@@ -168,7 +168,7 @@ def test_a_wrong_setting_is_refused_before_anything_is_written(tmp_path, setting
 def test_a_callback_that_is_null_is_left_out(tmp_path):
     own = ["callbacks=default", "callbacks.image_grid=null", "callbacks.progress=null"]
     run = train_tiny(tmp_path / "run", "max_samples=100", *own)
-    assert run.status == "finished" and run.config["callbacks"] == {"progress": None, "image_grid": None}
+    assert run.read_status() == "finished" and run.read_config()["callbacks"] == {"progress": None, "image_grid": None}
     assert not run.images.exists()
 
 
@@ -180,9 +180,11 @@ def test_without_a_validation_bound_the_last_checkpoint_is_the_one_to_read(tmp_p
 
 
 def test_zero_is_a_seed_and_null_switches_off(finished_run):
-    assert finished_run.config["seed"] == 0 and finished_run.record["seed"] == 0
-    assert finished_run.config["gradient_clip_norm"] is None and finished_run.config["max_samples"] is None
-    assert finished_run.config["early_stopping"]["patience"] is None
+    assert finished_run.read_config()["seed"] == 0 and finished_run.read_record()["seed"] == 0
+    assert (
+        finished_run.read_config()["gradient_clip_norm"] is None and finished_run.read_config()["max_samples"] is None
+    )
+    assert finished_run.read_config()["early_stopping"]["patience"] is None
 
 
 def test_non_finite_density_fails_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
@@ -192,7 +194,7 @@ def test_non_finite_density_fails_the_run_and_keeps_the_last_good_checkpoint(tmp
     from vae_lab.runs.directory import RunDir
 
     run = RunDir(tmp_path / "run")
-    assert run.status == "failed" and str(caught.value) in run.record["error"]
+    assert run.read_status() == "failed" and str(caught.value) in run.read_record()["error"]
     assert checkpoint(run)["vae_lab"]["samples"] == 250
     assert all(value.isfinite().all() for value in weights(run).values())
     assert [row["samples_evaluated"] for row in read_rows(run.curve)] == [100, 200, 250]
@@ -202,8 +204,8 @@ def test_non_finite_density_fails_the_run_and_keeps_the_last_good_checkpoint(tmp
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path):
     run = train_tiny(tmp_path / "run", "early_stopping.patience=2", "early_stopping.min_delta=1000")
     assert [row["samples_evaluated"] for row in read_rows(run.curve)] == [100, 200, 250]
-    assert run.status == "finished" and run.record["stopped_early"] is True
-    assert run.record["samples_evaluated"] == 250 == checkpoint(run)["vae_lab"]["samples"]
+    assert run.read_status() == "finished" and run.read_record()["stopped_early"] is True
+    assert run.read_record()["samples_evaluated"] == 250 == checkpoint(run)["vae_lab"]["samples"]
 
 
 def test_best_checkpoint_is_the_one_of_the_highest_validation_bound(tmp_path):
@@ -272,15 +274,15 @@ def test_mixed_precision_trains_float32_weights(tmp_path):
 
 def test_a_whole_number_written_as_a_float_is_one_and_the_same_config(tmp_path):
     run = train_tiny(tmp_path / "run", "max_samples=1e2", "steps_per_execution=4e0")
-    assert [run.config[key] for key in ("max_samples", "steps_per_execution")] == [100, 4]
-    assert isinstance(run.config["max_samples"], int)
+    assert [run.read_config()[key] for key in ("max_samples", "steps_per_execution")] == [100, 4]
+    assert isinstance(run.read_config()["max_samples"], int)
 
 
 def test_channels_last_trains_the_same_network_and_is_resumed_bit_for_bit(tmp_path):
     conv = ["model=conv", "model.encoder.hidden=16", "model.encoder.channels=[4,8]", "trainer.max_epochs=null"]
     plain = train_tiny(tmp_path / "plain", *conv, "max_samples=1200")
     whole = train_tiny(tmp_path / "whole", *conv, "max_samples=1200", "channels_last=true")
-    assert config_hash(whole.config) == config_hash(plain.config)
+    assert config_hash(whole.read_config()) == config_hash(plain.read_config())
     assert whole.ledger("best")["test/bound"] == pytest.approx(plain.ledger("best")["test/bound"], rel=1e-4)
     kernels = [value for value in weights(whole).values() if value.dim() == 4]
     assert kernels and all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
@@ -294,7 +296,7 @@ def test_channels_last_trains_the_same_network_and_is_resumed_bit_for_bit(tmp_pa
 
 def test_run_of_another_machine_goes_on_where_its_backend_would_round(tmp_path, monkeypatch):
     run = train_tiny(tmp_path / "run", "max_samples=300", "trainer.max_epochs=null")
-    run.config = run.config | {"matmul_backend": "onednn"}
+    run.write_config(run.read_config() | {"matmul_backend": "onednn"})
     monkeypatch.setattr("vae_lab.training.matmul.is_exact", lambda: False)
     train_more(run.path, "max_samples=600")
-    assert run.record["samples_evaluated"] == 600 and run.config["matmul_backend"] == "onednn"
+    assert run.read_record()["samples_evaluated"] == 600 and run.read_config()["matmul_backend"] == "onednn"

@@ -91,7 +91,7 @@ def test_run_being_trained_is_waited_for(tmp_path):
 def test_finished_run_is_not_missing_unless_its_budget_is_smaller(tmp_path):
     run = planned(tmp_path / "a_2", status="finished")
     assert missing(tmp_path) == []
-    run.config = run.config | {"max_samples": 1500}
+    run.write_config(run.read_config() | {"max_samples": 1500})
     (entry,) = missing(tmp_path)
     assert entry.reason == "ends at 1,500 of 2,000 samples"
     assert entry.command == f"vae-lab train run_dir={run.path} max_samples=2000"

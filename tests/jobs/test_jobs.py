@@ -83,11 +83,11 @@ def statuses(outcomes: list[Outcome]) -> list[str]:
 
 def test_job_is_planned_once_and_its_config_is_frozen(tmp_path: Path) -> None:
     job = plan_job(tmp_path / "a", CONFIG, choices={"data": "digits"}, overrides=["seed=0"])
-    assert (job.run.status, job.run.config) == ("planned", CONFIG)
-    assert job.run.record["choices"] == {"data": "digits"}
+    assert (job.run.read_status(), job.run.read_config()) == ("planned", CONFIG)
+    assert job.run.read_record()["choices"] == {"data": "digits"}
     elsewhere = {**CONFIG, "threads": 4, "data": {**CONFIG["data"], "root": "b"}}
     assert plan_job(tmp_path / "a", elsewhere).budget == ()
-    assert job.run.config == CONFIG
+    assert job.run.read_config() == CONFIG
 
 
 def test_another_run_in_the_folder_is_refused_by_the_names_of_its_keys(tmp_path: Path) -> None:
@@ -290,13 +290,13 @@ def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Pa
     first = subprocess.Popen([sys.executable, "-c", engine, str(job.run.path)])
     while not (job.run.checkpoints / "last.ckpt").exists():
         time.sleep(0.01)
-    assert job.run.status == "running"
+    assert job.run.read_status() == "running"
     first.kill()
     first.wait()
     second = subprocess.run(
         [sys.executable, "-c", engine, str(job.run.path)], capture_output=True, text=True, timeout=120, check=True
     )
-    assert "['resumed']" in second.stdout and RunDir(job.run.path).status == "finished"
+    assert "['resumed']" in second.stdout and RunDir(job.run.path).read_status() == "finished"
 
 
 @pytest.mark.slow
@@ -318,7 +318,7 @@ def test_parent_of_a_training_imports_neither_torch_nor_lightning(tmp_path: Path
         "from vae_lab.jobs.job import plan_job\n"
         "from vae_lab.runs.directory import RunDir\n"
         "run = RunDir(sys.argv[1])\n"
-        "(outcome,) = run_jobs([plan_job(run.path, run.config)], num_parallel=1)\n"
+        "(outcome,) = run_jobs([plan_job(run.path, run.read_config())], num_parallel=1)\n"
         "assert outcome.status == 'finished', outcome\n"
         "print({'torch', 'pytorch_lightning', 'numpy', 'pandas'} & set(sys.modules))\n"
     )

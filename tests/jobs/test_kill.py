@@ -82,10 +82,10 @@ def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path, point):
     run = RunDir(tmp_path / "run")
     process = start_and_signal(run.path, point, signal.SIGKILL)
     finish(process, -signal.SIGKILL)
-    assert run.record["status"] == "running" and run.status == "interrupted"
+    assert run.read_record()["status"] == "running" and run.read_status() == "interrupted"
     out, _ = finish(vae_lab("train", f"run_dir={run.path}"))
     assert out.splitlines()[-1] == str(run.path)
-    assert run.status == "finished"
+    assert run.read_status() == "finished"
     assert_same_training(run, undisturbed)
     assert not list(run.path.rglob("*.tmp"))
 
@@ -95,7 +95,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(undist
     run = RunDir(tmp_path / "run")
     _, err = finish(start_and_signal(run.path, is_in_an_epoch, number), 130)
     assert f"vae-lab train run_dir={run.path}" in err and "Traceback" not in err
-    assert run.record["status"] == "interrupted" and run.record["error"] is None
+    assert run.read_record()["status"] == "interrupted" and run.read_record()["error"] is None
     assert (run.checkpoints / "last.ckpt").is_file()
     finish(vae_lab("train", f"run_dir={run.path}"))
     assert_same_training(run, undisturbed)
@@ -105,4 +105,4 @@ def test_ctrl_c_before_the_first_step_says_how_to_go_on(tmp_path):
     run = RunDir(tmp_path / "run")
     _, err = finish(start_and_signal(run.path, has_begun, signal.SIGINT), 130)
     assert f"vae-lab train run_dir={run.path}" in err and "Traceback" not in err
-    assert run.record["status"] == "interrupted"
+    assert run.read_record()["status"] == "interrupted"

@@ -74,7 +74,7 @@ def copied(run: RunDir, path: Path, *, ledger: dict | None = None, config: dict 
     """A copy with other entries in its ledger and its config (dotted keys)."""
     shutil.copytree(run.path, path)
     copy = RunDir(path)
-    content = copy.config
+    content = copy.read_config()
     for key, value in (config or {}).items():
         *parts, last = key.split(".")
         node = content

@@ -56,7 +56,7 @@ def files(folder: Path) -> dict[Path, int]:
 
 
 def change(run: RunDir, **config: object) -> None:
-    (run.path / "config.yaml").write_text(yaml.safe_dump(run.config | config, sort_keys=False))
+    (run.path / "config.yaml").write_text(yaml.safe_dump(run.read_config() | config, sort_keys=False))
 
 
 def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
@@ -80,7 +80,7 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
         assert f"{value:.4f}" in page.code["KL of every dimension"][0]
     settings = {row["setting"]: row["value"] for row in page.rows("Settings")}
     assert settings["latent dimensions (Nz)"] == "3" and settings["data set"] == "digits"
-    assert yaml.safe_load(page.code["Settings"][0]) == run.config
+    assert yaml.safe_load(page.code["Settings"][0]) == run.read_config()
     assert page.size < LARGEST
 
 
@@ -99,12 +99,12 @@ def test_commands_of_the_page_make_the_run_again_go_on_with_it_and_load_it(run, 
     assert program == "vae-lab" and not [text for text in arguments if text.startswith(("run_dir", "output_root"))]
     assert main([*arguments, "run_dir=again"]) == 0
     again = RunDir("again")
-    assert again.record["config_hash"] == run.record["config_hash"]
+    assert again.read_record()["config_hash"] == run.read_record()["config_hash"]
     assert again.ledger("best")["test/bound"] == run.ledger("best")["test/bound"]
-    assert typed == [shlex.join(run.record["command"])]
+    assert typed == [shlex.join(run.read_record()["command"])]
     (extend,) = page.code["Resume"]
     assert main(shlex.split(extend)[1:]) == 0
-    assert run.record["samples_evaluated"] == 2400 and run.status == "finished"
+    assert run.read_record()["samples_evaluated"] == 2400 and run.read_status() == "finished"
     load, *commands = page.code["Load"]
     names: dict = {}
     exec(load, names)
@@ -217,9 +217,9 @@ def test_only_finished_runs_count_and_the_others_are_named_with_reasons(sweep, c
 
 def test_settings_that_vary_beside_the_seed_make_series_of_their_own(sweep, capsys):
     run = RunDir(sweep / "2_1")
-    change(run, optimizer=run.config["optimizer"] | {"lr": 0.5})
+    change(run, optimizer=run.read_config()["optimizer"] | {"lr": 0.5})
     other = RunDir(sweep / "3_1")
-    change(other, data=other.config["data"] | {"binarization": "threshold"})
+    change(other, data=other.read_config()["data"] | {"binarization": "threshold"})
     other.update_ledger("best", other.ledger("best") | {"binarization": "threshold"})
     page = reported(capsys, f"sweep={sweep}")
     rows = page.rows("Bound and latent size")
@@ -260,7 +260,7 @@ def test_command_of_a_sweep_is_taken_from_what_hydra_kept(sweep, capsys):
 def test_lines_of_single_runs_keep_the_threads_that_the_sweep_gave_them(sweep, capsys):
     given, plain, *_ = (RunDir(path) for path in sorted(sweep.iterdir()))
     for run, threads in ((given, 1), (plain, None)):
-        record = dict(run.record)
+        record = dict(run.read_record())
         record["overrides"] = [text for text in record["overrides"] if not text.startswith("threads=")]
         (run.path / "run.json").write_text(json.dumps(record))
         change(run, threads=threads)
@@ -299,7 +299,7 @@ def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, mon
 def test_mistake_is_one_line_and_exit_code_2(
     arguments, expected, tmp_path, monkeypatch, finished_run, trained, run, capfd
 ):
-    (run.path / "run.json").write_text(json.dumps(run.record)[:20])
+    (run.path / "run.json").write_text(json.dumps(run.read_record())[:20])
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     given = [text.format(run=finished_run.path, sweep=trained, broken=run.path) for text in arguments]

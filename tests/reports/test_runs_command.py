@@ -36,7 +36,7 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def add_run(finished_run: RunDir) -> Callable[..., Path]:
     """Adds outputs/NAME: the small files of a real run, with changed entries."""
 
-    original, run_json, metrics = finished_run.config, finished_run.record, finished_run.ledger("best")
+    original, run_json, metrics = finished_run.read_config(), finished_run.read_record(), finished_run.ledger("best")
 
     def add(name: str, settings: dict[str, Any] | None = None, record: Any = (), ledger: Any = ()) -> Path:
         """Settings by dotted keys; a ledger's None takes an entry away, a ledger None the file."""
@@ -106,7 +106,7 @@ def test_real_run_is_listed_with_status_samples_bound_and_time(finished_run, lis
     assert record["path"] == str(finished_run.path) and record["status"] == "finished"
     assert record["bound"] == ledger["test/bound"] and record["bound_key"] == "test/bound"
     assert record["samples_evaluated"] == 1200 and record["split_hash"] == ledger["split_hash"]
-    assert record["wall_seconds"] == finished_run.record["wall_seconds"] and record["data"] == "digits"
+    assert record["wall_seconds"] == finished_run.read_record()["wall_seconds"] and record["data"] == "digits"
     text = shown(f"root={finished_run.path.parent}")
     for expected in (str(finished_run.path), "finished", "1,200", f"{ledger['test/bound']:.2f}", "test bound"):
         assert expected in text
@@ -254,7 +254,7 @@ def test_what_is_left_of_a_run_is_listed_too(listed, outputs: Path) -> None:
     (outputs / "x" / "checkpoints").mkdir(parents=True)
     (outputs / "no_run").mkdir()
     (record,) = listed()
-    assert record["path"] == "outputs/x" and record["problem"] == "no config.yaml; no run.json"
+    assert record["path"] == "outputs/x" and record["problem"] == "no run.json; no config.yaml"
 
 
 def test_many_problems_are_counted(listed, shown, outputs: Path) -> None:

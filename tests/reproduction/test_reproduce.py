@@ -132,7 +132,7 @@ def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp
     probes = plan_probes(
         curve(learning_rates=(0.01, 0.02, 0.1)), compose_training(curve(), SETTINGS).probe_config, tmp_path
     )
-    assert [probe.job.run.config["optimizer"]["lr"] for probe in probes] == [0.01, 0.02, 0.1]
+    assert [probe.job.run.read_config()["optimizer"]["lr"] for probe in probes] == [0.01, 0.02, 0.1]
     assert [probe.job.name for probe in probes] == ["a-lr0.01", "a-lr0.02", "a-lr0.1"]
     for probe, bound in zip(probes, (-300.0, -250.0, -999.0), strict=True):
         probe.job.run.update_record(status="finished", samples_evaluated=1000)
@@ -163,7 +163,7 @@ def test_step_size_is_set_in_a_copy() -> None:
 def test_evaluations_are_counted_as_the_training_makes_them(tmp_path: Path) -> None:
     run = train_tiny(tmp_path / "run", "max_samples=1000", "trainer.max_epochs=null")
     rows = len(run.curve.read_text().splitlines()) - 1
-    assert count_evaluations(run.config, 1000) == rows + 1  # and the ledger
+    assert count_evaluations(run.read_config(), 1000) == rows + 1  # and the ledger
 
 
 def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_reproduction_from_plan_to_page_and_again(tiny_configs: Path, tmp_path: 
     chosen = pd.read_csv(root / "probes.csv").query("verdict == 'chosen'").set_index("label")["learning_rate"]
     for label in ("mnist_2_aevb", "mnist_2_wake_sleep"):
         run = RunDir(root / "runs" / label)
-        assert run.status == "finished" and run.config["optimizer"]["lr"] == chosen[label]
+        assert run.read_status() == "finished" and run.read_config()["optimizer"]["lr"] == chosen[label]
     for file in ("figures/figure2.csv", "figures/figure2.png", "verification.csv", "index.html"):
         assert (root / file).stat().st_size > 0
     before = (root / "runs" / "mnist_2_aevb" / "run.json").read_text()
@@ -310,7 +310,7 @@ def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp
     first = compose_training(curve("mnist_2_aevb"), SETTINGS)
     plan_job(root / "runs" / "mnist_2_aevb", {**first.config, "seed": 7})  # another run in its place
     _, err = finish(reproduction(tiny_configs, root, "without_probes"), returncode=1)
-    assert "holds another run" in err and RunDir(root / "runs" / "mnist_2_wake_sleep").status == "finished"
+    assert "holds another run" in err and RunDir(root / "runs" / "mnist_2_wake_sleep").read_status() == "finished"
     assert "holds another run" in (root / "index.html").read_text()
 
 
@@ -331,6 +331,6 @@ def test_stopped_reproduction_goes_on_by_repetition(number: int, tiny_configs: P
         _, err = finish(process, returncode=130)
         assert "the same command goes on" in err
         assert not any(run.is_locked() for run in runs)
-        assert {run.status for run in runs} <= {"interrupted", "finished"}
+        assert {run.read_status() for run in runs} <= {"interrupted", "finished"}
     finish(reproduction(tiny_configs, root, "longer"))
-    assert [run.status for run in runs] == ["finished", "finished"]
+    assert [run.read_status() for run in runs] == ["finished", "finished"]

@@ -191,7 +191,7 @@ def test_train_bound_comes_from_the_ledger_or_from_a_snapshot(finished_run: RunD
     run = RunDir(shutil.copytree(finished_run.path, tmp_path / "runs" / "a"))
     shutil.rmtree(run.checkpoints)
     shutil.copytree(finished_run.checkpoints, run.checkpoints)
-    samples = run.record["samples_evaluated"]
+    samples = run.read_record()["samples_evaluated"]
     (run.checkpoints / "best.ckpt").unlink(missing_ok=True)
     (run.checkpoints / "at").mkdir(exist_ok=True)
     shutil.copy(run.checkpoints / "last.ckpt", run.checkpoints / "at" / "500.ckpt")

@@ -35,8 +35,8 @@ def test_four_epochs_equal_two_and_two_more(finished_run, tmp_path):
     train_tiny(tmp_path / "run", "trainer.max_epochs=2")
     extended = train_more(tmp_path / "run", "trainer.max_epochs=4")
     assert_same_training(extended, finished_run)
-    assert extended.record["config_hash"] == finished_run.record["config_hash"]
-    assert extended.config == finished_run.config
+    assert extended.read_record()["config_hash"] == finished_run.read_record()["config_hash"]
+    assert extended.read_config() == finished_run.read_config()
 
 
 def test_four_epochs_equal_two_and_two_more_when_the_best_was_in_between(tmp_path):
@@ -69,7 +69,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(copied_run, caplog):
 
 @pytest.mark.parametrize("setting", ["threads=2", "allow=[my_package]", "name=other", "output_root=elsewhere"])
 def test_where_and_how_a_run_is_made_may_change(copied_run, setting):
-    assert train_more(copied_run.path, setting).status == "finished"
+    assert train_more(copied_run.path, setting).read_status() == "finished"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_failed_run_goes_on_from_its_last_good_checkpoint(finished_run, tmp_pa
     assert main(["train", f"run_dir={tmp_path}/run", *settings]) == 1
     assert main(["train", f"run_dir={tmp_path}/run"]) == 1
     run = RunDir(tmp_path / "run")
-    assert run.status == "failed" and "NonFiniteDensity" in run.record["error"]
+    assert run.read_status() == "failed" and "NonFiniteDensity" in run.read_record()["error"]
     assert [row["samples_evaluated"] for row in read_rows(run.curve)] == [100, 200, 250]
 
 
@@ -113,7 +113,7 @@ def test_a_run_that_stopped_early_stays_stopped(tmp_path):
     curve, bits = run.curve.read_text(), weights(run)
     run.update_record(status="running")  # as if killed after the last checkpoint
     train_more(run.path, "trainer.max_epochs=4")
-    assert run.status == "finished" and run.record["stopped_early"] is True
+    assert run.read_status() == "finished" and run.read_record()["stopped_early"] is True
     assert run.curve.read_text() == curve and weights(run).keys() == bits.keys()
     assert checkpoint(run)["vae_lab"]["samples"] == 200
 
@@ -125,7 +125,7 @@ def test_what_was_written_after_the_checkpoint_is_taken_back(finished_run, copie
     shutil.copy(early / "checkpoints" / "last.ckpt", copied_run.checkpoints / "last.ckpt")
     copied_run.update_record(status="running")
     (copied_run.path / "metrics.json").unlink()
-    assert copied_run.status == "interrupted"
+    assert copied_run.read_status() == "interrupted"
     train_more(copied_run.path)
     assert_same_training(copied_run, finished_run)
 
@@ -135,7 +135,7 @@ def test_a_kill_while_the_result_is_measured_loses_nothing(finished_run, copied_
     (copied_run.path / "metrics.json").unlink()
     train_more(copied_run.path)
     assert_same_training(copied_run, finished_run)
-    assert copied_run.status == "finished"
+    assert copied_run.read_status() == "finished"
     assert len(scalars(copied_run)["hp/test/bound"]) == 1
 
 
@@ -157,5 +157,5 @@ def test_two_trainings_begun_at_once_in_one_folder_are_one_training(tmp_path):
     (told,) = [err for _, err, code in ended if code == 2]
     assert any(words in told for words in ("another process", "was planned with"))
     run = RunDir(tmp_path / "run")
-    assert run.config["seed"] == run.record["seed"] == winner and run.status == "finished"
+    assert run.read_config()["seed"] == run.read_record()["seed"] == winner and run.read_status() == "finished"
     assert f"seed {winner}" in run.log.read_text() and f"seed {1 - winner}" not in run.log.read_text()

@@ -10,6 +10,7 @@ from training import evaluate_tiny, train_more
 from vae_lab import load_run
 from vae_lab.cli import main
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.formats import FORMAT
 
 WRITTEN = Path(__file__).parent / "written_by_0_1"
 BOUND = -43.86920773226395
@@ -43,7 +44,7 @@ def test_old_run_is_measured_as_it_was_when_written(old_run: RunDir) -> None:
 def test_old_run_is_continued_to_a_larger_budget(old_run: RunDir) -> None:
     rows = old_run.curve.read_text().splitlines()
     train_more(old_run.path, "trainer.max_epochs=8")
-    assert old_run.status == "finished"
+    assert old_run.read_status() == "finished"
     assert old_run.ledger("best")["samples_evaluated"] == 800
     continued = old_run.curve.read_text().splitlines()
     assert continued[: len(rows)] == rows
@@ -56,3 +57,24 @@ def test_old_run_is_listed_and_reported(old_run: RunDir, capsys: pytest.CaptureF
     assert "-43.87" in listing and "finished" in listing
     assert main(["report", f"run={old_run.path}"]) == 0
     assert "-43.87" in (old_run.path / "report.html").read_text()
+
+
+def test_old_run_has_the_present_format_once_it_went_on(old_run: RunDir) -> None:
+    assert "format" not in old_run.read_record()
+    text = (old_run.path / "config.yaml").read_text()
+    (old_run.path / "config.yaml").write_text(text.replace("matmul_backend: default\n", ""))  # as before that choice
+    assert old_run.read_config()["matmul_backend"] == "default"
+    train_more(old_run.path, "trainer.max_epochs=8")
+    assert old_run.read_record()["format"] == FORMAT
+    assert "matmul_backend: default\n" in (old_run.path / "config.yaml").read_text()
+
+
+def test_run_of_a_newer_version_is_refused_by_whatever_reads_it(
+    old_run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old_run.update_record(format=FORMAT + 1)
+    for command in (["train", "run_dir={}"], ["evaluate", "run={}"], ["plot", "run={}"], ["report", "run={}"]):
+        assert main([text.format(old_run.path) for text in command]) == 2
+        assert f"run.json has format {FORMAT + 1}" in capsys.readouterr().err
+    assert main(["runs", f"root={old_run.path.parents[1]}", "format=csv"]) == 0
+    assert "a newer vae_lab reads it" in capsys.readouterr().out

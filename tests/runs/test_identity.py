@@ -21,9 +21,9 @@ from vae_lab.wiring.dotted import value_at
 
 
 def test_hash_knows_what_a_run_computes_and_nothing_else(finished_run):
-    config = finished_run.config
+    config = finished_run.read_config()
     same = config_hash(config)
-    assert re.fullmatch("[0-9a-f]{6}", same) and same == finished_run.record["config_hash"]
+    assert re.fullmatch("[0-9a-f]{6}", same) and same == finished_run.read_record()["config_hash"]
     trainer = config["trainer"] | {"accelerator": "gpu", "devices": 2}
     for other in (
         {"threads": 7},
@@ -99,6 +99,6 @@ def test_run_is_continued_at_another_speed_and_remains_the_same_run(tmp_path):
     straight = train_tiny(tmp_path / "straight", "trainer.max_epochs=4")
     run = RunDir(run.path)
     assert may_change("steps_per_execution") and not may_change("trainer.devices")
-    assert (run.config["steps_per_execution"], run.config["cuda_graph"]) == (7, False)
-    assert run.record["config_hash"] == straight.record["config_hash"]
+    assert (run.read_config()["steps_per_execution"], run.read_config()["cuda_graph"]) == (7, False)
+    assert run.read_record()["config_hash"] == straight.read_record()["config_hash"]
     assert run.ledger("best")["test/bound"] == straight.ledger("best")["test/bound"]

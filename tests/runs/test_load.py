@@ -27,7 +27,7 @@ def loaded(finished_run):
 def test_load_run_gives_the_model_and_all_that_is_known(loaded, finished_run):
     assert vae_lab.load_run is load_run
     assert not loaded.model.training and loaded.checkpoint == "best" and loaded.samples == 1200
-    assert loaded.config == finished_run.config and loaded.record["status"] == "finished"
+    assert loaded.config == finished_run.read_config() and loaded.record["status"] == "finished"
     assert loaded.metrics == finished_run.ledger("best")
     assert [row["samples_evaluated"] for row in loaded.curve] == [100, 200, 250, 400, 650, 1000, 1200]
     assert "data" not in vars(loaded) or loaded.data.name == "digits"  # loaded when first asked for
@@ -83,8 +83,8 @@ def test_a_home_folder_is_expanded_and_no_name_is_refused(monkeypatch, copied_ru
 
 
 def test_a_planned_run_has_no_checkpoint_yet(finished_run, tmp_path):
-    run = plan_run(tmp_path / "run", finished_run.config)
-    assert run.status == "planned" and run.config == finished_run.config
+    run = plan_run(tmp_path / "run", finished_run.read_config())
+    assert run.read_status() == "planned" and run.read_config() == finished_run.read_config()
     with pytest.raises(RunError, match=r"has no checkpoint last\.ckpt; its status is planned"):
         load_run(run.path)
 
@@ -110,13 +110,13 @@ def test_paths_can_be_pasted_into_a_command_line(finished_run, tmp_path):
 
 def test_running_is_believed_only_while_the_lock_is_held(copied_run):
     copied_run.update_record(status="running")
-    assert copied_run.status == "interrupted"
+    assert copied_run.read_status() == "interrupted"
     with copied_run.locked():
-        assert copied_run.is_locked() and copied_run.status == "running"
+        assert copied_run.is_locked() and copied_run.read_status() == "running"
         with pytest.raises(RunError, match="is being written by another process"), copied_run.locked():
             pass
-    assert not copied_run.is_locked() and copied_run.status == "interrupted"
-    assert copied_run.record["seed"] == 0  # the rest of the record stays
+    assert not copied_run.is_locked() and copied_run.read_status() == "interrupted"
+    assert copied_run.read_record()["seed"] == 0  # the rest of the record stays
 
 
 def test_ledger_entries_replace_their_own_value_only(copied_run):
@@ -160,9 +160,9 @@ def test_a_corrupt_checkpoint_is_named(copied_run, content):
 
 
 def test_a_config_that_names_code_is_refused_and_nothing_runs(copied_run, tmp_path):
-    config = copied_run.config
+    config = copied_run.read_config()
     config["model"]["initialization"] = {"_target_": "os.system", "command": f"touch {tmp_path}/ran"}
-    copied_run.config = config
+    copied_run.write_config(config)
     with pytest.raises(UntrustedTarget, match=r"model\.initialization\._target_='os\.system'"):
         load_run(copied_run.path)
     text = (
@@ -179,9 +179,9 @@ def test_an_allowed_module_is_used(copied_run, tmp_path, monkeypatch):
         "from vae_lab.networks.initialization import PyTorchDefault\nclass Own(PyTorchDefault): pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    config = copied_run.config
+    config = copied_run.read_config()
     config["model"]["initialization"] = {"_target_": "own_part.Own"}
-    copied_run.config = config
+    copied_run.write_config(config)
     with pytest.raises(UntrustedTarget, match=r"allow=\[own_part\]"):
         load_run(copied_run.path)
     assert load_run(copied_run.path, allow=["own_part"]).samples == 1200

@@ -73,8 +73,8 @@ def test_folders_are_named_by_what_varies_and_a_hash(stand_in) -> None:
     assert sweep("model.latent_dim=2,5", "model=mlp", "seed=0,1") == 0
     assert starts() == {f"latent_dim-{size}_seed-{seed}": 1 for size in (2, 5) for seed in (0, 1)}
     for run in (RunDir(path) for path in FOLDER.iterdir() if path.is_dir()):
-        assert run.path.name.endswith(f"-{run.record['config_hash']}")
-        assert "sweep" not in run.config and run.record["choices"]["model"] == "mlp"
+        assert run.path.name.endswith(f"-{run.read_record()['config_hash']}")
+        assert "sweep" not in run.read_config() and run.read_record()["choices"]["model"] == "mlp"
 
 
 def test_same_line_again_skips_what_is_finished(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +193,7 @@ def test_run_that_was_extended_by_hand_does_not_stop_its_sweep(stand_in) -> None
     stand_in()
     assert sweep("model.latent_dim=2,5") == 0
     (extended,) = FOLDER.glob("latent_dim-2-*")
-    RunDir(extended).config = RunDir(extended).config | {"max_samples": 1200}
+    RunDir(extended).write_config(RunDir(extended).read_config() | {"max_samples": 1200})
     assert sweep("model.latent_dim=2,5") == 0
     assert len(list(FOLDER.glob("latent_dim-2-*"))) == 2
 
@@ -232,7 +232,7 @@ def test_parts_of_ones_own_are_swept_by_a_process_without_pytorch(work_folder: P
     code = f"import sys; from vae_lab.cli import main; assert main({line}) == 0; print(sorted(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
-    assert {run.status for run in runs_of(FOLDER)} == {"finished"} and len(runs_of(FOLDER)) == 2
+    assert {run.read_status() for run in runs_of(FOLDER)} == {"finished"} and len(runs_of(FOLDER)) == 2
     loaded = ast.literal_eval(result.stdout.splitlines()[-1])
     assert "hydra" in loaded and not {"torch", "pytorch_lightning"} & set(loaded)
 
@@ -285,7 +285,7 @@ def test_launchers_run_the_jobs_and_name_the_failed_one(launcher: list[str]) -> 
     out, err = finish(vae_lab("train", "-m", *QUICK, *launcher, "model.latent_dim=2,0"), returncode=1)
     assert "1 of 2 jobs failed" in err and "model.latent_dim must be" in err
     good = next(path for path in FOLDER.iterdir() if path.name.startswith("latent_dim-2-"))
-    assert RunDir(good).status == "finished" and RunDir(good).config["threads"] == 1
+    assert RunDir(good).read_status() == "finished" and RunDir(good).read_config()["threads"] == 1
     assert out.splitlines()[-1].strip() != ""
 
 
@@ -307,7 +307,7 @@ def test_killed_sweep_with_a_killed_job_is_finished_by_repetition() -> None:
     wait_until(lambda: not any(worker.exists() for worker in workers))  # its pool ends with it, after a checkpoint
     assert all(kept_samples(run) > 0 for run in running)
     out, _ = finish(vae_lab(*line))  # which waits for what still runs
-    assert "failed" not in out and {run.status for run in running} == {"finished"}
+    assert "failed" not in out and {run.read_status() for run in running} == {"finished"}
     rows = [run.curve.read_text() for run in running]
     shutil.rmtree(FOLDER)
     finish(vae_lab(*line))
@@ -363,7 +363,7 @@ def test_continued_search_proposes_no_point_again(stand_in) -> None:
         "model.latent_dim=range(2,9,3)",
     ]
     assert sweep(*line, "hydra.sweeper.n_trials=1") == sweep(*line, "hydra.sweeper.n_trials=2") == 0
-    configs = [run.config for run in runs_of(FOLDER.parent / "rates")]
+    configs = [run.read_config() for run in runs_of(FOLDER.parent / "rates")]
     assert len({config["optimizer"]["lr"] for config in configs}) == 2
     assert all(config["model"]["latent_dim"] in (2, 5, 8) for config in configs)
 

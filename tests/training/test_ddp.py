@@ -76,7 +76,7 @@ def pair(tmp_path_factory):
 
 
 def test_two_processes_finish_and_share_one_run_directory(pair):
-    assert pair.two.status == "finished" and pair.two.record["samples_evaluated"] == 1200
+    assert pair.two.read_status() == "finished" and pair.two.read_record()["samples_evaluated"] == 1200
     assert pair.out.splitlines() == [str(pair.two.path)]
     assert {path.name for path in pair.two.path.parent.iterdir() if path.is_dir()} >= {"two", "seen"}
     assert {path.stem for path in (pair.two.checkpoints / "at").iterdir()} == {"150", "900"}

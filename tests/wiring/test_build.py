@@ -156,7 +156,7 @@ def test_missing_settings_are_named_together():
 
 
 def test_the_labs_own_parts_and_the_frameworks_are_trusted(finished_run):
-    refuse_untrusted(finished_run.config, [])
+    refuse_untrusted(finished_run.read_config(), [])
     refuse_untrusted({"a": {"_target_": "torch.nn.ReLU"}, "b": [{"_target_": "torch.optim.Adam"}]}, [])
 
 

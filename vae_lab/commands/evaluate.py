@@ -72,7 +72,7 @@ def evaluate(cfg: DictConfig) -> Path:
         checkpoint=settings.checkpoint,
         data_root=settings.data_root,
     )
-    use_backend(run.config.get("matmul_backend", "default"))
+    use_backend(run.config["matmul_backend"])
     for estimator in estimators:
         require_fit(estimator, run)
     for split in settings.splits:

@@ -57,21 +57,22 @@ def plot(cfg: DictConfig) -> Path:
     settings = build.settings(PlotSettings, cfg)
     path = RunDir.existing(settings.run).path
     run = load_run(path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
-    use_backend(run.config.get("matmul_backend", "default"))
+    use_backend(run.config["matmul_backend"])
     dark_on_white = dark_on_white_by_default(run) if settings.dark_on_white is None else settings.dark_on_white
     folder = RunDir(path).images
     drawn = 0
-    for name in settings.names:
-        try:
-            figure = PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed)
-        except CannotDrawError as error:
-            if settings.pictures != "all":
-                raise RunError(f"{name} cannot be drawn: {error}") from error
-            log.info("%s is left out: %s", name, error)
-            continue
-        png, pdf = save(figure, folder / name)
-        log.info("%s, %s", png, pdf.name)
-        drawn += 1
+    with RunDir(path).locked():
+        for name in settings.names:
+            try:
+                figure = PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed)
+            except CannotDrawError as error:
+                if settings.pictures != "all":
+                    raise RunError(f"{name} cannot be drawn: {error}") from error
+                log.info("%s is left out: %s", name, error)
+                continue
+            png, pdf = save(figure, folder / name)
+            log.info("%s, %s", png, pdf.name)
+            drawn += 1
     if not drawn:
         raise RunError(f"{path}: no picture can be drawn; the reasons are above")
     return folder

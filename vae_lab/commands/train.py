@@ -65,7 +65,7 @@ def train(cfg: DictConfig) -> Path:
                 raise RunError(f"{run.path} was planned by another process at this moment: name another run_dir")
             plan_run(run.path, config, choices=request.choices, overrides=request.overrides)
             return execute(run, assembled)
-    frozen = run.config
+    frozen = run.read_config()
     build.refuse_untrusted(frozen, destination.allow)
     config = continued_config(frozen, config, request, run)
     return go_on(run, config)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def verify(cfg: DictConfig) -> Path:
         if not rows:
             again = f"vae-lab reproduce scale={settings.scale}"
             raise RunError(f"{folder} has no figures/figure2.csv or figure3.csv to judge: {again} makes them")
-    path = write_rows(folder / "verification.csv", rows)
+    with RunDir(folder).locked() if settings.run is not None else nullcontext():
+        path = write_rows(folder / "verification.csv", rows)
     print_table(as_table(rows, str(folder)))
     if failed := sum(row.verdict == FAIL for row in rows):
         raise Failed(f"{failed} of {len(rows)} verdicts are FAIL: {path}")
@@ -64,19 +66,19 @@ def preset_rows(run: RunDir) -> list[Row]:
     Raises:
         RunError: the preset expects nothing, the run is not the preset's, or it is not finished.
     """
-    expected: Mapping[str, Mapping[str, float]] | None = run.config.get("expected")
-    name = run.record.get("choices", {}).get("experiment")
+    expected: Mapping[str, Mapping[str, float]] | None = run.read_config().get("expected")
+    name = run.read_record().get("choices", {}).get("experiment")
     if not expected:
         what = f"experiment={name} has" if name else "it was no experiment's run, and has"
         raise RunError(f"{run.path}: {what} no key `expected` to be judged by")
-    if changed := [text for text in run.record.get("overrides", []) if is_changed(text)]:
+    if changed := [text for text in run.read_record().get("overrides", []) if is_changed(text)]:
         raise RunError(
             f"{run.path} is not experiment={name} as it stands but has {', '.join(changed)}: its expectation "
             "does not apply"
         )
-    if run.status != "finished":
+    if run.read_status() != "finished":
         go_on = f"vae-lab train run_dir={run.path}"
-        raise RunError(f"{run.path} is {run.status}, and only a finished run can be judged: {go_on}")
+        raise RunError(f"{run.path} is {run.read_status()}, and only a finished run can be judged: {go_on}")
     ledger = run.ledger(run.default_checkpoint)
     rows = []
     for metric, claim in expected.items():

@@ -205,7 +205,7 @@ def has_weights(run: RunDir | None) -> bool:
 def load_last(path: str | Path) -> Run:
     """The run at its last checkpoint, as comparisons with published curves use it, on its own `matmul_backend`."""
     run = load_run(path, checkpoint="last")
-    use_backend(run.config.get("matmul_backend", "default"))
+    use_backend(run.config["matmul_backend"])
     return run
 
 
@@ -214,7 +214,7 @@ def measure_on_the_way(directory: RunDir, wanted: Iterable[Measurement]) -> None
 
     A run that is still being trained is left alone: it is named as missing, and what is known of it is drawn.
     """
-    if directory.status == "running":
+    if directory.read_status() == "running":
         return
     run, wanted = load_last(directory.path), list(wanted)
     counts = list(directory.snapshots)
@@ -250,15 +250,19 @@ def _missing(curve: Curve, run: RunDir | None, folder: Path) -> Missing | None:
     if run is None:
         return Missing(curve.label, "no run", curve.command(folder / curve.label))
     go_on = shlex.join(["vae-lab", "train", f"run_dir={run.path}"])
-    status = run.status
+    status = run.read_status()
     if status == "running":
         return Missing(curve.label, "still running", f"wait, or watch {run.log}")
     if status == "failed":
-        return Missing(curve.label, f"failed: {run.record['error']}", go_on)
+        return Missing(curve.label, f"failed: {run.read_record()['error']}", go_on)
     if status != "finished":
-        at = f" at {run.record['samples_evaluated']:,} samples" if "samples_evaluated" in run.record else ""
+        at = (
+            f" at {run.read_record()['samples_evaluated']:,} samples"
+            if "samples_evaluated" in run.read_record()
+            else ""
+        )
         return Missing(curve.label, f"{status}{at}", go_on)
-    budget = run.config["max_samples"]
+    budget = run.read_config()["max_samples"]
     if budget is not None and budget < curve.max_samples:
         reason = f"ends at {int(budget):,} of {curve.max_samples:,} samples"
         return Missing(curve.label, reason, f"{go_on} max_samples={curve.max_samples}")

@@ -123,7 +123,7 @@ class Figure3(PaperFigure):
 
     def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
         """A row for every snapshot, split and estimator that is known."""
-        rate = run.config["optimizer"].get("lr")
+        rate = run.read_config()["optimizer"].get("lr")
         return [
             {
                 "samples_evaluated": samples,

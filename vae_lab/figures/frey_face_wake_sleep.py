@@ -64,7 +64,7 @@ class FreyFaceWakeSleep(PaperFigure):
 
     def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
         """Every evaluation, train as in figure 2."""
-        std = run.config["initialization"].get("std")
+        std = run.read_config()["initialization"].get("std")
         return [{"std": std} | point for point in bound_points(run)]
 
     @styled

@@ -121,7 +121,7 @@ class FullVariationalBayesFigure(PaperFigure):
 
     def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
         """The bounds at every snapshot, and the KL at every evaluation where the parameters have a posterior."""
-        rate = {"learning_rate": run.config["optimizer"].get("lr")}
+        rate = {"learning_rate": run.read_config()["optimizer"].get("lr")}
         bounds = [
             {
                 "quantity": f"{split}_bound",

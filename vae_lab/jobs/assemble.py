@@ -40,7 +40,7 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The keys of a training that belong to no component; a default: what a run did before there was the choice."""
+    """The keys of a training that belong to no component."""
 
     max_samples: float | None
     seed: int
@@ -48,10 +48,10 @@ class TrainSettings:
     steps_per_execution: int
     parameter_prior: bool
     gradient_clip_norm: float | None
-    matmul_backend: str = "default"
-    cuda_graph: bool = False
-    compile: bool = False
-    channels_last: bool = False
+    matmul_backend: str
+    cuda_graph: bool
+    compile: bool
+    channels_last: bool
 
     def __post_init__(self) -> None:
         require_number("max_samples", self.max_samples, optional=True)

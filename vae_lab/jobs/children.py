@@ -16,7 +16,7 @@ log = logging.getLogger("vae_lab")
 
 INTERRUPTED = 130
 """The exit code of a training that a signal stopped, after a checkpoint."""
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Children:

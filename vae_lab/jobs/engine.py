@@ -110,7 +110,7 @@ def attempted(job: Job, children: Children, *, threads: int, slot: int | None) -
     if job.is_done:
         return outcome("skipped")
     if job.is_hopeless:
-        return outcome("failed", f"as before, and it would fail again: {job.run.record['error']}")
+        return outcome("failed", f"as before, and it would fail again: {job.run.read_record()['error']}")
     begun, code = job.has_checkpoint, MISTAKE
     for _ in range(ATTEMPTS):
         code = children.run(command(job, threads), job.output, thread_environment(threads) | devices(slot, job))
@@ -134,7 +134,7 @@ def reason_of_failure(job: Job, code: int) -> str:
     """Why a job's process ended with this code, in one line."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    error = job.run.record.get("error") if code != MISTAKE else None
+    error = job.run.read_record().get("error") if code != MISTAKE else None
     return " ".join((error or last_line(job.output) or f"exit code {code}").split())
 
 
@@ -165,7 +165,7 @@ def devices(slot: int | None, job: Job) -> dict[str, str]:
     """With several GPUs: as many as it asks for, for each of the jobs that run at once."""
     if slot is None or (count := count_gpus()) < 2:
         return {}
-    wanted = job.run.config["trainer"]["devices"]
+    wanted = job.run.read_config()["trainer"]["devices"]
     if not isinstance(wanted, int) or not 0 < wanted < count:  # all of them, or ones that its user names
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

@@ -23,7 +23,7 @@ from vae_lab.runs.continuation import budget_of
 from vae_lab.runs.curve import keep_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
-from vae_lab.runs.identity import config_hash, whole
+from vae_lab.runs.identity import whole
 from vae_lab.runs.load import ledger_facts, load_weights, read_checkpoint
 from vae_lab.runs.provenance import provenance
 from vae_lab.training.matmul import settled
@@ -41,14 +41,13 @@ def go_on(run: RunDir, config: Mapping[str, Any]) -> Path:
         NonFiniteDensity: the training diverged; the run's status is `failed`.
         Interrupted: a signal stopped it; the same call continues.
     """
-    if run.status == "finished" and budget_of(config) == budget_of(run.config):
+    if run.read_status() == "finished" and budget_of(config) == budget_of(run.read_config()):
         log.info("%s is finished, and nothing is to be added", run.path)
         return run.path
     assembled = assemble(config, run)
     with run.locked():
         # on another machine its backend may be refused to new runs, while this one goes on with the default
-        run.config = settled(config) if config.get("matmul_backend") == "auto" else config
-        run.update_record(config_hash=config_hash(config))
+        run.write_config(settled(config) if config["matmul_backend"] == "auto" else config)
         return execute(run, assembled)
 
 
@@ -58,7 +57,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
     The run directory is locked by this process.
     """
     with logging_to(run.log):
-        started, before = time.time(), run.record.get("wall_seconds", 0.0)
+        started, before = time.time(), run.read_record().get("wall_seconds", 0.0)
 
         def wall_seconds() -> float:
             # a piece that was killed is known to its checkpoint alone
@@ -137,7 +136,7 @@ def fit(run: RunDir, assembled: Assembled) -> None:
 
 def assist(run: RunDir) -> Path:
     """A further process of a training: takes run directory and config from the first one."""
-    assembled = assemble(run.config, run)
+    assembled = assemble(run.read_config(), run)
     last = run.checkpoints / "last.ckpt"
     assembled.trainer.fit(assembled.lit, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     return run.path
@@ -242,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
             return 0
         run = RunDir.existing(given.run)
-        config = run.config
+        config = run.read_config()
         build.refuse_untrusted(config, given.allow)
         changes = {"threads": given.threads, "max_samples": given.max_samples, "trainer.max_epochs": given.max_epochs}
         for key, value in changes.items():

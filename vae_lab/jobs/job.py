@@ -43,12 +43,14 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to do."""
-        return not self.budget and self.run.status == "finished"
+        return not self.budget and self.run.read_status() == "finished"
 
     @property
     def is_hopeless(self) -> bool:
         """Whether it failed in a way that repeats itself."""
-        return self.run.status == "failed" and str(self.run.record["error"]).startswith(NonFiniteDensity.__name__)
+        return self.run.read_status() == "failed" and str(self.run.read_record()["error"]).startswith(
+            NonFiniteDensity.__name__
+        )
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
         with run.locked():
             if not run.exists():
                 return Job(plan_run(path, config, **record), allow=allow)
-    frozen = run.config
+    frozen = run.read_config()
     same_budget = {**frozen, "trainer": dict(frozen["trainer"])}
     budget = []
     for key in BUDGET:

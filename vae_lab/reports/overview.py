@@ -179,14 +179,16 @@ def find_runs(roots: Sequence[str | Path]) -> list[Overview]:
 def glance(path: Path) -> Overview:
     """One run directory, in whatever state it is, without its curve."""
     problems: list[str] = []
-    contents: list[Mapping[str, Any]] = []
-    for read in (read_settings, read_record, read_ledger):
+
+    def attempt(read: Callable[..., Mapping[str, Any]], *arguments: Any) -> Mapping[str, Any]:
         try:
-            contents.append(read(str(path)))
+            return read(path, *arguments)
         except Unreadable as error:
             problems.append(error.problem)
-            contents.append({})
-    settings, record, ledger = contents
+            return {}
+
+    record = attempt(read_record)
+    settings, ledger = attempt(read_settings, record.get("format", 1)), attempt(read_ledger)
     status = record.get("status", BROKEN)
     if problems:
         status, problem = BROKEN, "; ".join(problems)

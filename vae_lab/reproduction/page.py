@@ -71,7 +71,7 @@ def write_index(
     runs = [run for path in sorted((root / "runs").glob("*")) if (run := RunDir(path)).exists()]
     values = [row for row in rows if row.published is not None]
     statements = [row for row in rows if row.published is None]
-    total = sum(run.record.get("wall_seconds", 0.0) for run in runs)
+    total = sum(run.read_record().get("wall_seconds", 0.0) for run in runs)
     sections = [
         *([Section("What failed", text=list(failures))] if failures else []),
         *figure_sections(drawn),
@@ -129,11 +129,11 @@ def runs_table(runs: Sequence[RunDir]) -> Table:
     )  # fmt: skip
     rows = []
     for run in runs:
-        config, record, ledger = run.config, run.record, run.ledger(run.default_checkpoint)
+        config, record, ledger = run.read_config(), run.read_record(), run.ledger(run.default_checkpoint)
         rows.append(
             [
                 run.path.name,
-                run.status,
+                run.read_status(),
                 f"{record.get('samples_evaluated') or 0:,}",
                 config["objective"]["_target_"].rsplit(".", 1)[-1],
                 str(config["model"]["latent_dim"]),
@@ -170,8 +170,8 @@ def step_size_sections(path: Path) -> list[Section]:
 
 def machine(runs: Sequence[RunDir]) -> str:
     """Where the runs were made."""
-    devices = sorted({str(run.record["device"]) for run in runs if "device" in run.record})
-    threads = sorted({str(run.config["threads"] or "all") for run in runs})
+    devices = sorted({str(run.read_record()["device"]) for run in runs if "device" in run.read_record()})
+    threads = sorted({str(run.read_config()["threads"] or "all") for run in runs})
     return f"Device: {', '.join(devices) or 'none'}; threads a run: {', '.join(threads) or '-'}; {platform.platform()}."
 
 
@@ -179,7 +179,7 @@ def versions_table(runs: Sequence[RunDir]) -> Table:
     """Every combination of versions that runs were made with."""
     found: dict[tuple[tuple[str, str], ...], int] = {}
     for run in runs:
-        record = run.record
+        record = run.read_record()
         versions = {
             "python": record.get("python"),
             **record.get("versions", {}),

@@ -125,13 +125,13 @@ def remaining_seconds(training: Training, runs: Path, probes: Path) -> float:
 def samples_done(run: RunDir) -> int:
     """As its record and its curve say."""
     rows = read_rows(run.curve)
-    return max(run.record.get("samples_evaluated") or 0, int(rows[-1]["samples_evaluated"]) if rows else 0)
+    return max(run.read_record().get("samples_evaluated") or 0, int(rows[-1]["samples_evaluated"]) if rows else 0)
 
 
 def is_finished(path: Path) -> bool:
     """Whether a finished run is there."""
     run = RunDir(path)
-    return run.exists() and run.status == "finished"
+    return run.exists() and run.read_status() == "finished"
 
 
 def plan_table(trainings: Sequence[Training], runs: Path, probes: Path) -> Table:
@@ -148,7 +148,7 @@ def plan_table(trainings: Sequence[Training], runs: Path, probes: Path) -> Table
             f"{training.config['max_samples']:,}",
             str(len(curve.learning_rates)),
             str(len(curve.snapshots)),
-            run.status if run.exists() else "new",
+            run.read_status() if run.exists() else "new",
             duration(seconds) if training.seconds else "?",
         )
     return table

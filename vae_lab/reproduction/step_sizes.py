@@ -82,7 +82,7 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
         {
             "label": probe.label,
             "learning_rate": probe.learning_rate,
-            "samples": probe.job.run.record.get("samples_evaluated", 0),
+            "samples": probe.job.run.read_record().get("samples_evaluated", 0),
             "train_bound": bounds.get(probe.learning_rate, ""),
             "verdict": rejected.get(
                 probe.learning_rate, "chosen" if probe.learning_rate == choice.learning_rate else ""

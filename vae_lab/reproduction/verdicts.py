@@ -49,7 +49,7 @@ def read_table(path: Path) -> pd.DataFrame | None:
 def configs_of(table: pd.DataFrame, folder: Path) -> dict[str, dict[str, Any]]:
     """The frozen configs of the runs in a table, by label, as far as they are there."""
     runs = {label: RunDir(folder / label) for label in dict.fromkeys(table["label"].astype(str))}
-    return {label: run.config for label, run in runs.items() if run.exists()}
+    return {label: run.read_config() for label, run in runs.items() if run.exists()}
 
 
 def train_bound(root: Path, label: str, count: float) -> float | None:

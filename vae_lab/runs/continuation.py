@@ -60,7 +60,7 @@ def continued_config(
         ConfigError: an override disagrees with the frozen config in anything else; all such keys are named.
     """
     config = copy.deepcopy(dict(frozen))
-    recorded = run.record.get("choices", {})
+    recorded = run.read_record().get("choices", {})
     differences = []
     for key, typed in request.keys.items():
         if key in request.choices:

@@ -5,11 +5,8 @@ metrics.json its ledger in nats; checkpoints/, images/, tensorboard/ and log.txt
 here, so that what only lists runs need not wait for PyTorch.
 """
 
-import fcntl
-import json
 import re
 import secrets
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from vae_lab.atomic import write_json, write_text
 from vae_lab.errors import ConfigError, RunError
+from vae_lab.runs import small_files
+from vae_lab.runs.formats import FORMAT
 from vae_lab.runs.identity import config_hash
 
-LOCK_ATTEMPTS, LOCK_PAUSE = 10, 0.05
-"""How often and after how many seconds a lock is tried again."""
+LOCK_SECONDS = 0.5
+"""How long a lock is waited for."""
 
 
 class RunDir:
@@ -81,43 +81,37 @@ class RunDir:
                 f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}"
             )
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The frozen config: plain values, nothing to resolve."""
-        path = self.path / "config.yaml"
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError) as error:
-            raise RunError(f"{path} is no YAML: {error}") from error
-        if not isinstance(config, dict) or not {"data", "model", "trainer"} <= config.keys():
-            raise RunError(f"{path} is no frozen config of a run: it lacks data, model or trainer")
-        return config
+    def read_config(self) -> dict[str, Any]:
+        """The frozen config: plain values, nothing to resolve.
 
-    @config.setter
-    def config(self, config: Mapping[str, Any]) -> None:
+        Raises:
+            RunError: it cannot be read.
+        """
+        return small_files.read_config(self.path)
+
+    def write_config(self, config: Mapping[str, Any], **record: Any) -> None:
+        """Freezes a config in the present format; run.json gets its number, the config's hash and further entries."""
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        self.update_record(format=FORMAT, config_hash=config_hash(config), **record)
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """run.json: status, command, versions, counts, the error if it failed."""
-        path = self.path / "run.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunError(f"{path} is no JSON: {error}") from error
+    def read_record(self) -> dict[str, Any]:
+        """run.json: format, status, command, versions, counts, the error if it failed.
+
+        Raises:
+            RunError: it cannot be read.
+        """
+        return small_files.read_record(self.path)
 
     def update_record(self, **changes: Any) -> None:
         """Changes entries of run.json."""
-        path = self.path / "run.json"
-        write_json(path, (self.record if path.is_file() else {}) | changes)
+        write_json(self.path / "run.json", (self.read_record() if self.exists() else {}) | changes)
 
-    @property
-    def status(self) -> str:
+    def read_status(self) -> str:
         """The status of run.json: planned, running, interrupted, finished or failed.
 
         `running` is believed only while a process holds the directory's lock; otherwise it was killed.
         """
-        status = self.record["status"]
+        status = self.read_record()["status"]
         return "interrupted" if status == "running" and not self.is_locked() else status
 
     @property
@@ -137,7 +131,7 @@ class RunDir:
     def ledger(self, checkpoint: str) -> dict[str, Any]:
         """The measured values of a checkpoint; {} where nothing was measured yet."""
         path = self.ledger_path(checkpoint)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return small_files.read_ledger(path.parent, path.name)
 
     def update_ledger(self, checkpoint: str, entries: Mapping[str, Any], replaced: Collection[str] = ()) -> Path:
         """Adds entries to the ledger of a checkpoint; those of `replaced`, and of the same names, go.
@@ -178,20 +172,18 @@ class RunDir:
             )
         path = self.checkpoints / f"{name}.ckpt"
         if not path.is_file():
-            raise RunError(f"{self.path} has no checkpoint {name}.ckpt; its status is {self.status}")
+            raise RunError(f"{self.path} has no checkpoint {name}.ckpt; its status is {self.read_status()}")
         return path
 
     def is_locked(self) -> bool:
         """Whether a process writes here now."""
-        path = self.path / ".lock"
-        if not path.is_file():
+        if not (self.path / ".lock").is_file():
             return False
-        with open(path) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        try:
+            with FileLock(self.path / ".lock").acquire(blocking=False):
+                return False
+        except (Timeout, PermissionError):  # what others may not lock is not theirs to judge
+            return True
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -201,17 +193,15 @@ class RunDir:
             RunError: another process holds it, or the folder cannot be made.
         """
         self.make()
-        refusal = f"{self.path} is being written by another process: wait for it or stop it"
-        with open(self.path / ".lock", "a") as file:
-            for remaining in reversed(range(LOCK_ATTEMPTS)):  # one that only asks `is_locked` holds it for a moment
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if not remaining:
-                        raise RunError(refusal) from None
-                    time.sleep(LOCK_PAUSE)
+        lock = FileLock(self.path / ".lock")
+        try:  # for longer than one that only asks `is_locked` holds it
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout as error:
+            raise RunError(f"{self.path} is being written by another process: wait for it or stop it") from error
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:
@@ -222,8 +212,7 @@ def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:
     """
     run = RunDir(path)
     run.make()
-    run.config = config
-    run.update_record(status="planned", config_hash=config_hash(config), seed=config["seed"], **record)
+    run.write_config(config, status="planned", seed=config["seed"], **record)
     return run
 
 

@@ -18,6 +18,7 @@ from vae_lab.model import VAE
 from vae_lab.objectives.base import Objective
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.formats import migrated_checkpoint
 from vae_lab.wiring import build
 
 
@@ -110,7 +111,7 @@ def load_run(
         RunError: it is no run directory or has no checkpoint.
     """
     run = RunDir.existing(path)
-    config = run.config
+    config = run.read_config()
     build.refuse_untrusted(config, allow)
     return _load(run, config, checkpoint, data_root)
 
@@ -120,7 +121,7 @@ def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, dat
     content = read_checkpoint(file)
     # an objective that trains no encoder leaves none in its checkpoints
     without = {} if any(name.startswith("model.encoder.") for name in content["state_dict"]) else {"has_encoder": False}
-    record = run.record
+    record = run.read_record()
     model = build.instantiate(config["model"], "model", image_shape=tuple(record["image_shape"]), **without)
     model.load_state_dict(state_of("model", content))
     samples = content["vae_lab"]["samples"]
@@ -168,7 +169,7 @@ def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:
         RunError: the file is corrupt, or holds more than tensors and plain values.
     """
     try:
-        return torch.load(file, weights_only=True, map_location="cpu", mmap=mmap)
+        return migrated_checkpoint(torch.load(file, weights_only=True, map_location="cpu", mmap=mmap))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise RunError(
             f"{file} must hold tensors and plain values, and is corrupt or holds something else, which could run "

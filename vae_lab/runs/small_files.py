@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vae_lab.errors import RunError
+from vae_lab.runs.formats import FORMAT, migrated_config
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, several times faster, where PyYAML was built with it; it makes plain values only, as the other."""
@@ -21,58 +22,77 @@ DAMAGE = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 class Unreadable(RunError):  # noqa: N818
     """A file of a run directory is missing or damaged; `problem` says which and how."""
 
-    def __init__(self, folder: str, problem: str) -> None:
+    def __init__(self, folder: str | os.PathLike[str], problem: str) -> None:
         super().__init__(f"{folder}: {problem}")
         self.problem = problem
 
 
-def read_settings(path: str) -> dict[str, Any]:
-    """config.yaml by dotted keys; a list is one value.
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """config.yaml: plain values, nothing to resolve.
+
+    Raises:
+        Unreadable: it or run.json is missing, damaged, or of a newer version.
+    """
+    written = format_of(read_record(path))
+    try:
+        config = _mapping(read_text(path, "config.yaml"))
+    except DAMAGE as error:
+        raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
+    _require_sections(path, config)
+    return migrated_config(config, written)
+
+
+def read_settings(path: str | os.PathLike[str], written: int = FORMAT) -> dict[str, Any]:
+    """config.yaml by dotted keys; a list is one value. What runs share is parsed once.
 
     Raises:
         Unreadable: it is missing, no YAML, or not the config of a run.
     """
-    text = _text(path, "config.yaml")
+    text = read_text(path, "config.yaml")
     settings: dict[str, Any] = {}
     try:
-        for section in _sections(text):
+        for section in re.split(r"^(?=\w)", text, flags=re.MULTILINE):  # a block for each key at the top
             settings.update(_settings(section))
     except DAMAGE:  # once more, as one text
         try:
             settings = dict(_settings(text))
         except DAMAGE as error:
             raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
-    absent = [name for name in ("data", "model", "trainer") if not any(key.startswith(f"{name}.") for key in settings)]
-    if absent:
-        raise Unreadable(path, f"config.yaml is no frozen config of a run: it lacks {', '.join(absent)}")
+    _require_sections(path, {key.partition(".")[0]: {} for key in settings if "." in key})
     for key in [key for key in settings if key.startswith(TWICE)]:
         if settings.get(key.removeprefix("model.")) == settings[key]:
             del settings[key]
-    return settings
+    return migrated_config(settings, written)
 
 
-def read_record(path: str) -> dict[str, Any]:
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """run.json.
 
     Raises:
-        Unreadable: it is missing, no JSON, or has no status.
+        Unreadable: it is missing, no JSON, has no status, or is of a newer version.
     """
-    record = _json(path, "run.json")
+    record = read_json(path, "run.json")
     if not isinstance(record.get("status"), str):
         raise Unreadable(path, "run.json has no status")
+    format_of(record, path)
     return record
 
 
-def read_ledger(path: str, name: str = "metrics.json") -> dict[str, Any]:
+def read_ledger(path: str | os.PathLike[str], name: str = "metrics.json") -> dict[str, Any]:
     """The ledger; {} where nothing was measured yet.
 
     Raises:
         Unreadable: it is no JSON.
     """
-    return _json(path, name) if os.path.exists(os.path.join(path, name)) else {}
+    return read_json(path, name) if os.path.exists(os.path.join(path, name)) else {}
 
 
-def _text(path: str, name: str) -> str:
+def read_text(path: str | os.PathLike[str], name: str) -> str:
+    """The text of a file of a folder.
+
+    Raises:
+        Unreadable: it is missing, or no text.
+    """
     try:
         with open(os.path.join(path, name), encoding="utf-8") as file:
             return file.read()
@@ -82,8 +102,13 @@ def _text(path: str, name: str) -> str:
         raise Unreadable(path, f"{name} cannot be read: {_in_one_line(error)}") from error
 
 
-def _json(path: str, name: str) -> dict[str, Any]:
-    text = _text(path, name)
+def read_json(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
+    """The entries of a JSON file of a folder.
+
+    Raises:
+        Unreadable: it is missing, or holds something else.
+    """
+    text = read_text(path, name)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -93,20 +118,36 @@ def _json(path: str, name: str) -> dict[str, Any]:
     return content
 
 
-def _sections(text: str) -> list[str]:
-    """A block of YAML for each key at the top: runs share most of these, and each is parsed once."""
-    return re.split(r"^(?=\w)", text, flags=re.MULTILINE)
+def format_of(record: Mapping[str, Any], path: str | os.PathLike[str] = "") -> int:
+    """The format number of a run directory.
+
+    Raises:
+        Unreadable: a newer version of vae_lab wrote it.
+    """
+    number = record.get("format", 1)
+    if not isinstance(number, int) or not 1 <= number <= FORMAT:
+        raise Unreadable(
+            path, f"run.json has format {number!r}, and this version reads 1 to {FORMAT}: a newer vae_lab reads it"
+        )
+    return number
+
+
+def _require_sections(path: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
+    if absent := [name for name in ("data", "model", "trainer") if not isinstance(config.get(name), Mapping)]:
+        raise Unreadable(path, f"config.yaml is no frozen config of a run: it lacks {', '.join(absent)}")
 
 
 @lru_cache(maxsize=10_000)
 def _settings(text: str) -> Mapping[str, Any]:
     """The dotted keys of a YAML mapping; an empty text has none."""
+    return dict(_leaves(_mapping(text), ""))
+
+
+def _mapping(text: str) -> dict[str, Any]:
     content = yaml.load(text, Loader=LOADER)
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise TypeError(f"it holds {type(content).__name__} instead of keys")
-    return dict(_leaves(content, ""))
+    return content or {}
 
 
 def _leaves(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -35,7 +35,7 @@ class Point:
         """Of the run, as far as there is one."""
         if not self.run.exists():
             return "planned"
-        return "broken" if is_broken(self.run.path) else self.run.status
+        return "broken" if is_broken(self.run.path) else self.run.read_status()
 
 
 class Space:
@@ -115,7 +115,7 @@ def holds(path: Path, config: Mapping[str, Any]) -> bool:
     """Whether a run directory has this very config."""
     run = RunDir(path)
     try:
-        return run.exists() and bool(run.record) and identity(run.config) == identity(config)
+        return run.exists() and bool(run.read_record()) and identity(run.read_config()) == identity(config)
     except RunError:  # broken
         return False
 
@@ -123,6 +123,6 @@ def holds(path: Path, config: Mapping[str, Any]) -> bool:
 def is_broken(path: Path) -> bool:
     """Whether a run directory's config or record cannot be read."""
     try:
-        return not (RunDir(path).config and RunDir(path).record)
+        return not (RunDir(path).read_config() and RunDir(path).read_record())
     except RunError:
         return True

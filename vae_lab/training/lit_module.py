@@ -200,8 +200,8 @@ class LitVAE(pl.LightningModule):
         """Restores the counts; the sums so far go to rank 0, whose share they then are."""
         self.samples = checkpoint["vae_lab"]["samples"]
         self.latest = checkpoint["vae_lab"]["latest"]
-        self.measured = checkpoint.get("measured", [])  # older checkpoints do not name them
-        self.seconds_before = checkpoint.get("seconds", 0.0)  # older checkpoints did not count them
+        self.measured = checkpoint["measured"]
+        self.seconds_before = checkpoint["seconds"]
         self.running = RunningMeans(checkpoint["vae_lab"]["running"] if self.global_rank == 0 else {})
 
 

@@ -12,6 +12,7 @@ from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.table import Cell, Table, number
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
+from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.terminal import duration
 
 MAIN = {
@@ -171,7 +172,7 @@ def settings_section(run: Overview) -> Section:
         Table(("setting", "value"), [[name, as_text(known[key])] for key, name in MAIN.items() if key in known]),
         Table(("made", "with"), [[name, as_text(value)] for name, value in made.items() if value is not None]),
     ]
-    whole = (run.path / "config.yaml").read_text(encoding="utf-8")
+    whole = read_text(run.path, "config.yaml")
     return Section("Settings", tables=tables, details={"All settings: config.yaml": whole})
 
 
