@@ -62,7 +62,8 @@ def evaluate_tiny(run: RunDir, *overrides: str) -> Path:
     fast = ("threads=1", "estimator.num_samples=5", "num_samples=2")
     latest = {override.partition("=")[0]: override for override in (*fast, *overrides)}
     with composed("evaluate", f"run={run.path}", *latest.values()) as cfg:
-        return evaluate(cfg)
+        (ledger,) = evaluate(cfg)
+        return ledger
 
 
 def vae_lab(*arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -15,13 +15,13 @@ from typing import NoReturn
 from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
 from vae_lab.errors import ConfigError, Interrupted, nearest
-from vae_lab.wiring.arguments import read_arguments
+from vae_lab.wiring.arguments import read_arguments, with_one_list
 from vae_lab.wiring.folders import CommandLine, package_configs
 
 COMMANDS = {
     "train": Command("train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"),
     "evaluate": Command("measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR"),
-    "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=RUN_DIR"),
+    "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=A,B"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick"),
     "runs": Command(
         "list runs, or means over seeds", "where=status=finished sort=test/bound", plain="vae_lab.commands.runs"
@@ -35,12 +35,14 @@ COMMANDS = {
     "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
     "verify": Command("hold a reproduction against the published values, or a run against its preset", "scale=quick"),
 }
-"""A command is the function of that name in the module of that name: from a config to the path it wrote.
+"""A command is the function of that name in the module of that name: from a config to the path, or paths, it wrote.
 
-A plain command is the function of that name in the module that its entry names: from arguments to the path it wrote, or
-None.
+A plain command is the function of that name in the module that its entry names: from arguments to the path, or paths,
+it wrote, or None.
 """
 
+SEVERAL_RUNS = ("evaluate", "plot")
+"""Commands with a config whose key `run` may name several run directories."""
 MISTAKE, INTERRUPTED = 2, 130
 
 
@@ -68,15 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> int:
-    """Runs a plain command, and prints the path that it wrote, if any; returns the exit code."""
+    """Runs a plain command, and prints the paths that it wrote, if any; returns the exit code."""
     module = import_module(command.plain)
     if {"-h", "--help"} & set(arguments):
         print(plain_help(name, command, module.KEYS))
         return 0
     try:
-        artefact = getattr(module, name)(read_arguments(name, arguments, module.KEYS))
-        if artefact is not None:
-            print(artefact)
+        artefacts = getattr(module, name)(read_arguments(name, arguments, module.KEYS))
+        if artefacts is not None:
+            print(*(artefacts if isinstance(artefacts, list) else [artefacts]), sep="\n")
         sys.stdout.flush()
         return 0
     except BrokenPipeError:  # the reader of our output, as in `| head`, has read enough
@@ -116,7 +118,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     print(folder, flush=True)
                     return 0
                 # in the order that Hydra's own parser reads: overrides before flags
-                sys.argv[1:] = [*flags.overrides, *(text for text in arguments if text not in flags.overrides)]
+                overrides = flags.overrides if flags.multirun else with_one_list(flags.overrides, "run")
+                sys.argv[1:] = [
+                    *(overrides if name in SEVERAL_RUNS else flags.overrides),
+                    *(text for text in arguments if text not in flags.overrides),
+                ]
                 hydra.main(config_path=str(folders[-1]), config_name=name, version_base="1.3")(task)()
         except Interrupted as interrupt:
             raise KeyboardInterrupt(str(interrupt)) from interrupt

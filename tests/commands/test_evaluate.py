@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from training import evaluate_tiny
 
+from vae_lab.cli import main
 from vae_lab.errors import ConfigError, RunError, UntrustedTarget
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.runs.load import load_run
 
 KEY = "test/log_likelihood/importance_sampling_5"
@@ -161,6 +163,32 @@ def test_a_wrong_setting_is_refused_and_nothing_is_written(run, settings, messag
     before = run.ledger("best")
     with pytest.raises(ConfigError, match=message):
         evaluate_tiny(run, *settings)
+    assert run.ledger("best") == before
+
+
+FAST = ("threads=1", "estimator.num_samples=5", "num_samples=2", "num_datapoints=20")
+
+
+@pytest.mark.parametrize("paths", ["{0},{1}", "[{0},{1}]", "{0} {1}", "{folder}/*"])
+def test_several_runs_are_measured_one_after_the_other(run, tmp_path, capfd, monkeypatch, paths):
+    monkeypatch.chdir(tmp_path)
+    runs = [RunDir(shutil.copytree(run.path, tmp_path / "runs" / name)) for name in ("a", "b,c")]
+    (tmp_path / "runs" / "pictures").mkdir()
+    typed = paths.format(runs[0].path, runs[1].path if "{0},{1}" not in paths else f"'{runs[1].path}'", folder="runs")
+    assert main(["evaluate", *(f"run={path}" for path in typed.split(" ")), *FAST]) == 0
+    printed = capfd.readouterr().out.splitlines()[-2:]
+    assert [Path(line).resolve() for line in printed] == [run.path / "metrics.json" for run in runs]
+    assert all("test[:20]/bound" in run.ledger("best") for run in runs)
+
+
+def test_a_bad_run_among_several_is_refused_before_anything_is_measured(run, tmp_path, capfd):
+    before = run.ledger("best")
+    planned = plan_run(tmp_path / "planned", run.read_config())
+    for bad, message in [(tmp_path, "is no run directory"), (planned.path, "has no checkpoint last.ckpt")]:
+        assert main(["evaluate", f"run={run.path},{bad}", *FAST]) == 2
+        assert message in capfd.readouterr().err
+    assert main(["evaluate", f"run={tmp_path}/none*", *FAST]) == 2
+    assert f"run={tmp_path}/none* matches nothing" in capfd.readouterr().err
     assert run.ledger("best") == before
 
 

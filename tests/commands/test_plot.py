@@ -8,6 +8,7 @@ from drawn_run import make_drawn_run
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from vae_lab.cli import main
 from vae_lab.errors import ConfigError
 from vae_lab.wiring.folders import package_configs
 
@@ -28,7 +29,7 @@ def names(folder: Path) -> set[str]:
 
 def test_plot_draws_everything_into_the_run_directory_and_returns_the_folder(tmp_path):
     run = make_drawn_run(tmp_path / "run")
-    folder = plot(config(f"run={run.path}"))
+    (folder,) = plot(config(f"run={run.path}"))
     assert folder == run.images
     assert names(folder) == {f"{name}{suffix}" for name in PICTURES for suffix in (".png", ".pdf")}
 
@@ -38,15 +39,15 @@ def test_plot_leaves_out_what_a_run_cannot_have_and_says_why(tmp_path, caplog, m
     for name in set(PICTURES) - {"manifold", "samples"}:
         monkeypatch.delitem(PICTURES, name)
     run = make_drawn_run(tmp_path / "run", latent_dim=3)
-    assert names(plot(config(f"run={run.path}"))) == {"samples.png", "samples.pdf"}
+    assert names(*plot(config(f"run={run.path}"))) == {"samples.png", "samples.pdf"}
     assert "manifold is left out: a manifold needs model.latent_dim = 2, and this run has 3" in caplog.text
 
 
 def test_plot_draws_the_named_pictures_only(tmp_path):
     run = make_drawn_run(tmp_path / "run")
-    folder = plot(config(f"run={run.path}", "pictures=[samples]", "dark_on_white=false"))
+    (folder,) = plot(config(f"run={run.path}", "pictures=[samples]", "dark_on_white=false"))
     assert names(folder) == {"samples.png", "samples.pdf"}
-    assert names(plot(config(f"run={run.path}", "pictures=manifold"))) == names(folder)
+    assert names(*plot(config(f"run={run.path}", "pictures=manifold"))) == names(folder)
     assert "manifold.png" in names(folder)
 
 
@@ -78,3 +79,16 @@ def test_plot_refuses_mistakes_before_it_draws(tmp_path, override, message):
 def test_plot_refuses_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(ConfigError, match="is no run directory"):
         plot(config(f"run={tmp_path}"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match=r"run must name run directories: among .*folder is none"):
+        plot(config(f"run={tmp_path}/*"))
+
+
+def test_plot_of_several_runs_draws_each_and_a_bad_one_stops_all_of_them(tmp_path, capfd):
+    runs = [make_drawn_run(tmp_path / name) for name in ("a", "b")]
+    bad = f"run={runs[0].path},{tmp_path}"
+    assert main(["plot", bad, "pictures=samples"]) == 2
+    assert "is no run directory" in capfd.readouterr().err and not runs[0].images.exists()
+    assert main(["plot", f"run={tmp_path}/?", "pictures=[samples]"]) == 0
+    assert capfd.readouterr().out.splitlines() == [str(run.images) for run in runs]
+    assert all(names(run.images) == {"samples.png", "samples.pdf"} for run in runs)

@@ -280,6 +280,13 @@ def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, mon
     assert "Left out, to keep the page light: " in page.sections["Samples"]
 
 
+def test_several_runs_have_a_page_each(sweep, capsys):
+    assert main(["report", f"run={sweep}/2_0,{sweep}/3_*"]) == 0
+    pages = [sweep / name / "report.html" for name in ("2_0", "3_0", "3_1")]
+    assert capsys.readouterr().out.splitlines() == list(map(str, pages))
+    assert all(f"Run {page.parent.name}" in page.read_text() for page in pages)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -292,6 +299,10 @@ def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, mon
         (["sweep=."], ". holds no whole run directory"),
         (["run={run}", "out=page.pdf"], "out must be an .html file"),
         (["run={run}", "out=/proc/page.html"], "cannot be written"),
+        (["run={run},{sweep}/*", "out=page.html"], "out must be left out for 5 runs"),
+        (["run={run},{broken}"], "run.json is no JSON"),
+        (["run={sweep}/none*"], "matches nothing"),
+        (["run={run}/check*"], "matches no run directory"),
         (["run={run}", "checkpoint=first"], "checkpoint=first is no choice"),
         (["run={broken}"], "run.json is no JSON"),
     ],

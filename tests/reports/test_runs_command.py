@@ -185,6 +185,7 @@ def test_several_folders_are_listed_and_a_run_that_two_of_them_hold_once(add_run
     assert names(listed("root=outputs/x")) == ["a", "b", "c"]  # by way of the link
     (outputs / "x" / "loop").unlink()
     assert names(listed("root=outputs/y,z")) == ["c"]
+    assert names(listed("root=outputs/*")) == ["a", "b", "c"]
     assert names(listed("root=outputs/x,outputs/x/deep", "root=outputs/y,z")) == ["a", "b", "c"]
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vae_lab.cli import COMMANDS, main
 from vae_lab.commands.help import WIDTH, Command
 from vae_lab.errors import ConfigError, Failed
-from vae_lab.wiring.arguments import Arguments, Key, read_arguments
+from vae_lab.wiring.arguments import Arguments, Key, named_paths, quoted, read_arguments, with_one_list
 
 KEYS = {
     "runs": Key("run directories", is_list=True, is_path=True),
@@ -51,6 +52,54 @@ def test_existing_path_is_taken_whole_whatever_signs_it_has(tmp_path: Path, monk
     assert read("runs=a,c").all("runs") == ["a", "c"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert read("runs=~/a,b").all("runs") == ["~/a,b"]
+
+
+def test_quotation_marks_hold_a_value_together() -> None:
+    assert read("runs='a,b',c,\"d'e\"").all("runs") == ["a,b", "c", "d'e"]
+    assert read("runs=['a,b',c]").all("runs") == ["a,b", "c"]
+    assert read(r"where='it\'s',a='b'").all("where") == ["it's", "a='b'"]
+
+
+TEXTS = ["a b", "a,b", r"C:\runs\x", "it's", "[c]", "a=b", "*?", "'", '"', "", "a[1-2]", "2024", "null"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_quoted_text_is_the_same_to_hydra_and_to_this_grammar(text: str) -> None:
+    parser = OverridesParser.create()
+    assert parser.parse_override(f"run={quoted(text)}").value() == text
+    assert parser.parse_override(f"run=[{quoted(text)},b]").value() == [text, "b"]
+    if text:
+        assert read(f"runs={quoted(text)},b").all("runs") == [text, "b"]
+
+
+@pytest.mark.parametrize(
+    "typed", [["run=A,B"], ["run=[A,B]"], ["run=A", "run=B"], ["run='A',\"B\""], ["run=['A',B]"], ["seed=1", "run=A,B"]]
+)
+def test_paths_of_a_command_of_hydra_are_one_list_whatever_way_they_were_written(typed: list[str]) -> None:
+    *others, paths = with_one_list(typed, "run")
+    assert others == [text for text in typed if not text.startswith("run=")]
+    assert OverridesParser.create().parse_override(paths).value() == ["A", "B"]
+
+
+def test_a_reference_and_other_keys_are_left_to_hydra() -> None:
+    for typed in (["run=${oc.env:HOME},b"], ["seed=1,2", "runs=a,b"], []):
+        assert with_one_list(typed, "run") == typed
+    with pytest.raises(ConfigError, match="run must not be empty"):
+        with_one_list(["run=a,,b"], "run")
+
+
+def test_pattern_names_the_folders_that_it_matches_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "a", "x[1]", "x1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    paths = {name: Path(name) for name in ("a", "b", "x[1]", "x1", "none")}
+    assert named_paths("run", ["b", "?", f"{tmp_path}/a"]) == {paths["b"]: False, paths["a"]: True}
+    assert named_paths("run", ["x[1]"]) == {paths["x[1]"]: False}, "an existing path is no pattern"
+    assert named_paths("run", ["x[0-9]"]) == {paths["x1"]: True}
+    assert named_paths("run", ["none", "fil*"]) == {paths["none"]: False}, "a pattern is for folders"
+    with pytest.raises(ConfigError, match=r"run=y\* matches nothing"):
+        named_paths("run", ["a", "y*"])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +165,7 @@ def test_help_of_a_plain_command_shows_its_keys(add_command, capsys: pytest.Capt
     out = capsys.readouterr().out
     for expected in ("vae-lab list: list things", "vae-lab list format=csv", "format=table|csv", "(default: table)"):
         assert expected in out
-    assert "runs=a,b or runs=a runs=b" in out
+    assert "runs=a,b or runs=[a,b] or runs=a runs=b" in out
     assert max(map(len, out.splitlines())) <= WIDTH
     assert main(["--help"]) == 0
     assert "vae-lab list format=csv" in capsys.readouterr().out

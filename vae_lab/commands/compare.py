@@ -1,9 +1,7 @@
 """`vae-lab compare run=A run=B`: what differs, the curves over each other, the same images and the same z; one page."""
 
-import glob
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from vae_lab.reports.pages.comparison import comparison_sections
 from vae_lab.reports.pages.page import Section, write_page
 from vae_lab.reports.pages.reading import READING_KEYS, Reader
 from vae_lab.runs.directory import safe_name
-from vae_lab.wiring.arguments import Arguments, Key
+from vae_lab.wiring.arguments import Arguments, Key, named_paths
 
 log = logging.getLogger("vae_lab")
 
@@ -56,21 +54,11 @@ def find_runs(values: Sequence[str], reader: Reader) -> tuple[list[Overview], li
         ConfigError: a pattern matches nothing.
         RunError: a directory that is named is no run directory, or not whole.
     """
-    found: dict[Path, Overview] = {}
-    left_out: list[str] = []
-    for value in values:
-        text = os.path.expanduser(value)
-        is_pattern = glob.has_magic(text) and not os.path.lexists(text)
-        paths = sorted(map(Path, glob.glob(text))) if is_pattern else [Path(text)]
-        if not paths:
-            raise ConfigError(f"run={value} matches nothing: name run directories, or a pattern that finds some")
-        runs, errors = read_overviews((path for path in paths if path.is_dir() or not is_pattern), reader.checkpoint)
-        if errors and not is_pattern:
-            raise next(iter(errors.values()))
-        left_out += map(str, errors.values())
-        for run in runs:
-            found.setdefault(run.path.resolve(), run)
-    return list(found.values()), left_out
+    paths = named_paths("run", values)
+    runs, errors = read_overviews(paths, reader.checkpoint)
+    if named := [error for path, error in errors.items() if not paths[path]]:
+        raise named[0]
+    return runs, list(map(str, errors.values()))
 
 
 def page_path(out: str, runs: Sequence[Overview], checkpoint: str | None) -> Path:

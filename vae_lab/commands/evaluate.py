@@ -1,4 +1,4 @@
-"""`vae-lab evaluate`: a run directory's bound and log p(x), measured and written to its ledger."""
+"""`vae-lab evaluate`: the bound and log p(x) of runs, measured and written to their ledgers."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from rich.table import Table
 from vae_lab.errors import ConfigError, NoEncoder, nearest, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
 from vae_lab.runs.continuation import Request
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.runs.measured import Measurement, bound, log_likelihood, refuse_locked
 from vae_lab.runs.provenance import available_cores
@@ -31,7 +31,7 @@ CAPTION = "s.e.: Monte Carlo error, the data held fixed; s.d.: over the N datapo
 class EvaluateSettings:
     """The keys of `vae-lab evaluate`."""
 
-    run: str | int | None
+    run: str | list[str]
     estimator: Any
     estimators: list[str] | None
     splits: list[str]
@@ -54,24 +54,35 @@ class EvaluateSettings:
             raise ConfigError("splits must be a list such as [test] or [val,test], got []")
 
 
-def evaluate(cfg: DictConfig) -> Path:
-    """Measures the run `cfg.run`, prints a table, and returns the ledger that the values were written to.
+def evaluate(cfg: DictConfig) -> list[Path]:
+    """Measures the runs `cfg.run` one after the other, prints a table of each, and returns the ledgers.
 
     Raises:
         ConfigError: a setting is refused; nothing was measured.
-        RunError: the run directory is not there or has no checkpoint.
+        RunError: a run directory is not there or has no checkpoint; nothing was measured.
     """
     settings = build.settings(EvaluateSettings, cfg)
     estimators = make_estimators(settings, Request.of_this_command())
     torch.set_num_threads(settings.threads or available_cores())
-    directory = RunDir.existing(settings.run)
+    runs = named_runs(settings.run)
+    for directory in runs[1:]:
+        load(directory, estimators, settings)
+    ledgers = []
+    for directory in runs:
+        run = load(directory, estimators, settings)
+        run.model.to(choose_device(settings.device))
+        measured: dict[str, Any] = {}
+        for wanted in measurements(run, estimators, settings):
+            measured |= wanted.of(run).entries
+        print_table(run, measured, directory.ledger(run.checkpoint))
+        ledgers.append(directory.ledger_path(run.checkpoint))
+    return ledgers
+
+
+def load(directory: RunDir, estimators: Sequence[Estimator], settings: EvaluateSettings) -> Run:
+    """The run with its weights, which everything that is asked for can be measured of."""
     refuse_locked(directory)
-    run = load_run(
-        directory.path,
-        allow=settings.allow,
-        checkpoint=settings.checkpoint,
-        data_root=settings.data_root,
-    )
+    run = load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
     use_backend(run.config["matmul_backend"])
     for estimator in estimators:
         require_fit(estimator, run)
@@ -79,12 +90,7 @@ def evaluate(cfg: DictConfig) -> Path:
         if split not in run.data.parts:
             parts = run.data.parts
             raise ConfigError(f"splits must name parts of {run.data.name}, got {split!r}: {nearest(split, parts)}")
-    run.model.to(choose_device(settings.device))
-    measured: dict[str, Any] = {}
-    for wanted in measurements(run, estimators, settings):
-        measured |= wanted.of(run).entries
-    print_table(run, measured, directory.ledger(run.checkpoint))
-    return directory.ledger_path(run.checkpoint)
+    return run
 
 
 def make_estimators(settings: EvaluateSettings, request: Request) -> list[Estimator]:

@@ -71,7 +71,10 @@ def plain_help(name: str, command: Command, keys: Mapping[str, Key]) -> str:
     several = [key for key, about in keys.items() if about.is_list]
     if several:
         first = several[0]
-        lines += ["", f"Several values: {first}=a,b or {first}=a {first}=b; so for {', '.join(several)}."]
+        lines += [
+            "",
+            f"Several values: {first}=a,b or {first}=[a,b] or {first}=a {first}=b; so for {', '.join(several)}.",
+        ]
     return "\n".join(lines)
 
 

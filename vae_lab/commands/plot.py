@@ -1,4 +1,4 @@
-"""`vae-lab plot`: the pictures of one run, from its directory alone, as PNG and PDF in its `images`."""
+"""`vae-lab plot`: the pictures of runs, from their directories alone, as PNG and PDF in their `images`."""
 
 import logging
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from vae_lab.errors import ConfigError, RunError, require_choice, require_intege
 from vae_lab.figures.canvas import save
 from vae_lab.figures.run_facts import CannotDrawError, dark_on_white_by_default
 from vae_lab.figures.run_pictures import PICTURES
-from vae_lab.runs.directory import RunDir
-from vae_lab.runs.load import load_run
+from vae_lab.runs.directory import RunDir, named_runs
+from vae_lab.runs.load import Run, load_run
+from vae_lab.runs.measured import refuse_locked
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
 
@@ -22,7 +23,7 @@ log = logging.getLogger("vae_lab")
 class PlotSettings:
     """The keys of `vae-lab plot`."""
 
-    run: str | int | None
+    run: str | list[str]
     pictures: str | list[str]
     checkpoint: str | int | None
     dark_on_white: bool | None
@@ -45,23 +46,34 @@ class PlotSettings:
         return [self.pictures] if isinstance(self.pictures, str) else self.pictures
 
 
-def plot(cfg: DictConfig) -> Path:
-    """Draws the pictures of `cfg.pictures`; returns the folder they are in.
+def plot(cfg: DictConfig) -> list[Path]:
+    """Draws the pictures of `cfg.pictures`, of one run after the other; returns the folders they are in.
 
-    With `all`, a picture that this run cannot have is left out, and the log says why; one asked for by name
-    is an error.
+    With `all`, a picture that a run cannot have is left out, and the log says why; one asked for by name is an error.
 
     Raises:
-        ConfigError: an unknown picture, a picture that this run cannot have, or a run that cannot be read.
+        ConfigError: an unknown picture, or a run that cannot be read: nothing was drawn; or a picture that a run cannot
+            have.
     """
     settings = build.settings(PlotSettings, cfg)
-    path = RunDir.existing(settings.run).path
-    run = load_run(path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
+    runs = named_runs(settings.run)
+    for run in runs[1:]:
+        load(run, settings)
+    return [draw(run, load(run, settings), settings) for run in runs]
+
+
+def load(directory: RunDir, settings: PlotSettings) -> Run:
+    """The run with its weights."""
+    refuse_locked(directory)
+    return load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
+
+
+def draw(directory: RunDir, run: Run, settings: PlotSettings) -> Path:
+    """Draws the pictures of one run into its folder of images; returns that."""
     use_backend(run.config["matmul_backend"])
     dark_on_white = dark_on_white_by_default(run) if settings.dark_on_white is None else settings.dark_on_white
-    folder = RunDir(path).images
     drawn = 0
-    with RunDir(path).locked():
+    with directory.locked():
         for name in settings.names:
             try:
                 figure = PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed)
@@ -70,9 +82,9 @@ def plot(cfg: DictConfig) -> Path:
                     raise RunError(f"{name} cannot be drawn: {error}") from error
                 log.info("%s is left out: %s", name, error)
                 continue
-            png, pdf = save(figure, folder / name)
+            png, pdf = save(figure, directory.images / name)
             log.info("%s, %s", png, pdf.name)
             drawn += 1
     if not drawn:
-        raise RunError(f"{path}: no picture can be drawn; the reasons are above")
-    return folder
+        raise RunError(f"{run.path}: no picture can be drawn; the reasons are above")
+    return directory.images

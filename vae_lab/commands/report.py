@@ -1,5 +1,6 @@
-"""`vae-lab report run=DIR` or `sweep=DIR`: a page about a run, or about all runs in a folder, light enough to mail."""
+"""`vae-lab report run=DIR` or `sweep=DIR`: a page about each run, or about all in a folder, light enough to mail."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from vae_lab.errors import ConfigError, RunError
@@ -10,42 +11,65 @@ from vae_lab.reports.pages.reading import READING_KEYS, Reader
 from vae_lab.reports.pages.run_page import headline, run_sections
 from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
 from vae_lab.runs.directory import RunDir
-from vae_lab.wiring.arguments import Arguments, Key
+from vae_lab.wiring.arguments import Arguments, Key, named_paths
 
 KEYS = {
-    "run": Key("a run directory", is_path=True),
-    "sweep": Key("a folder of run directories; one of the two", is_path=True),
-    "out": Key("the page, an .html file; without it: DIR/report.html", is_path=True),
+    "run": Key("run directories, or patterns such as 'outputs/mnist/*': a page about each", is_list=True, is_path=True),
+    "sweep": Key("a folder of run directories, for one page about all; one of the two", is_path=True),
+    "out": Key("the page, an .html file, for one run or sweep; without it: DIR/report.html", is_path=True),
     **READING_KEYS,
 }
 
 
-def report(arguments: Arguments) -> Path:
-    """Writes the page about a run or a sweep; returns its path. Nothing else is written.
+def report(arguments: Arguments) -> list[Path]:
+    """Writes the page about each run, or about a sweep; returns their paths. Nothing else is written.
 
     Raises:
         ConfigError: not one of run and sweep, or a place that cannot be written to.
-        RunError: there is no run, or it is not whole.
+        RunError: there is no run, or one is not whole; no page was written.
     """
     reader = Reader.of(arguments)
-    given = {key: Path(arguments.one(key)).expanduser() for key in ("run", "sweep") if arguments.one(key)}
-    if len(given) != 1:
+    runs, sweeps = (arguments.all(key) for key in ("run", "sweep"))
+    if bool(runs) == bool(sweeps):
         raise ConfigError(
-            f"one of run and sweep must be given, got {'both' if given else 'none'}: run=RUN_DIR, or sweep=FOLDER of "
+            f"one of run and sweep must be given, got {'both' if runs else 'none'}: run=RUN_DIR, or sweep=FOLDER of "
             "run directories"
         )
-    ((kind, folder),) = given.items()
-    path = Path(arguments.one("out")).expanduser() if arguments.one("out") else folder / "report.html"
+    found = named_paths("run", runs) if runs else {Path(sweeps[0]).expanduser(): False}
+    folders = [folder for folder, is_of_pattern in found.items() if not is_of_pattern or RunDir(folder).exists()]
+    if not folders:
+        raise RunError(f"run={','.join(runs)} matches no run directory: name run directories")
+    pages = page_paths(arguments.one("out"), folders)
+    for folder in folders:
+        require_kind(folder, "run" if runs else "sweep")
+    if sweeps:
+        sweep, name = read_sweep(folders[0], reader.checkpoint), folders[0].resolve().name
+        return [write_page(pages[0], f"Sweep: {name}", sweep_sections(sweep, reader), summary=sweep.headline)]
+    overviews = [read_overview(folder, reader.checkpoint) for folder in folders]
+    return [
+        write_page(page, f"Run {run.path.resolve().name}", run_sections(run, reader), summary=headline(run))
+        for page, run in zip(pages, overviews, strict=True)
+    ]
+
+
+def page_paths(out: str, folders: Sequence[Path]) -> list[Path]:
+    """Where the page of each folder goes: `out` for a single one, else into the folder."""
+    if not out:
+        return [folder / "report.html" for folder in folders]
+    path = Path(out).expanduser()
     if path.suffix != ".html":
-        raise ConfigError(f"out must be an .html file, got {arguments.one('out')}")
+        raise ConfigError(f"out must be an .html file, got {out}")
+    if len(folders) > 1:
+        raise ConfigError(f"out must be left out for {len(folders)} runs, got {out}: each has a page in its folder")
+    return [path]
+
+
+def require_kind(folder: Path, kind: str) -> None:
+    """Refuses what is no folder, a run in the place of a folder of runs, and the other way round."""
     if not folder.is_dir():
         raise RunError(f"{kind}={folder} must be a folder: there is none")
-    if kind == "run":
-        if not RunDir(folder).exists() and any(RunDir(child).exists() for child in folder.iterdir()):
-            raise RunError(f"{folder} is a folder of runs: {override('sweep', folder)}, or name one of its runs")
-        run = read_overview(folder, reader.checkpoint)
-        return write_page(path, f"Run {folder.resolve().name}", run_sections(run, reader), summary=headline(run))
-    if RunDir(folder).exists():
+    is_run = RunDir(folder).exists()
+    if kind == "sweep" and is_run:
         raise RunError(f"{folder} is a run directory: {override('run', folder)}")
-    sweep = read_sweep(folder, reader.checkpoint)
-    return write_page(path, f"Sweep: {folder.resolve().name}", sweep_sections(sweep, reader), summary=sweep.headline)
+    if kind == "run" and not is_run and any(RunDir(child).exists() for child in folder.iterdir()):
+        raise RunError(f"{folder} is a folder of runs: {override('sweep', folder)}, or name one of its runs")

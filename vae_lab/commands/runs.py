@@ -12,10 +12,12 @@ from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, find_runs
 from vae_lab.reports.table import Table
 from vae_lab.reports.values import counted
-from vae_lab.wiring.arguments import Arguments, Key
+from vae_lab.wiring.arguments import Arguments, Key, named_paths
 
 KEYS = {
-    "root": Key("the folders below which runs are looked for", default="outputs", is_list=True, is_path=True),
+    "root": Key(
+        "the folders, or patterns, below which runs are looked for", default="outputs", is_list=True, is_path=True
+    ),
     "where": Key(
         "conditions, all of which hold: status=finished, model.latent_dim>=5, optimizer.lr!=0.01, test/bound>-105 (a "
         "shell wants < and > in quotation marks), on any key of config.yaml, run.json and metrics.json",
@@ -40,9 +42,9 @@ def runs(arguments: Arguments) -> None:
     Raises:
         ConfigError: a root is no folder, or a key is none of the runs'.
     """
-    roots = arguments.all("root")
+    roots = list(map(str, named_paths("root", arguments.all("root"))))
     for root in roots:
-        if not os.path.isdir(os.path.expanduser(root)):
+        if not os.path.isdir(root):
             raise ConfigError(f"root={root} must be a folder, and there is none: {MAKE_ONE} makes a run in outputs")
     every = Runs(find_runs(roots))
     every.aliases = aliases(every.runs)

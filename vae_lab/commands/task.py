@@ -45,7 +45,7 @@ class Task:
     """The program's own arguments: further processes of a training are started with them."""
 
     def __call__(self, cfg: DictConfig) -> None:
-        """Runs the command, prints the path that it wrote, and leaves a report."""
+        """Runs the command, prints the paths that it wrote, and leaves a report."""
         sys.argv[:] = self.argv
         hydra = HydraConfig.get()
         number = 0 if OmegaConf.is_missing(hydra.job, "num") else hydra.job.num
@@ -53,7 +53,7 @@ class Task:
         title = " ".join(map(str, OmegaConf.to_container(hydra.overrides.task)))  # pyright: ignore[reportArgumentType]
         with environment(FULL_ERROR, self.full_error):
             try:
-                artefact = self.run(cfg)
+                artefacts = self.run(cfg)
             except Interrupted as interrupt:
                 raise KeyboardInterrupt(str(interrupt)) from interrupt
             except Exception as error:  # the boundary of a job: recorded and reported
@@ -61,17 +61,18 @@ class Task:
             else:
                 report = Report(title, 0)
                 if _is_first_process():
-                    print(artefact, flush=True)
+                    print(*artefacts, sep="\n", flush=True)
         (self.reports / f"{number:06}.json").write_text(json.dumps(asdict(report)))
 
-    def run(self, cfg: DictConfig) -> Path:
+    def run(self, cfg: DictConfig) -> list[Path]:
         """The command itself, once its config is known to be whole."""
         if absent := sorted(OmegaConf.missing_keys(cfg)):
             raise ConfigError(missing(absent))
         find_own_classes()
         command = getattr(import_module(f"vae_lab.commands.{self.line.command}"), self.line.command)
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        return command(cfg)
+        artefacts: Path | list[Path] = command(cfg)
+        return artefacts if isinstance(artefacts, list) else [artefacts]
 
     def report_error(self, error: Exception) -> int:
         """Says on stderr what is wrong, with a traceback if it is a bug; returns the exit code."""

@@ -85,9 +85,3 @@ def continued_config(
 def is_larger(budget: float | None, than: float | None) -> bool:
     """Whether a budget exceeds another; null is no limit at all."""
     return than is not None and (budget is None or budget > than)
-
-
-def quoted(text: str) -> str:
-    """The text as Hydra's grammar reads any text."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

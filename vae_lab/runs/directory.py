@@ -7,7 +7,7 @@ here, so that what only lists runs need not wait for PyTorch.
 
 import re
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from vae_lab.errors import ConfigError, RunError
 from vae_lab.runs import small_files
 from vae_lab.runs.formats import FORMAT
 from vae_lab.runs.identity import config_hash
+from vae_lab.wiring.arguments import named_paths
 
 LOCK_SECONDS = 0.5
 """How long a lock is waited for."""
@@ -38,7 +39,7 @@ class RunDir:
         self.log = self.path / "log.txt"
 
     @classmethod
-    def existing(cls, path: str | int | Path | None) -> "RunDir":
+    def existing(cls, path: str | Path | None) -> "RunDir":
         """The run directory at `path`.
 
         Raises:
@@ -214,6 +215,21 @@ def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:
     run.make()
     run.write_config(config, status="planned", seed=config["seed"], **record)
     return run
+
+
+def named_runs(run: str | Sequence[str]) -> list[RunDir]:
+    """The run directories that a key `run` names, each once; of a pattern's folders those that are runs.
+
+    Raises:
+        RunError: what is named is no run directory, or a pattern finds none.
+    """
+    found = named_paths("run", [run] if isinstance(run, str) else run)
+    runs = [
+        RunDir.existing(path) for path, is_of_pattern in found.items() if not is_of_pattern or RunDir(path).exists()
+    ]
+    if not runs:
+        raise RunError(f"run must name run directories: among {', '.join(map(str, found))} is none")
+    return runs
 
 
 def new_run_path(root: Path, name: str) -> Path:

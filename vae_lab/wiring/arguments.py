@@ -1,15 +1,21 @@
-"""The arguments of plain commands: those that only read, and need neither a config nor Hydra.
+"""One grammar for lists and paths on every command line, and the arguments of commands that need no Hydra.
 
-`key=value` is cut at its first `=`. The value of a list key is cut at its commas (not at those inside of brackets, but
-for paths); a list key may also be repeated, and the lists are joined. A value that as a whole names an existing path is
-that path, commas and all: among several paths, one with a comma is given by a `key=` of its own.
+`key=value` is cut at its first `=`. The value of a list key is cut at its commas (not at those in quotation marks, nor,
+but for paths, at those inside of brackets), and [a,b] is the same list; a list key may also be repeated, and the lists
+are joined. A value that as a whole names an existing path is that path, commas and all: among several paths, one with
+a comma is given in quotation marks, or by a `key=` of its own. A path may be a pattern, such as 'outputs/sweeps/x/*'.
 """
 
+import glob
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vae_lab.errors import ConfigError, nearest
+
+QUOTES = "'\""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def read_arguments(command: str, arguments: Sequence[str], keys: Mapping[str, Ke
 def _values(name: str, text: str, key: Key) -> list[str]:
     is_whole = not key.is_list or (key.is_path and os.path.exists(os.path.expanduser(text)))
     brackets = ("", "") if key.is_path else ("[({", "])}")
-    values = [text] if is_whole else list(_items(text, *brackets))
+    values = [text] if is_whole else [_unquoted(item) for item in _items(text, *brackets)]
     for value in values:
         if not value:
             raise ConfigError(f"{name} must not be empty{f', got {name}={text}' if text else ''}: leave it out")
@@ -87,13 +93,59 @@ def _values(name: str, text: str, key: Key) -> list[str]:
 
 
 def _items(text: str, opening: str, closing: str) -> Iterator[str]:
-    """What stands between the commas outside of brackets; [a,b] is a list as well, as in a config."""
+    """What stands between the commas outside of brackets and quotation marks; [a,b] is a list as well."""
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
     depth = start = 0
+    mark = ""
     for i, sign in enumerate(text):
+        if mark or (i == start and sign in QUOTES):
+            mark = "" if sign == mark and text[i - 1] != "\\" else mark or sign
+            continue
         depth += (sign in opening) - (sign in closing)
         if sign == "," and depth <= 0:
             yield text[start:i]
             start = i + 1
     yield text[start:]
+
+
+def _unquoted(text: str) -> str:
+    """What stands in quotation marks; a text without them as it is."""
+    if len(text) < 2 or text[0] not in QUOTES or text[0] != text[-1]:
+        return text
+    return text[1:-1].replace(f"\\{text[0]}", text[0])
+
+
+def quoted(text: str) -> str:
+    """The text in quotation marks, as Hydra's grammar reads any text: a backslash is one but before such a mark."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + "\\'" * bool(found[2]), text) + "'"
+
+
+def with_one_list(overrides: Sequence[str], name: str) -> list[str]:
+    """A command line for Hydra in which all paths of a list key are one list in Hydra's grammar, at its end."""
+    own = [text for text in overrides if text.startswith(f"{name}=")]
+    if not own or any("${" in text for text in own):  # a reference is Hydra's to resolve
+        return list(overrides)
+    paths = [
+        path for text in own for path in _values(name, text.partition("=")[2], Key("", is_list=True, is_path=True))
+    ]
+    return [*(text for text in overrides if text not in own), f"{name}=[{','.join(map(quoted, paths))}]"]
+
+
+def named_paths(name: str, values: Sequence[str]) -> dict[Path, bool]:
+    """The paths that the values of a key name, each once -> whether it is a folder that only a pattern found.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+    """
+    found: dict[Path, tuple[Path, bool]] = {}
+    for value in values:
+        text = os.path.expanduser(value)
+        is_pattern = glob.has_magic(text) and not os.path.lexists(text)
+        paths = sorted(map(Path, glob.glob(text))) if is_pattern else [Path(text)]
+        if not paths:
+            raise ConfigError(f"{name}={value} matches nothing: name folders, or a pattern that finds some")
+        for path in paths:
+            if not is_pattern or path.is_dir():
+                found.setdefault(path.resolve(), (path, is_pattern))
+    return dict(found.values())

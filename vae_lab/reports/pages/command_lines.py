@@ -10,8 +10,8 @@ import yaml
 
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number
-from vae_lab.runs.continuation import quoted
 from vae_lab.runs.identity import BUDGET, Kind, kind_of
+from vae_lab.wiring.arguments import quoted
 
 PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 NO_TEXT = re.compile(r"[-+\d._e]+|null|true|false|[-+]?(inf|nan)", re.IGNORECASE)
