@@ -81,7 +81,8 @@ def test_help_of_a_command_shows_every_choice_and_those_of_a_folder_of_ones_own(
 def test_examples_of_the_help_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     for name, command in COMMANDS.items():
         if command.plain:
-            read_arguments(name, command.example.split(), import_module(command.plain).KEYS)
+            kind = getattr(import_module(command.plain), f"{name.title()}Settings")
+            read_arguments(name, command.example.split(), kind)
         else:
             assert main([name, *command.example.split(), "--cfg", "job", "--resolve"]) == 0
 

@@ -37,8 +37,8 @@ COMMANDS = {
 }
 """A command is the function of that name in the module of that name: from a config to the path, or paths, it wrote.
 
-A plain command is the function of that name in the module that its entry names: from arguments to the path, or paths,
-it wrote, or None.
+A plain command is the function of that name in the module that its entry names: from its settings, the dataclass there
+whose name begins with its own, to the path, or paths, it wrote, or None.
 """
 
 SEVERAL_RUNS = ("evaluate", "plot")
@@ -72,11 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> int:
     """Runs a plain command, and prints the paths that it wrote, if any; returns the exit code."""
     module = import_module(command.plain)
+    kind = getattr(module, f"{name.title()}Settings")
     if {"-h", "--help"} & set(arguments):
-        print(plain_help(name, command, module.KEYS))
+        print(plain_help(name, command, kind))
         return 0
     try:
-        artefacts = getattr(module, name)(read_arguments(name, arguments, module.KEYS))
+        artefacts = getattr(module, name)(read_arguments(name, arguments, kind))
         if artefacts is not None:
             print(*(artefacts if isinstance(artefacts, list) else [artefacts]), sep="\n")
         sys.stdout.flush()

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any, NamedTuple
 from vae_lab.atomic import write_json
 from vae_lab.cli import run_plain_command
 from vae_lab.commands.help import Command
-from vae_lab.errors import ConfigError, nearest
-from vae_lab.wiring.arguments import Arguments, Key
+from vae_lab.errors import ConfigError, nearest, require_integer, require_number
+from vae_lab.wiring.arguments import key
 
 
 class Place(NamedTuple):
@@ -38,28 +39,36 @@ DEFAULT, ALL = "default", "all"
 BUSY = 0.25
 """The share of the cores that are at work already, above which a measurement is not to be trusted."""
 
-KEYS = {
-    "case": Key(f"what is measured: {ALL}, or some of {', '.join(CASES)}", default=DEFAULT, is_list=True),
-    "repeats": Key(
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """The keys of `scripts/bench`."""
+
+    case: list[str] = key(f"what is measured: {ALL}, or some of {', '.join(CASES)}", [DEFAULT])
+    repeats: int | None = key(
         "how often each side of a case works, in turn with the others; without it: 7, or fewer where one takes long",
-    ),
-    "seconds": Key("about how long each time", default="0.7"),
-    "threads": Key("of the CPU; without it: all cores"),
-    "device": Key("what computes", default="cpu", choices=("cpu", "cuda")),
-    "output": Key("a new JSON file; without it: outputs/bench/<date_time>.json", is_path=True),
-}
+        None,
+    )
+    seconds: float = key("about how long each time", 0.7)
+    threads: int | None = key("of the CPU; without it: all cores", None)
+    device: str = key("what computes", "cpu", choices=("cpu", "cuda"))
+    output: str | None = key("a new JSON file; without it: outputs/bench/<date_time>.json", None, is_path=True)
+
+    def __post_init__(self) -> None:
+        require_integer("repeats", self.repeats, minimum=1, optional=True)
+        require_number("seconds", self.seconds)
+        require_integer("threads", self.threads, minimum=1, optional=True)
 
 
-def bench(arguments: Arguments) -> Path:
+def bench(given: BenchSettings) -> Path:
     """Measures the cases one after the other, prints a table of each; returns the JSON file, written after every case.
 
     Raises:
         ConfigError: an argument is refused, or the data is not there; nothing was measured.
     """
-    repeats = arguments.whole("repeats", at_least=1) if arguments.one("repeats") else None
-    seconds, device = positive(arguments, "seconds"), arguments.one("device")
-    names = chosen(arguments.all("case"), device)
-    path = Path(arguments.one("output") or f"outputs/bench/{datetime.now():%Y-%m-%d_%H-%M-%S}.json").expanduser()
+    repeats, seconds, device = given.repeats, given.seconds, given.device
+    names = chosen(given.case, device)
+    path = Path(given.output or f"outputs/bench/{datetime.now():%Y-%m-%d_%H-%M-%S}.json").expanduser()
     if path.exists():
         raise ConfigError(f"output={path} exists already: measurements are never overwritten; name another file")
 
@@ -69,7 +78,7 @@ def bench(arguments: Arguments) -> Path:
     from benchmarks.sides import measure_case, print_case
     from vae_lab.runs.provenance import available_cores
 
-    threads = arguments.whole("threads", at_least=1) if arguments.one("threads") else available_cores()
+    threads = given.threads or available_cores()
     if threads > available_cores():
         raise ConfigError(
             f"threads must be <= {available_cores()}, the cores that this process may use, got {threads}: ask for fewer"
@@ -116,18 +125,6 @@ def make_case(name: str, conditions: Any) -> Any:
     case = make(conditions)
     case.summary = make.__doc__.splitlines()[0].rstrip(".")
     return case
-
-
-def positive(arguments: Arguments, key: str) -> float:
-    """The value of a key as a number > 0."""
-    text = arguments.one(key)
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"{key} must be a number > 0, got {text!r}")
-    return value
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -10,54 +11,70 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vae_lab.cli import COMMANDS, main
 from vae_lab.commands.help import WIDTH, Command
-from vae_lab.errors import ConfigError, Failed
-from vae_lab.wiring.arguments import Arguments, Key, named_paths, quoted, read_arguments, with_one_list
-
-KEYS = {
-    "runs": Key("run directories", is_list=True, is_path=True),
-    "where": Key("conditions such as model.latent_dim>=5", is_list=True),
-    "format": Key("how it is written", default="table", choices=("table", "csv")),
-    "seed": Key("seeds the bootstrap", default="0"),
-    "title": Key("a title"),
-}
+from vae_lab.errors import ConfigError, Failed, require_integer, require_number
+from vae_lab.wiring.arguments import key, keys_of, named_paths, quoted, read_arguments, with_one_list
 
 
-def read(*arguments: str) -> Arguments:
-    return read_arguments("list", arguments, KEYS)
+@dataclass(frozen=True)
+class ListSettings:
+    runs: list[str] = key("run directories", [], is_path=True)
+    where: list[str] = key("conditions such as model.latent_dim>=5", ["status=finished"])
+    format: str = key("how it is written", "table", choices=("table", "csv"))
+    title: str | None = key("a title", None)
+    seed: int = key("seeds the bootstrap", 0)
+    rate: float | None = key("a rate", None)
+
+    def __post_init__(self) -> None:
+        require_integer("seed", self.seed, minimum=0)
+        require_number("rate", self.rate, optional=True)
+
+
+@dataclass(frozen=True)
+class LongListSettings(ListSettings):
+    own: str | None = key("of this command alone", None)
+
+
+def read(*arguments: str) -> ListSettings:
+    return read_arguments("list", arguments, ListSettings)
 
 
 def test_arguments_not_given_have_their_defaults() -> None:
-    arguments = read()
-    assert arguments.all("runs") == [] and arguments.one("format") == "table" and arguments.one("title") == ""
-    assert arguments.whole("seed", at_least=0) == 0
+    assert read() == ListSettings([], ["status=finished"], "table", None)
+    read().where.append("changed")
+    assert read().where == ["status=finished"]
+
+
+def test_own_keys_come_before_those_of_several_commands() -> None:
+    assert list(keys_of(LongListSettings)) == ["own", "runs", "where", "format", "title", "seed", "rate"]
+    assert read_arguments("list", ["own=a", "runs=b"], LongListSettings) == LongListSettings(["b"], own="a")
 
 
 def test_argument_is_cut_at_its_first_equals_sign() -> None:
-    assert read("where=status=finished").all("where") == ["status=finished"]
-    assert read("title=a=b,c d").one("title") == "a=b,c d"
+    assert read("where=status=finished").where == ["status=finished"]
+    assert read("title=a=b,c d").title == "a=b,c d"
 
 
 def test_list_is_cut_at_commas_outside_of_brackets_and_repeated_keys_are_joined() -> None:
-    assert read("where=a=1,b>=2", "where=c=3").all("where") == ["a=1", "b>=2", "c=3"]
-    assert read("where=hidden=[400,200],b=(1,2)").all("where") == ["hidden=[400,200]", "b=(1,2)"]
-    assert read("where=[a=1,b=2]").all("where") == ["a=1", "b=2"]
+    assert read("where=a=1,b>=2", "where=c=3").where == ["a=1", "b>=2", "c=3"]
+    assert read("where=hidden=[400,200],b=(1,2)").where == ["hidden=[400,200]", "b=(1,2)"]
+    assert read("where=[a=1,b=2]").where == ["a=1", "b=2"]
 
 
 def test_existing_path_is_taken_whole_whatever_signs_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a,b", "a[1", "x=1", "[c,d]", "ein Lauf é"):
         (tmp_path / name).mkdir()
-        assert read(f"runs={name}").all("runs") == [name]
-    assert read("runs=a,b", "runs=x=1,a[1").all("runs") == ["a,b", "x=1", "a[1"]
-    assert read("runs=a,c").all("runs") == ["a", "c"]
+        assert read(f"runs={name}").runs == [name]
+    assert read("runs=a,b", "runs=x=1,a[1").runs == ["a,b", "x=1", "a[1"]
+    assert read("runs=a,c").runs == ["a", "c"]
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert read("runs=~/a,b").all("runs") == ["~/a,b"]
+    assert read("runs=~/a,b").runs == ["~/a,b"]
 
 
 def test_quotation_marks_hold_a_value_together() -> None:
-    assert read("runs='a,b',c,\"d'e\"").all("runs") == ["a,b", "c", "d'e"]
-    assert read("runs=['a,b',c]").all("runs") == ["a,b", "c"]
-    assert read(r"where='it\'s',a='b'").all("where") == ["it's", "a='b'"]
+    assert read("runs='a,b',c,\"d'e\"").runs == ["a,b", "c", "d'e"]
+    assert read("runs=['a,b',c]").runs == ["a,b", "c"]
+    assert read(r"where='it\'s',a='b'").where == ["it's", "a='b'"]
 
 
 TEXTS = ["a b", "a,b", r"C:\runs\x", "it's", "[c]", "a=b", "*?", "'", '"', "", "a[1-2]", "2024", "null"]
@@ -69,7 +86,7 @@ def test_quoted_text_is_the_same_to_hydra_and_to_this_grammar(text: str) -> None
     assert parser.parse_override(f"run={quoted(text)}").value() == text
     assert parser.parse_override(f"run=[{quoted(text)},b]").value() == [text, "b"]
     if text:
-        assert read(f"runs={quoted(text)},b").all("runs") == [text, "b"]
+        assert read(f"runs={quoted(text)},b").runs == [text, "b"]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +140,15 @@ def test_mistake_names_argument_rule_and_remedy(arguments: list[str], expected: 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "many", "1e3", "²"])
 def test_whole_number_out_of_range_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"seed must be an integer >= 0, got '{text}'"):
-        read(f"seed={text}").whole("seed", at_least=0)
+    with pytest.raises(ConfigError, match=f"seed must be an integer >= 0, got '?{text}'?"):
+        read(f"seed={text}")
+
+
+def test_number_is_read_where_one_is_asked_for() -> None:
+    arguments = read("seed=12", "rate=1e-3", "title=12")
+    assert (arguments.seed, arguments.rate, arguments.title) == (12, 0.001, "12")
+    with pytest.raises(ConfigError, match=r"rate must be a number > 0 or null, got nan"):
+        read("rate=nan")
 
 
 # ---- through the program ----
@@ -136,7 +160,7 @@ def add_command(monkeypatch: pytest.MonkeyPatch):
 
     def add(function) -> None:
         module = ModuleType("vae_lab.a_plain_command")
-        vars(module).update({"list": function, "KEYS": KEYS})
+        vars(module).update({"list": function, "ListSettings": ListSettings})
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setitem(COMMANDS, "list", Command("list things", "format=csv", plain="vae_lab.a_plain_command"))
 
@@ -144,8 +168,8 @@ def add_command(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_plain_command_prints_the_path_that_it_wrote_last(add_command, capsys: pytest.CaptureFixture[str]) -> None:
-    def command(arguments: Arguments) -> Path:
-        print(arguments.one("format"))
+    def command(settings: ListSettings) -> Path:
+        print(settings.format)
         return Path("outputs/page.html")
 
     add_command(command)
@@ -177,7 +201,7 @@ def test_help_of_a_plain_command_shows_its_keys(add_command, capsys: pytest.Capt
 def test_known_error_of_a_plain_command_is_one_message(
     error: Exception, code: int, add_command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def command(arguments: Arguments) -> None:
+    def command(settings: ListSettings) -> None:
         raise error
 
     add_command(command)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vae_lab.errors import ConfigError
@@ -11,43 +12,46 @@ from vae_lab.reports.overview import Overview, read_overviews
 from vae_lab.reports.pages.command_lines import pasted
 from vae_lab.reports.pages.comparison import comparison_sections
 from vae_lab.reports.pages.page import Section, write_page
-from vae_lab.reports.pages.reading import READING_KEYS, Reader
+from vae_lab.reports.pages.reading import Reader
 from vae_lab.runs.directory import safe_name
-from vae_lab.wiring.arguments import Arguments, Key, named_paths
+from vae_lab.wiring.arguments import key, named_paths
 
 log = logging.getLogger("vae_lab")
 
-KEYS = {
-    "run": Key("run directories, or patterns such as 'outputs/sweeps/x/*'; two at least", is_list=True, is_path=True),
-    "out": Key("the page (.html) or its folder; without it: outputs/comparisons/NAMES-HASH/index.html", is_path=True),
-    **READING_KEYS,
-}
-SINGLE = ("out", "checkpoint", "data_root")
 COMPARISONS = Path("outputs/comparisons")
 
 
-def compare(arguments: Arguments) -> Path:
+@dataclass(frozen=True)
+class CompareSettings(Reader):
+    """The keys of `vae-lab compare`."""
+
+    run: list[str] = key("run directories, or patterns such as 'outputs/sweeps/x/*'; two at least", [], is_path=True)
+    out: str | None = key(
+        "the page (.html) or its folder; without it: outputs/comparisons/NAMES-HASH/index.html", None, is_path=True
+    )
+
+
+def compare(settings: CompareSettings) -> Path:
     """Writes the page that holds runs against each other; returns its path. Run directories are only read.
 
     Raises:
         ConfigError: fewer than two runs, a pattern without any, or a place that cannot be written to.
         RunError: a directory that is named is no run directory, or not whole.
     """
-    reader = Reader.of(arguments)
-    found, left_out = find_runs(arguments.all("run"), reader)
+    found, left_out = find_runs(settings.run, settings.checkpoint)
     if len(found) < 2:
         reasons = f"; left out: {'; '.join(left_out)}" if left_out else ""
         raise ConfigError(f"run must name at least two run directories, got {len(found)}{reasons}")
-    path = page_path(arguments.one("out"), found, reader.checkpoint)
+    path = page_path(settings.out, found, settings.checkpoint)
     for text in left_out:
         log.warning("left out: %s", text)
-    again = Section("Again", text=["The same comparison replaces this page."], code=[command(arguments)])
-    sections = [*comparison_sections(found, left_out, reader), again]
+    again = Section("Again", text=["The same comparison replaces this page."], code=[command(settings)])
+    sections = [*comparison_sections(found, left_out, settings), again]
     summary = f"{len(found)} runs, {len(Runs(found).differences())} settings in which they differ; nats per datapoint."
     return write_page(path, "Runs compared", sections, summary=summary)
 
 
-def find_runs(values: Sequence[str], reader: Reader) -> tuple[list[Overview], list[str]]:
+def find_runs(values: Sequence[str], checkpoint: str | None) -> tuple[list[Overview], list[str]]:
     """The runs that are named or match a pattern, each once; of a pattern's folders that are no runs, why they are not.
 
     Raises:
@@ -55,13 +59,13 @@ def find_runs(values: Sequence[str], reader: Reader) -> tuple[list[Overview], li
         RunError: a directory that is named is no run directory, or not whole.
     """
     paths = named_paths("run", values)
-    runs, errors = read_overviews(paths, reader.checkpoint)
+    runs, errors = read_overviews(paths, checkpoint)
     if named := [error for path, error in errors.items() if not paths[path]]:
         raise named[0]
     return runs, list(map(str, errors.values()))
 
 
-def page_path(out: str, runs: Sequence[Overview], checkpoint: str | None) -> Path:
+def page_path(out: str | None, runs: Sequence[Overview], checkpoint: str | None) -> Path:
     """Where the page goes: `out`, else a folder of this very comparison, whatever the order of its runs.
 
     Raises:
@@ -78,7 +82,8 @@ def page_path(out: str, runs: Sequence[Overview], checkpoint: str | None) -> Pat
     return COMPARISONS / f"{names or 'runs'}-{digest}" / "index.html"
 
 
-def command(arguments: Arguments) -> str:
+def command(settings: CompareSettings) -> str:
     """The command line of this comparison."""
-    lists = [f"{key}={value}" for key in ("run", "allow") for value in arguments.all(key)]
-    return pasted("compare", *lists, *(f"{key}={value}" for key in SINGLE if (value := arguments.one(key))))
+    given = {"out": settings.out, "checkpoint": settings.checkpoint, "data_root": settings.data_root}
+    lists = [*(f"run={path}" for path in settings.run), *(f"allow={name}" for name in settings.allow)]
+    return pasted("compare", *lists, *(f"{key}={value}" for key, value in given.items() if value))

@@ -1,13 +1,13 @@
 """What `vae-lab --help` and `vae-lab COMMAND --help` print, read from the YAML files themselves."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from vae_lab.wiring.arguments import Key
+from vae_lab.wiring.arguments import keys_of
 from vae_lab.wiring.folders import choices, headline
 
 WIDTH = 110
@@ -31,7 +31,7 @@ class Command(NamedTuple):
     summary: str
     example: str
     plain: str = ""
-    """Of a plain command: the module with its function and its `KEYS`. Empty: a Hydra app, its module has its name."""
+    """Of a plain command: the module of its function and its settings. Empty: a Hydra app, its module has its name."""
 
 
 def overview(commands: dict[str, Command]) -> str:
@@ -61,12 +61,15 @@ def command_help(name: str, command: Command, folders: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
-def plain_help(name: str, command: Command, keys: Mapping[str, Key]) -> str:
+def plain_help(name: str, command: Command, kind: type[Any]) -> str:
     """The help of a plain command: its keys with their defaults and choices."""
+    keys, defaults = keys_of(kind), kind()
     lines = [f"vae-lab {name}: {command.summary}", "", f"  vae-lab {name} {command.example}", ""]
-    titles = {key: f"  {key}={'|'.join(about.choices) or about.default}" for key, about in keys.items()}
+    values = {key: getattr(defaults, key) or "" for key in keys}
+    shown = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in values.items()}
+    titles = {key: f"  {key}={'|'.join(about.choices) or shown[key]}" for key, about in keys.items()}
     for key, about in keys.items():
-        default = f" (default: {about.default})" if about.choices and about.default else ""
+        default = f" (default: {shown[key]})" if about.choices and shown[key] else ""
         lines += _entry(titles[key], about.meaning + default, max(map(len, titles.values())) + 2)
     several = [key for key, about in keys.items() if about.is_list]
     if several:

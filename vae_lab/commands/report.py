@@ -1,58 +1,62 @@
 """`vae-lab report run=DIR` or `sweep=DIR`: a page about each run, or about all in a folder, light enough to mail."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.reports.overview import read_overview
 from vae_lab.reports.pages.command_lines import override
 from vae_lab.reports.pages.page import write_page
-from vae_lab.reports.pages.reading import READING_KEYS, Reader
+from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.pages.run_page import headline, run_sections
 from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
 from vae_lab.runs.directory import RunDir
-from vae_lab.wiring.arguments import Arguments, Key, named_paths
-
-KEYS = {
-    "run": Key("run directories, or patterns such as 'outputs/mnist/*': a page about each", is_list=True, is_path=True),
-    "sweep": Key("a folder of run directories, for one page about all; one of the two", is_path=True),
-    "out": Key("the page, an .html file, for one run or sweep; without it: DIR/report.html", is_path=True),
-    **READING_KEYS,
-}
+from vae_lab.wiring.arguments import key, named_paths
 
 
-def report(arguments: Arguments) -> list[Path]:
+@dataclass(frozen=True)
+class ReportSettings(Reader):
+    """The keys of `vae-lab report`."""
+
+    run: list[str] = key("run directories, or patterns such as 'outputs/mnist/*': a page about each", [], is_path=True)
+    sweep: str | None = key("a folder of run directories, for one page about all; one of the two", None, is_path=True)
+    out: str | None = key(
+        "the page, an .html file, for one run or sweep; without it: DIR/report.html", None, is_path=True
+    )
+
+
+def report(settings: ReportSettings) -> list[Path]:
     """Writes the page about each run, or about a sweep; returns their paths. Nothing else is written.
 
     Raises:
         ConfigError: not one of run and sweep, or a place that cannot be written to.
         RunError: there is no run, or one is not whole; no page was written.
     """
-    reader = Reader.of(arguments)
-    runs, sweeps = (arguments.all(key) for key in ("run", "sweep"))
-    if bool(runs) == bool(sweeps):
+    runs = settings.run
+    if bool(runs) == bool(settings.sweep):
         raise ConfigError(
             f"one of run and sweep must be given, got {'both' if runs else 'none'}: run=RUN_DIR, or sweep=FOLDER of "
             "run directories"
         )
-    found = named_paths("run", runs) if runs else {Path(sweeps[0]).expanduser(): False}
+    found = {Path(settings.sweep).expanduser(): False} if settings.sweep else named_paths("run", runs)
     folders = [folder for folder, is_of_pattern in found.items() if not is_of_pattern or RunDir(folder).exists()]
     if not folders:
         raise RunError(f"run={','.join(runs)} matches no run directory: name run directories")
-    pages = page_paths(arguments.one("out"), folders)
+    pages = page_paths(settings.out, folders)
     for folder in folders:
         require_kind(folder, "run" if runs else "sweep")
-    if sweeps:
-        sweep, name = read_sweep(folders[0], reader.checkpoint), folders[0].resolve().name
-        return [write_page(pages[0], f"Sweep: {name}", sweep_sections(sweep, reader), summary=sweep.headline)]
-    overviews = [read_overview(folder, reader.checkpoint) for folder in folders]
+    if settings.sweep:
+        sweep, name = read_sweep(folders[0], settings.checkpoint), folders[0].resolve().name
+        return [write_page(pages[0], f"Sweep: {name}", sweep_sections(sweep, settings), summary=sweep.headline)]
+    overviews = [read_overview(folder, settings.checkpoint) for folder in folders]
     return [
-        write_page(page, f"Run {run.path.resolve().name}", run_sections(run, reader), summary=headline(run))
+        write_page(page, f"Run {run.path.resolve().name}", run_sections(run, settings), summary=headline(run))
         for page, run in zip(pages, overviews, strict=True)
     ]
 
 
-def page_paths(out: str, folders: Sequence[Path]) -> list[Path]:
+def page_paths(out: str | None, folders: Sequence[Path]) -> list[Path]:
     """Where the page of each folder goes: `out` for a single one, else into the folder."""
     if not out:
         return [folder / "report.html" for folder in folders]

@@ -9,60 +9,50 @@ a comma is given in quotation marks, or by a `key=` of its own. A path may be a 
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from vae_lab.errors import ConfigError, nearest
 
 QUOTES = "'\""
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a plain command may be told. A plain command's module holds `KEYS`, a dictionary of these by name."""
+    """What the key of a plain command means, and what its values may be."""
 
     meaning: str
-    default: str = ""
-    """As it would be typed; empty: none."""
     choices: tuple[str, ...] = ()
     """The only values that it may have; empty: any."""
     is_list: bool = False
     is_path: bool = False
 
 
-class Arguments:
-    """The values of a plain command's keys, by name; what was not given has its default."""
-
-    def __init__(self, values: Mapping[str, list[str]]) -> None:
-        self.values = dict(values)
-
-    def all(self, key: str) -> list[str]:
-        """Every value of a list key."""
-        return self.values[key]
-
-    def one(self, key: str) -> str:
-        """The value of a key; empty where it was not given and has no default."""
-        return next(iter(self.values[key]), "")
-
-    def whole(self, key: str, at_least: int) -> int:
-        """The value of a key as a whole number.
-
-        Raises:
-            ConfigError: it is none, or too small.
-        """
-        text = self.one(key)
-        if not text.removeprefix("-").isdecimal() or int(text) < at_least:
-            raise ConfigError(f"{key} must be an integer >= {at_least}, got {text!r}")
-        return int(text)
+def key(meaning: str, default: Any, *, choices: tuple[str, ...] = (), is_path: bool = False) -> Any:
+    """A field of the dataclass with a plain command's keys; one whose default is a list takes several values."""
+    is_list = isinstance(default, list)
+    about = {"key": Key(meaning, choices, is_list, is_path)}
+    if is_list:
+        return field(default_factory=default.copy, metadata=about)
+    return field(default=default, metadata=about)
 
 
-def read_arguments(command: str, arguments: Sequence[str], keys: Mapping[str, Key]) -> Arguments:
-    """The arguments of a plain command.
+def keys_of(kind: type[Any]) -> dict[str, Key]:
+    """The keys of a plain command by name: its own, then those that it shares with others."""
+    found = {each.name: each.metadata["key"] for each in fields(kind)}
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in vars(kind)["__annotations__"])}
+
+
+def read_arguments(command: str, arguments: Sequence[str], kind: type[Settings]) -> Settings:
+    """The keys of a plain command as its dataclass, whose fields are made by `key`.
 
     Raises:
         ConfigError: one is not of the form key=value, unknown, empty, no choice of its key, or given twice.
     """
+    keys = keys_of(kind)
     given: dict[str, list[str]] = {}
     for argument in arguments:
         name, sign, value = argument.partition("=")
@@ -76,8 +66,21 @@ def read_arguments(command: str, arguments: Sequence[str], keys: Mapping[str, Ke
         if name in given and not keys[name].is_list:
             raise ConfigError(f"{name} takes one value, and was given twice: {given[name][0]} and {value}")
         given.setdefault(name, []).extend(_values(name, value, keys[name]))
-    defaults = {name: _values(name, key.default, key) if key.default else [] for name, key in keys.items()}
-    return Arguments(defaults | given)
+    hints = get_type_hints(kind)
+    return kind(
+        **{name: texts if keys[name].is_list else _number(texts[0], hints[name]) for name, texts in given.items()}
+    )
+
+
+def _number(text: str, hint: Any) -> Any:
+    """The number, where one is asked for and the text is one; the dataclass refuses what is none, or out of range."""
+    for kind in (int, float):
+        if kind in (hint, *get_args(hint)):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return text
 
 
 def _values(name: str, text: str, key: Key) -> list[str]:

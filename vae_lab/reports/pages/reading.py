@@ -7,36 +7,24 @@ from typing import Any
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.pages.page import UNREADABLE, reason_of
 from vae_lab.runs.load import Run, load_run
-from vae_lab.wiring.arguments import Arguments, Key
-
-READING_KEYS = {
-    "checkpoint": Key("whose values and pictures; without it: best where there is one", choices=("best", "last")),
-    "data_root": Key("where the data set lies now, if not where the run found it", is_path=True),
-    "allow": Key("packages whose classes the run's config may name, besides vae_lab's own", is_list=True),
-}
-"""Keys of the commands that read runs."""
+from vae_lab.wiring.arguments import key
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Loads the runs of a page, as `load_run` with these arguments."""
+    """The keys of the commands that make pages of runs: how weights are read."""
 
-    arguments: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, given: Arguments) -> "Reader":
-        """The reader that `READING_KEYS` describe."""
-        known = {
-            "checkpoint": given.one("checkpoint"),
-            "data_root": given.one("data_root"),
-            "allow": given.all("allow"),
-        }
-        return cls({name: value for name, value in known.items() if value})
+    checkpoint: str | None = key(
+        "whose values and pictures; without it: best where there is one", None, choices=("best", "last")
+    )
+    data_root: str | None = key("where the data set lies now, if not where the run found it", None, is_path=True)
+    allow: list[str] = key("packages whose classes the run's config may name, besides vae_lab's own", [])
 
     @property
-    def checkpoint(self) -> str | None:
-        """The checkpoint that was asked for."""
-        return self.arguments.get("checkpoint")
+    def arguments(self) -> dict[str, Any]:
+        """What was asked for, as arguments of `load_run`."""
+        given = {"checkpoint": self.checkpoint, "data_root": self.data_root, "allow": self.allow}
+        return {name: value for name, value in given.items() if value}
 
     def load(self, run: Overview) -> Run:
         """The trained model.
@@ -44,7 +32,7 @@ class Reader:
         Raises:
             RunError: there are no weights yet, or they are broken; any of `UNREADABLE` for the data.
         """
-        if "allow" in self.arguments:
+        if self.allow:
             from vae_lab.wiring.build import find_own_classes
 
             find_own_classes()
