@@ -10,14 +10,19 @@ from matplotlib.figure import Figure
 from vae_lab.data.arrays import Part, Source
 from vae_lab.data.digits import Digits
 from vae_lab.figures.canvas import save
-from vae_lab.figures.posterior_pictures import interpolations, latent_scatter, reconstructions, traversals
-from vae_lab.figures.run_facts import (
+from vae_lab.figures.run_pictures import (
     CannotDrawError,
     bound_caption,
+    bound_curve,
     dark_on_white_by_default,
+    interpolations,
     kl_per_dimension,
+    latent_scatter,
+    manifold,
+    reconstructions,
+    samples,
+    traversals,
 )
-from vae_lab.figures.run_pictures import bound_curve, manifold, samples
 from vae_lab.image_grids import image_grid
 from vae_lab.runs.load import Run, load_run
 

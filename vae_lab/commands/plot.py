@@ -8,8 +8,7 @@ from omegaconf import DictConfig
 
 from vae_lab.errors import ConfigError, RunError, require_choice, require_integer
 from vae_lab.figures.canvas import save
-from vae_lab.figures.run_facts import CannotDrawError, dark_on_white_by_default
-from vae_lab.figures.run_pictures import PICTURES
+from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.runs.measured import refuse_locked

@@ -8,14 +8,13 @@ import io
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from vae_lab.atomic import atomic_file, write_text
@@ -23,7 +22,6 @@ from vae_lab.errors import ConfigError, RunError, require_choice
 from vae_lab.figures.canvas import save
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, load_run
-from vae_lab.runs.measured import Measurement
 from vae_lab.training.matmul import use_backend
 
 SCALES = ("quick", "standard", "paper")
@@ -209,30 +207,6 @@ def load_last(path: str | Path) -> Run:
     return run
 
 
-def measure_on_the_way(directory: RunDir, wanted: Iterable[Measurement]) -> None:
-    """Measures what the ledgers lack, with the weights of every snapshot of a run and with its last ones.
-
-    A run that is still being trained is left alone: it is named as missing, and what is known of it is drawn.
-    """
-    if directory.read_status() == "running":
-        return
-    run, wanted = load_last(directory.path), list(wanted)
-    counts = list(directory.snapshots)
-    for checkpoint in counts if run.samples in counts else [*counts, "last"]:
-        run = run.at(checkpoint)
-        run.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        for measurement in wanted:
-            measurement.of(run)
-
-
-def ledgers_on_the_way(directory: RunDir) -> dict[int, dict[str, Any]]:
-    """What was measured with the weights of every snapshot of a run and with its last ones, by training samples."""
-    ledgers = {count: directory.ledger(str(count)) for count in directory.snapshots}
-    if last := directory.ledger("last"):
-        ledgers.setdefault(last["samples_evaluated"], last)
-    return dict(sorted(ledgers.items()))
-
-
 def part(table: pd.DataFrame, **values: object) -> pd.DataFrame:
     """The rows whose columns have these values."""
     chosen = pd.Series(True, index=table.index)
@@ -250,17 +224,13 @@ def _missing(curve: Curve, run: RunDir | None, folder: Path) -> Missing | None:
     if run is None:
         return Missing(curve.label, "no run", curve.command(folder / curve.label))
     go_on = shlex.join(["vae-lab", "train", f"run_dir={run.path}"])
-    status = run.read_status()
+    status, record = run.read_status(), run.read_record()
     if status == "running":
         return Missing(curve.label, "still running", f"wait, or watch {run.log}")
     if status == "failed":
-        return Missing(curve.label, f"failed: {run.read_record()['error']}", go_on)
+        return Missing(curve.label, f"failed: {record['error']}", go_on)
     if status != "finished":
-        at = (
-            f" at {run.read_record()['samples_evaluated']:,} samples"
-            if "samples_evaluated" in run.read_record()
-            else ""
-        )
+        at = f" at {record['samples_evaluated']:,} samples" if "samples_evaluated" in record else ""
         return Missing(curve.label, f"{status}{at}", go_on)
     budget = run.read_config()["max_samples"]
     if budget is not None and budget < curve.max_samples:

@@ -5,7 +5,6 @@ which checks it.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +15,10 @@ from matplotlib.lines import Line2D
 
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator
-from vae_lab.figures.base import (
-    Arrays,
-    Curve,
-    PaperFigure,
-    check_by_scale,
-    check_scale,
-    ledgers_on_the_way,
-    measure_on_the_way,
-    part,
-    records,
-)
+from vae_lab.figures.base import Arrays, check_by_scale, part, records
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, legend_below, method_lines, nats, pale_grid, styled
 from vae_lab.figures.section5 import FIGURE3, figure3_published
-from vae_lab.runs.directory import RunDir
+from vae_lab.figures.snapshots import SnapshotFigure
 from vae_lab.runs.measured import Measurement, log_likelihood
 
 METHODS = {
@@ -42,35 +31,22 @@ LOOKS = {1000: ((0, 60), (-160, -100)), 50000: ((0, 68), (-160, -125))}
 
 
 @dataclass(kw_only=True, eq=False)
-class Figure3(PaperFigure):
+class Figure3(SnapshotFigure):
     """A panel for each training set size.
 
     Args:
-        train_sizes: training sets, the first so many images of the train part.
-        overrides: of every training.
-        methods: further overrides of each method.
-        learning_rates: for each method, the step sizes to choose from; none: as configured.
-        max_samples: the budget at each scale.
-        snapshots: at each scale, the counts of training samples at which log p(x) is estimated.
-        num_datapoints: at each scale, the first so many of train and test that it is estimated for.
+        num_datapoints: at each scale, the first so many of train and test that log p(x) is estimated for.
         paper_estimator: the paper's.
         check_estimator: what checks it.
-        seed: of the estimates.
     """
 
-    name = "figure3"
+    name = prefix = "figure3"
     columns = (*FIGURE3, "role", "estimator", "standard_error", "num_datapoints", "learning_rate", "label")
+    value = "log_marginal_nats"
 
-    train_sizes: list[int]
-    overrides: list[str]
-    methods: dict[str, list[str]]
-    learning_rates: dict[str, list[float]]
-    max_samples: dict[str, int]
-    snapshots: dict[str, list[int]]
     num_datapoints: dict[str, int]
     paper_estimator: Estimator
     check_estimator: Estimator
-    seed: int
 
     def __post_init__(self) -> None:
         for key, names, known in (
@@ -80,64 +56,24 @@ class Figure3(PaperFigure):
         ):
             if unknown := [name for name in names if name not in known]:
                 raise ConfigError(f"figure.{key} must name some of {', '.join(map(str, known))}, got {unknown}")
-        check_by_scale(max_samples=self.max_samples, snapshots=self.snapshots, num_datapoints=self.num_datapoints)
-        self.estimators = {"paper": self.paper_estimator, "check": self.check_estimator}
-        if any(estimator.needs_encoder for estimator in self.estimators.values()):
+        super().__post_init__()
+        check_by_scale(num_datapoints=self.num_datapoints)
+        if self.check_estimator.needs_encoder or self.paper_estimator.needs_encoder:
             raise ConfigError(
                 "figure.paper_estimator and figure.check_estimator must do without an encoder, which Monte Carlo EM "
                 f"does not have, got {self.paper_estimator.label} and {self.check_estimator.label}"
             )
 
-    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
-        """Every method with every training set."""
-        check_scale(scale)
-        return {
-            Curve(
-                label=f"figure3_{size}_{method}",
-                overrides=(*self.overrides, f"data.train_size={size}", *self.methods[method]),
-                learning_rates=tuple(self.learning_rates[method]),
-                max_samples=self.max_samples[scale],
-                snapshots=tuple(self.snapshots[scale]),
-            ): {"train_size": size, "method": method}
-            for size in self.train_sizes
-            for method in self.methods
-        }
-
-    def estimates(self, scale: str) -> dict[tuple[str, str], Measurement]:
-        """What is estimated with every snapshot, by split and role."""
+    def measurements(self, scale: str) -> list[tuple[dict[str, Any], Measurement]]:
+        """Log p(x) of the same datapoints by both estimators."""
         asked = {"seed": self.seed, "num_datapoints": self.num_datapoints[scale]}
-        return {
-            (split, role): log_likelihood(split, estimator, **asked)
-            for split in SPLITS
-            for role, estimator in self.estimators.items()
-        }
-
-    def num_estimates(self, curve: Curve) -> int:
-        """Both estimators on train and test, at every snapshot and with the last weights."""
-        return len({*curve.snapshots, curve.max_samples}) * len(SPLITS) * len(self.estimators)
-
-    def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
-        """Estimates what the ledgers lack."""
-        measure_on_the_way(run, self.estimates(scale).values())
-        return {}
-
-    def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
-        """A row for every snapshot, split and estimator that is known."""
-        rate = run.read_config()["optimizer"].get("lr")
         return [
-            {
-                "samples_evaluated": samples,
-                "split": split,
-                "role": role,
-                "learning_rate": rate,
-                "log_marginal_nats": found.value,
-                "estimator": self.estimators[role].label,
-                "standard_error": found.standard_error,
-                "num_datapoints": found.num_datapoints,
-            }
-            for samples, ledger in ledgers_on_the_way(run).items()
-            for (split, role), wanted in self.estimates(scale).items()
-            if (found := wanted.find(ledger))
+            (
+                {"split": split, "role": role, "estimator": estimator.label},
+                log_likelihood(split, estimator, **asked),
+            )
+            for split in SPLITS
+            for role, estimator in (("paper", self.paper_estimator), ("check", self.check_estimator))
         ]
 
     @styled

@@ -6,7 +6,6 @@ and both are measured by the predictive bound: for the one a mean over draws of 
 
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +16,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import (
-    Arrays,
-    Curve,
-    PaperFigure,
-    check_by_scale,
-    check_scale,
-    ledgers_on_the_way,
-    measure_on_the_way,
-    part,
-    records,
-)
+from vae_lab.figures.base import Arrays, part, records
 from vae_lab.figures.canvas import GREY, SPLITS, legend_below, method_lines, nats, pale_grid, styled, write_above
+from vae_lab.figures.snapshots import SnapshotFigure
 from vae_lab.measurement import evaluating, measure_bound, summarise
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Objective
@@ -50,96 +40,56 @@ FIRST = 10_000
 
 
 @dataclass(kw_only=True, eq=False)
-class FullVariationalBayesFigure(PaperFigure):
+class FullVariationalBayesFigure(SnapshotFigure):
     """A column for each training set size: the predictive bounds above, KL(q(theta) || p(theta)) / N below.
 
-    The train bound less this KL bounds log p(X) / N, the parameters integrated out.
+    The train bound less this KL bounds log p(X) / N, the parameters integrated out. The methods are those with
+    (`full`) and without (`plain`) the posterior over the parameters.
 
     Args:
-        train_sizes: training sets, the first so many images of the train part.
-        overrides: of every training.
-        methods: further overrides with (`full`) and without (`plain`) the posterior over the parameters.
-        learning_rates: for each method, the step sizes to choose from; none: as configured.
-        max_samples: the budget at each scale.
-        snapshots: at each scale, the counts of training samples at which the bounds are measured.
         num_draws: of the parameters, for a predictive bound.
-        seed: of the measurements.
     """
 
-    name = "full_variational_bayes"
+    name, prefix, value = "full_variational_bayes", "full_vb", "nats"
     columns = (
         *("train_size", "method", "quantity", "samples_evaluated", "nats", "standard_error"),
         *("num_draws", "learning_rate", "label"),
     )
 
-    train_sizes: list[int]
-    overrides: list[str]
-    methods: dict[str, list[str]]
-    learning_rates: dict[str, list[float]]
-    max_samples: dict[str, int]
-    snapshots: dict[str, list[int]]
     num_draws: int
-    seed: int
 
     def __post_init__(self) -> None:
         for key, names in (("methods", self.methods), ("learning_rates", self.learning_rates)):
             if sorted(names) != sorted(METHODS):
                 raise ConfigError(f"figure.{key} must name {' and '.join(METHODS)}, got {', '.join(names) or 'none'}")
-        if not self.train_sizes:
-            raise ConfigError("figure.train_sizes must hold a training set size, got none: nothing would be drawn")
+        super().__post_init__()
         if self.num_draws < 2:
             raise ConfigError(f"figure.num_draws must be >= 2, got {self.num_draws}: one draw shows no standard error")
-        check_by_scale(max_samples=self.max_samples, snapshots=self.snapshots)
 
-    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
-        """Both methods with every training set."""
-        check_scale(scale)
-        return {
-            Curve(
-                label=f"full_vb_{size}_{method}",
-                overrides=(*self.overrides, f"data.train_size={size}", *self.methods[method]),
-                learning_rates=tuple(self.learning_rates[method]),
-                max_samples=self.max_samples[scale],
-                snapshots=tuple(self.snapshots[scale]),
-            ): {"train_size": size, "method": method}
-            for size in self.train_sizes
-            for method in METHODS
-        }
-
-    def bounds(self) -> dict[str, Measurement]:
-        """What is measured with every snapshot, by split."""
-        return {split: predictive_bound(split, self.num_draws, self.seed) for split in SPLITS}
-
-    def num_estimates(self, curve: Curve) -> int:
-        """The bounds of train and test, at every snapshot and with the last weights."""
-        return len({*curve.snapshots, curve.max_samples}) * len(SPLITS)
-
-    def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
-        """Measures the bounds that the ledgers lack."""
-        measure_on_the_way(run, self.bounds().values())
-        return {}
+    def measurements(self, scale: str) -> list[tuple[dict[str, Any], Measurement]]:
+        """The predictive bounds."""
+        return [
+            (
+                {"quantity": f"{split}_bound", "num_draws": self.num_draws},
+                predictive_bound(split, self.num_draws, self.seed),
+            )
+            for split in SPLITS
+        ]
 
     def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
-        """The bounds at every snapshot, and the KL at every evaluation where the parameters have a posterior."""
-        rate = {"learning_rate": run.read_config()["optimizer"].get("lr")}
-        bounds = [
-            {
-                "quantity": f"{split}_bound",
-                "samples_evaluated": samples,
-                "nats": found.value,
-                "standard_error": found.standard_error,
-                "num_draws": self.num_draws,
-            }
-            for samples, ledger in ledgers_on_the_way(run).items()
-            for split, wanted in self.bounds().items()
-            if (found := wanted.find(ledger))
-        ]
+        """The bounds, and the KL at every evaluation where the parameters have a posterior."""
+        rate = run.read_config()["optimizer"].get("lr")
         kls = [
-            {"quantity": PARAMETER_KL, "samples_evaluated": int(row["samples_evaluated"]), "nats": row[KL_COLUMN]}
+            {
+                "quantity": PARAMETER_KL,
+                "samples_evaluated": int(row["samples_evaluated"]),
+                "nats": row[KL_COLUMN],
+                "learning_rate": rate,
+            }
             for row in read_rows(run.curve)
             if KL_COLUMN in row
         ]
-        return [rate | row for row in bounds + kls]
+        return super().rows_of(run, scale) + kls
 
     @styled
     def draw(self, table: pd.DataFrame, arrays: Arrays) -> Figure:

@@ -24,7 +24,7 @@ from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Arrays, Curve, check_by_scale, check_scale, load_last, part, records
 from vae_lab.figures.canvas import GREY, legend_below, pixels_of, show_grid, styled
 from vae_lab.figures.decoded import COLUMNS, NAMES, ModelFigure, caption_of, show_missing
-from vae_lab.figures.run_facts import dark_on_white_by_default, kl_per_dimension
+from vae_lab.figures.run_pictures import dark_on_white_by_default, kl_per_dimension
 from vae_lab.image_grids import image_grid, paired_rows
 from vae_lab.randomness import generator
 from vae_lab.runs.directory import RunDir

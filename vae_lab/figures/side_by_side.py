@@ -15,9 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae_lab.figures.base import part
-from vae_lab.figures.canvas import figure_for_grid, new_figure, styled
-from vae_lab.figures.posterior_pictures import label_rows
-from vae_lab.figures.run_pictures import set_limits
+from vae_lab.figures.canvas import figure_for_grid, label_rows, new_figure, set_limits, styled
 from vae_lab.image_grids import image_grid
 from vae_lab.runs.load import Run
 

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from matplotlib.figure import Figure
 
-from vae_lab.figures.run_facts import dark_on_white_by_default, read_test_images
+from vae_lab.figures.run_pictures import dark_on_white_by_default, read_test_images
 from vae_lab.figures.side_by_side import Line, colours, curves, shared_decodings, shared_reconstructions
 from vae_lab.randomness import generator
 from vae_lab.reports.listing.measured import BESIDE, LOG_LIKELIHOOD

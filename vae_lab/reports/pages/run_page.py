@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from vae_lab.figures.run_facts import dark_on_white_by_default, nats
-from vae_lab.figures.run_pictures import LINES, PICTURES
+from vae_lab.figures.canvas import nats
+from vae_lab.figures.run_pictures import LINES, PICTURES, dark_on_white_by_default
 from vae_lab.figures.side_by_side import Line, curves, kl_bars
 from vae_lab.reports.listing.measured import LOG_LIKELIHOOD, SPLITS
 from vae_lab.reports.overview import Overview

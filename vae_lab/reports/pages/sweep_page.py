@@ -11,7 +11,7 @@ import torch
 
 from vae_lab.errors import RunError
 from vae_lab.figures.canvas import encoded_tile
-from vae_lab.figures.run_facts import dark_on_white_by_default
+from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.figures.side_by_side import bound_against_latent_dim
 from vae_lab.image_grids import image_grid
 from vae_lab.randomness import generator
