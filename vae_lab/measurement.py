@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.elbo import sgvb_b
-from vae_lab.estimators.base import Estimator
+from vae_lab.estimators.base import Estimator, settings_of
 from vae_lab.model import VAE
 from vae_lab.randomness import NOISE_BLOCK, seed_global_noise
 
@@ -111,6 +111,6 @@ def measure_log_likelihood(
         f"{key}_sd": float(values.std(correction=0)),
         f"{key}_num_datapoints": len(values),
         f"{key}_seed": seed,
-        f"{key}_settings": estimator.settings,
+        f"{key}_settings": settings_of(estimator),
         f"{key}_bias": estimator.bias,
     }

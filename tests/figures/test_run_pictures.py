@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ def test_every_picture_carries_the_bound_in_nats(picture, run):
 def test_bound_caption_says_when_the_checkpoint_was_not_measured(run):
     run.metrics.clear()
     assert bound_caption(run) == "last.ckpt, 40,000 samples evaluated; bound not measured"
+
+
+def test_a_snapshot_has_the_bound_of_its_own_ledger(tmp_path):
+    directory = make_drawn_run(tmp_path / "run")
+    (directory.checkpoints / "at").mkdir()
+    shutil.copy(directory.checkpoints / "last.ckpt", directory.checkpoints / "at" / "40000.ckpt")
+    place = "40000.ckpt, 40,000 samples evaluated"
+    assert bound_caption(load_run(directory.path, checkpoint=40_000)) == f"{place}; bound not measured"
+    directory.update_ledger("40000", {"test/bound": -21.0, "samples_evaluated": 40_000})
+    caption = bound_caption(load_run(directory.path, checkpoint="40000"))
+    assert caption == f"bound on test: −21.0 nats per datapoint ({place})"
 
 
 def test_bound_curve_shows_the_measured_columns_on_a_log_axis(run):

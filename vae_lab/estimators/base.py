@@ -72,11 +72,6 @@ class Estimator(ABC):
     def label(self) -> str:
         """Its name in the ledger, with the number of samples that it spends: `importance_sampling_500`."""
 
-    @property
-    def settings(self) -> str:
-        """All that it was made with, by which the ledger knows an equal request."""
-        return json.dumps(vars(self), sort_keys=True, default=str)
-
     def check(self, model: VAE) -> None:  # noqa: B027 (most handle every model)
         """Refuses a model that it cannot handle, by a ConfigError; `estimate` asks first."""
 
@@ -115,6 +110,11 @@ class Estimator(ABC):
         empty = torch.zeros(0, dtype=torch.float64)
         log_likelihood, variance = zip(*results, strict=True) if results else ([empty], [empty])
         return Estimate(torch.cat(list(log_likelihood)), torch.cat(list(variance)))
+
+
+def settings_of(estimator: Estimator) -> str:
+    """All that an estimator was made with, by which the ledger knows an equal request."""
+    return json.dumps(vars(estimator), sort_keys=True, default=str)
 
 
 class LogMean:

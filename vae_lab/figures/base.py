@@ -5,7 +5,6 @@ them.
 """
 
 import io
-import re
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from matplotlib.figure import Figure
 from vae_lab.atomic import atomic_file, write_text
 from vae_lab.errors import ConfigError, RunError, require_choice
 from vae_lab.figures.canvas import save
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.directory import RunDir, safe_name
 from vae_lab.runs.load import Run, load_run
 from vae_lab.training.matmul import use_backend
 
@@ -49,7 +48,7 @@ class Curve:
     """Counts of training samples at which weights are kept (`checkpoint.at`)."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.label):
+        if not self.label or safe_name(self.label) != self.label:
             raise ConfigError(f"a curve's label must be of letters, digits, '.', '-' and '_', got {self.label!r}")
 
     @property

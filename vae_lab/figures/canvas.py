@@ -13,13 +13,11 @@ from typing import Any, ParamSpec
 import matplotlib
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 from torch import Tensor
 
@@ -125,24 +123,6 @@ def figure_for_grid(grid: Float[Tensor, "channel grid_height grid_width"], title
     figure, axes = new_figure(GRID_WIDTH, GRID_WIDTH * grid.shape[1] / grid.shape[2], title)
     show_grid(axes, grid)
     return figure, axes
-
-
-def set_limits(axes: Axes, points: list[tuple[float, float]]) -> None:
-    """The scales of a bound curve: a steep start may leave it, and a short x axis gets plain numbers.
-
-    The y axis reaches down to four times the distance between the best value and the lower quartile: what
-    lies lower is the steep start, and would flatten the rest.
-    """
-    counts, values = torch.tensor(points).double().T
-    top = float(values.max())
-    bottom = max(float(values.min()), top - 4 * (top - float(values.quantile(0.25))))
-    margin = 0.05 * (top - bottom) or 1.0
-    axes.set_ylim(bottom - margin, top + margin)
-    axes.set_xscale("log")
-    if counts.max() < 30 * counts.min():
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def write_caption(axes: Axes, caption: str) -> None:

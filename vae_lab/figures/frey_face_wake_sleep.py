@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, PaperFigure, check_by_scale, check_scale, part, records
+from vae_lab.figures.base import Arrays, Curve, PaperFigure, check_by_scale, part, records
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, draw_splits, legend_below, pale_grid, styled, write_above
 from vae_lab.figures.section5 import BOUND_LABEL, bound_points, figure2_published, last_values
 from vae_lab.runs.directory import RunDir
@@ -50,7 +50,6 @@ class FreyFaceWakeSleep(PaperFigure):
 
     def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
         """Every setting with every latent size."""
-        check_scale(scale)
         return {
             Curve(
                 label=f"{self.name}_{size}_{setting}",

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vae_lab.atomic import atomic_file
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, check_by_scale, check_scale, load_last, part, records
+from vae_lab.figures.base import Arrays, Curve, check_by_scale, load_last, part, records
 from vae_lab.figures.canvas import GREY, legend_below, pixels_of, show_grid, styled
 from vae_lab.figures.decoded import COLUMNS, NAMES, ModelFigure, caption_of, show_missing
 from vae_lab.figures.run_pictures import dark_on_white_by_default, kl_per_dimension
@@ -86,7 +86,6 @@ class Gallery(ModelFigure):
 
     def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
         """Every network of every row."""
-        check_scale(scale)
         return {
             Curve(
                 label=f"gallery_{data_set}_{latent_dim}_{network}",

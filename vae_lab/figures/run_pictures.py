@@ -24,10 +24,10 @@ from vae_lab.figures.canvas import (
     label_rows,
     nats,
     new_figure,
-    set_limits,
     styled,
     write_caption,
 )
+from vae_lab.figures.side_by_side import Line, draw_curves
 from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.randomness import generator
 from vae_lab.runs.load import Run
@@ -67,21 +67,21 @@ def captioned(draw: Callable[[Run, bool, int], Axes]) -> Callable[..., Figure]:
 @captioned
 def bound_curve(run: Run, dark_on_white: bool, seed: int) -> Axes:
     """Bound against training samples evaluated (log scale), as in figure 2; the legend gives the last values."""
-    rows = {key: [row for row in run.curve if key in row] for key in LINES}
-    curves = {
-        key: ([row["samples_evaluated"] for row in of], [row[key] for row in of]) for key, of in rows.items() if of
-    }
-    if not curves:
+    lines = [
+        Line(
+            f"{label}: {nats(rows[-1][key])}",
+            [row["samples_evaluated"] for row in rows],
+            [row[key] for row in rows],
+            colour,
+            dashes,
+        )
+        for key, (label, colour, dashes) in LINES.items()
+        if (rows := [row for row in run.curve if key in row])
+    ]
+    if not lines:
         raise CannotDrawError("the curve holds no bound: the run has no encoder, or stopped before an evaluation")
     _, axes = new_figure(5.0, 3.2, title_of(run, "Evidence lower bound"))
-    for key, (samples, values) in curves.items():
-        label, colour, line = LINES[key]
-        marker = "o" if len(samples) == 1 else ""
-        axes.plot(samples, values, line, color=colour, marker=marker, label=f"{label}: {nats(values[-1])}")
-    set_limits(axes, [point for curve in curves.values() for point in zip(*curve, strict=True)])
-    axes.set_xlabel("training samples evaluated")
-    axes.set_ylabel("bound (nats per datapoint)")
-    axes.grid(which="major", color="0.9", linewidth=0.6)
+    draw_curves(axes, lines, "bound")
     axes.legend()
     return axes
 

@@ -11,11 +11,13 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from vae_lab.figures.base import part
-from vae_lab.figures.canvas import figure_for_grid, label_rows, new_figure, set_limits, styled
+from vae_lab.figures.canvas import figure_for_grid, label_rows, new_figure, styled
 from vae_lab.image_grids import image_grid
 from vae_lab.runs.load import Run
 
@@ -49,19 +51,42 @@ def colours(count: int) -> list[Any]:
 def curves(lines: Sequence[Line], *, title: str, quantity: str) -> Figure:
     """Curves over each other, on the axes of the bound curve; the legend stands below."""
     figure, axes = new_figure(*SIZE, title)
-    for line in lines:
-        look: dict[str, Any] = {"color": line.colour, "marker": "o" if len(line.samples) == 1 else "", "markersize": 4}
-        look |= {"label": line.label} if line.is_named else {"linewidth": 0.9, "alpha": 0.7}
-        axes.plot(list(line.samples), list(line.values), line.dashes, **look)
-    set_limits(axes, [point for line in lines for point in zip(line.samples, line.values, strict=True)])
-    axes.set_xlabel("training samples evaluated")
-    axes.set_ylabel(f"{quantity} (nats per datapoint)")
-    axes.grid(which="major", color="0.9", linewidth=0.6)
+    draw_curves(axes, lines, quantity, markersize=4)
     named = [line.label for line in lines if line.is_named]
     columns = 1 if max(map(len, named)) > 24 else min(len(named), 3)
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0, -0.17), "borderaxespad": 0}
     axes.legend(ncols=max(columns, -(-len(named) // 24)), fontsize=8, **place)
     return figure
+
+
+def draw_curves(axes: Axes, lines: Sequence[Line], quantity: str, **look: Any) -> None:
+    """The lines on the axes of a bound curve; a single point is a dot."""
+    for line in lines:
+        named = {"label": line.label} if line.is_named else {"linewidth": 0.9, "alpha": 0.7}
+        marker = "o" if len(line.samples) == 1 else ""
+        axes.plot(list(line.samples), list(line.values), line.dashes, color=line.colour, marker=marker, **named, **look)
+    set_limits(axes, [point for line in lines for point in zip(line.samples, line.values, strict=True)])
+    axes.set_xlabel("training samples evaluated")
+    axes.set_ylabel(f"{quantity} (nats per datapoint)")
+    axes.grid(which="major", color="0.9", linewidth=0.6)
+
+
+def set_limits(axes: Axes, points: list[tuple[float, float]]) -> None:
+    """The scales of a bound curve: a steep start may leave it, and a short x axis gets plain numbers.
+
+    The y axis reaches down to four times the distance between the best value and the lower quartile: what
+    lies lower is the steep start, and would flatten the rest.
+    """
+    counts, values = torch.tensor(points).double().T
+    top = float(values.max())
+    bottom = max(float(values.min()), top - 4 * (top - float(values.quantile(0.25))))
+    margin = 0.05 * (top - bottom) or 1.0
+    axes.set_ylim(bottom - margin, top + margin)
+    axes.set_xscale("log")
+    if counts.max() < 30 * counts.min():
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 @styled

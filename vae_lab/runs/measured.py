@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab.errors import RunError
-from vae_lab.estimators.base import Estimator
+from vae_lab.estimators.base import Estimator, settings_of
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, ledger_facts, samples_of
@@ -121,7 +121,7 @@ def log_likelihood(split: str, estimator: Estimator, *, seed: int, num_datapoint
     def make(run: Run, images: Tensor, name: str) -> dict[str, Any]:
         return measure_log_likelihood(run.model, images, name, estimator, seed=seed)
 
-    request = {"seed": seed, "settings": estimator.settings}
+    request = {"seed": seed, "settings": settings_of(estimator)}
     return Measurement(f"log_likelihood/{estimator.label}", split, num_datapoints, request, make)
 
 
