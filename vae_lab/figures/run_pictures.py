@@ -30,6 +30,7 @@ from vae_lab.figures.canvas import (
 from vae_lab.figures.side_by_side import Line, draw_curves
 from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.randomness import generator
+from vae_lab.runs.curve import series
 from vae_lab.runs.load import Run
 
 INK_ON_BLACK = frozenset({"mnist", "digits"})
@@ -68,15 +69,10 @@ def captioned(draw: Callable[[Run, bool, int], Axes]) -> Callable[..., Figure]:
 def bound_curve(run: Run, dark_on_white: bool, seed: int) -> Axes:
     """Bound against training samples evaluated (log scale), as in figure 2; the legend gives the last values."""
     lines = [
-        Line(
-            f"{label}: {nats(rows[-1][key])}",
-            [row["samples_evaluated"] for row in rows],
-            [row[key] for row in rows],
-            colour,
-            dashes,
-        )
+        Line(f"{label}: {nats(values[-1])}", samples, values, colour, dashes)
         for key, (label, colour, dashes) in LINES.items()
-        if (rows := [row for row in run.curve if key in row])
+        for samples, values in [series(run.curve, key)]
+        if values
     ]
     if not lines:
         raise CannotDrawError("the curve holds no bound: the run has no encoder, or stopped before an evaluation")

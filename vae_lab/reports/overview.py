@@ -16,7 +16,7 @@ from typing import Any
 
 from vae_lab.errors import RunError
 from vae_lab.reports.values import ABSENT, as_text, number_or_none
-from vae_lab.runs.curve import read_rows
+from vae_lab.runs.curve import read_rows, series
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import is_computed
 from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
@@ -142,8 +142,7 @@ class Overview:
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """Samples evaluated and values of a column of the curve."""
-        rows = [row for row in self.curve if key in row]
-        return [row["samples_evaluated"] for row in rows], [row[key] for row in rows]
+        return series(self.curve, key)
 
 
 def read_overview(path: Path, checkpoint: str | None = None) -> Overview:

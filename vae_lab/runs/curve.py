@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vae_lab.atomic import write_text
@@ -12,6 +12,12 @@ from vae_lab.atomic import write_text
 def read_rows(path: Path) -> list[dict[str, float]]:
     """All rows, without their empty fields; [] where there is no file."""
     return [{name: float(text) for name, text in row.items() if text} for row in _read(path)]
+
+
+def series(rows: Sequence[Mapping[str, float]], key: str) -> tuple[list[float], list[float]]:
+    """Samples evaluated and values of one column, where it was measured."""
+    found = [row for row in rows if key in row]
+    return [row["samples_evaluated"] for row in found], [row[key] for row in found]
 
 
 def append_row(path: Path, row: Mapping[str, float | int]) -> None:
