@@ -69,7 +69,7 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
     assert list(rows) == ["train", "val", "test"]
     for split, row in rows.items():
         assert row["bound"] == f"{ledger[f'{split}/bound']:.2f}"
-        assert row["KL"] == f"{ledger[f'{split}/kl']:.2f}"
+        assert row["kl"] == f"{ledger[f'{split}/kl']:.2f}"
         assert row["active units"] == f"{ledger[f'{split}/active_units']} of 3"
     assert "digits, x/16, BernoulliLikelihood, binarization none" in page.sections["Result"]
     assert f"test bound −{-ledger['test/bound']:.1f} nats" in page.sections[""]
@@ -79,7 +79,7 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
     for value in ledger["test/kl_per_dimension"]:
         assert f"{value:.4f}" in page.code["KL of every dimension"][0]
     settings = {row["setting"]: row["value"] for row in page.rows("Settings")}
-    assert settings["latent dimensions (Nz)"] == "3" and settings["data set"] == "digits"
+    assert settings["model.latent_dim"] == "3" and settings["data"] == "digits"
     assert yaml.safe_load(page.code["Settings"][0]) == run.read_config()
     assert page.size < LARGEST
 
@@ -88,7 +88,8 @@ def test_estimates_of_log_likelihood_stand_beside_the_bound(run, capsys):
     name = "test/log_likelihood/importance_sampling_50"
     run.update_ledger("best", run.ledger("best") | {name: -21.234, f"{name}_se": 0.012, f"{name}_num_datapoints": 250})
     page = reported(capsys, f"run={run.path}")
-    assert page.tables["Result"][1][1] == ["test", "importance_sampling_50", "-21.23 ± 0.01", "250"]
+    (row,) = (row for row in page.rows("Result") if row["part"] == "test")
+    assert row["log p(x) by importance_sampling_50"] == "-21.23 ± 0.01" and row["datapoints"] == "250"
 
 
 def test_commands_of_the_page_make_the_run_again_go_on_with_it_and_load_it(run, tmp_path, capsys, monkeypatch):

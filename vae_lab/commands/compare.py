@@ -47,7 +47,7 @@ def compare(settings: CompareSettings) -> Path:
         log.warning("left out: %s", text)
     again = Section("Again", text=["The same comparison replaces this page."], code=[command(settings)])
     sections = [*comparison_sections(found, left_out, settings), again]
-    summary = f"{len(found)} runs, {len(Runs(found).differences())} settings in which they differ; nats per datapoint."
+    summary = f"{len(found)} runs, {len(Runs(found).varied)} settings in which they differ; nats per datapoint."
     return write_page(path, "Runs compared", sections, summary=summary)
 
 

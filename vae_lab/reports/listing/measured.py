@@ -7,9 +7,7 @@ these are never averaged, and stand in one column with a mark only.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,160 +17,144 @@ from vae_lab.reports.table import Cell, number
 from vae_lab.reports.values import as_text, is_number, letters, number_or_none, order
 
 SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
-TITLES = {"bound": "bound", "log_likelihood": "log p(x)"}
-LOG_LIKELIHOOD = "/log_likelihood/"
-HIGHER_IS_BETTER = re.compile(r"(^|/)(bound|reconstruction|log_likelihood)(/[^/]*)?$")
-BESIDE = ("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_settings", "_bias")
-"""Endings of what the ledger says about a value."""
+BOUND, LOG_LIKELIHOOD = "bound", "log_likelihood"
+TITLES = {BOUND: "bound", LOG_LIKELIHOOD: "log p(x)"}
+"""The quantities that every table has, and their headings."""
+ESTIMATE = re.compile(r"[^/]+/log_likelihood/(?!.*_(se|sd|num_datapoints|num_samples|seed|settings|bias)$).*")
+"""A key of the ledger with an estimate of log p(x), and not with what is said about one."""
+KEYS = {BOUND: re.compile("[^/]+/bound"), LOG_LIKELIHOOD: ESTIMATE}
+HIGHER_IS_BETTER = re.compile(rf"bound|log_likelihood|[^/]+/(bound|reconstruction)|{ESTIMATE.pattern}")
 SPLITS = ("test", "val", "train")
 """Whose value is shown where there are several, the first that there is."""
 UNKNOWN = "unknown"
 SAMPLED = ("bound", "reconstruction")
 """What is measured with as many draws of z as `<split>/bound_num_samples` says; without that entry, with one."""
-DRAWS = "draws of z"
-SPLIT = "split hash"
+DRAWS, SPLIT = "draws of z", "split hash"
 
 Yardstick = tuple[tuple[str, str], ...]
 """The names and values of all that two values must share to be compared; empty: the value may be compared with any."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A measured quantity in every row of a table, which stands for a run or for a group of runs."""
-
-    name: str
-    """The name of the quantity, or its key."""
-    frame: pd.DataFrame
-    """Value, error, key and yardstick in each row, None where nothing was measured; num, where it is a mean of so many.
-    """
-    unmarked: Yardstick
-    """The yardstick that needs no mark: the most frequent of the runs."""
-
-    @classmethod
-    def of_runs(cls, name: str, runs: Sequence[Overview], keys: Sequence[str | None], data: str | None) -> "Column":
-        """The values of these entries; unmarked are those on `data`, if there are any."""
-        rows = []
-        for run, key in zip(runs, keys, strict=True):
-            value = number_or_none(run.values.get(key or ""))
-            error = number_or_none(run.values.get(f"{key}_se"))
-            rows.append((None,) * 4 if key is None or value is None else (value, error, key, yardstick_of(run, key)))
-        frame = pd.DataFrame(rows, columns=["value", "error", "key", "yardstick"], dtype=object)
-        counts = Counter(filter(None, frame["yardstick"]))
-        ranked = sorted(
-            counts,
-            key=lambda by: (dict(by)["data"] != data, SPLIT not in dict(by), -counts[by], _place(dict(by)["part"])),
-        )
-        return cls(name, frame, next(iter(ranked), ()))
-
-    def averaged(self, groups: pd.Series) -> "Column":
-        """Mean and standard error sd/sqrt(n) in each group of the runs that are in one."""
-        rows = self.frame.loc[groups.index].astype({"value": float}).groupby(groups)
-        frame = rows["value"].agg(["mean", "sem", "count"]).set_axis(["value", "error", "num"], axis=1)
-        frame = frame.join(rows[["key", "yardstick"]].first()).astype(object)
-        return replace(self, frame=frame.where(frame.notna(), None))
-
-    def chosen(self, positions: Sequence[int]) -> "Column":
-        """Some of the rows."""
-        return replace(self, frame=self.frame.iloc[list(positions)].reset_index(drop=True))
-
-    @property
-    def title(self) -> str:
-        """The heading, with the split that the unmarked values were measured on."""
-        split = dict(self.unmarked).get("part", "")
-        return f"{split} {TITLES[self.name]}".strip() if self.name in TITLES else self.name
-
-    @property
-    def keys(self) -> list[str]:
-        """The entries that it has values of."""
-        return self.frame["key"].dropna().tolist()
-
-
 class Measured:
-    """The columns of bound and log p(x), then of further quantities.
+    """The columns of bound and log p(x), then of further quantities, in the rows of a table of runs or of groups.
 
     A letter marks every kind of values that cannot be compared with the unmarked ones of their column.
+
+    Args:
+        frame: for every column value, error, key and yardstick in each row, None where nothing was measured; of a mean
+            also num, of how many values it is.
+        unmarked: the yardstick of each column that needs no mark.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
-        self.columns = list(columns)
+    def __init__(self, frame: pd.DataFrame, unmarked: Mapping[str, Yardstick]) -> None:
+        self.frame, self.unmarked = frame, unmarked
         self._letters: dict[str, str] = {}
 
     @classmethod
     def of_runs(cls, runs: Sequence[Overview], show: Sequence[str]) -> "Measured":
-        """The columns of these runs, with those keys of `show` that are numbers."""
-        bound = Column.of_runs("bound", runs, bound_keys(runs), None)
-        data = dict(bound.unmarked).get("data")
-        found = cls([bound, Column.of_runs("log_likelihood", runs, log_likelihood_keys(runs), data)])
+        """The columns of these runs, with those keys of `show` that are numbers; unmarked is what most of them have."""
+        keys: dict[str, list[str | None]] = {name: best_keys(runs, name) for name in KEYS}
+        known = {key for found in keys.values() for key in found}
         for key in show:
-            if not found.column(key) and (column := Column.of_runs(key, runs, [key] * len(runs), data)).keys:
-                found.columns.append(column)
-        return found
+            if key not in known and any(is_number(run.values.get(key)) for run in runs):
+                keys[key] = [key] * len(runs)
+        unmarked: dict[str, Yardstick] = {}
+        frames = {}
+        for name, found in keys.items():
+            rows = [_entries(run, key) for run, key in zip(runs, found, strict=True)]
+            frames[name] = pd.DataFrame(rows, columns=["value", "error", "key", "yardstick"], dtype=object)
+            counts = Counter(filter(None, frames[name]["yardstick"]))
+            data = dict(unmarked.get(BOUND, ())).get("data")
+            ranks = {
+                by: (facts["data"] != data, SPLIT not in facts, -counts[by], _place(facts["part"]))
+                for by in counts
+                if (facts := dict(by))
+            }
+            unmarked[name] = min(ranks, key=ranks.__getitem__, default=())
+        return cls(pd.concat(frames, axis=1), unmarked)
 
     def averaged(self, groups: pd.Series) -> "Measured":
-        """The means of every column in each group of runs."""
-        return Measured([column.averaged(groups) for column in self.columns])
+        """Mean and standard error sd/sqrt(n) in each group of the rows that are in one."""
+        frames = {}
+        for name in self.unmarked:
+            rows = self.frame.loc[groups.index, name].astype({"value": float}).groupby(groups)
+            means = rows["value"].agg(["mean", "sem", "count"]).set_axis(["value", "error", "num"], axis=1)
+            frame = means.join(rows[["key", "yardstick"]].first()).astype(object)
+            frames[name] = frame.where(frame.notna(), None)
+        return Measured(pd.concat(frames, axis=1), self.unmarked)
 
     def chosen(self, positions: Sequence[int]) -> "Measured":
         """Some of the rows."""
-        return Measured([column.chosen(positions) for column in self.columns])
+        return Measured(self.frame.iloc[list(positions)].reset_index(drop=True), self.unmarked)
 
-    def column(self, key: str) -> Column | None:
-        """The column that holds values of a key; None if there is none."""
-        return next((column for column in self.columns if key in column.keys), None)
+    def column(self, key: str) -> str | None:
+        """The name of the column that holds values of a key; None if there is none."""
+        return next((name for name in self.unmarked if key in set(self.frame[name, "key"])), None)
 
-    def marks(self, column: Column) -> list[str]:
+    def marks(self, name: str) -> list[str]:
         """The letter of each row of a column; empty where its value can be compared, or is absent."""
+        unmarked = self.unmarked[name]
         return [
-            self._letters.setdefault(_reason(by, column.unmarked), letters(len(self._letters)).lower())
-            if by and not set(by) <= set(column.unmarked)
+            self._letters.setdefault(_reason(by, unmarked), letters(len(self._letters)).lower())
+            if by and not set(by) <= set(unmarked)
             else ""
-            for by in column.frame["yardstick"]
+            for by in self.frame[name, "yardstick"]
         ]
 
-    def cells(self, totals: Sequence[int] = ()) -> list[tuple[str, list[Cell]]]:
-        """Heading and cells of every column; a mean over fewer than `totals` says over how many."""
+    def cells(self, totals: Sequence[int] | None = None) -> list[tuple[str, list[Cell]]]:
+        """Heading, with the split of the unmarked values, and cells of every column.
+
+        A mean over fewer than `totals` says over how many.
+        """
         found = []
-        for column in self.columns:
-            pairs = zip(column.frame["num"] if totals else (), totals, strict=True)
-            few = [f"(n={int(num)})" if num < total else "" for num, total in pairs]
-            marks = [" ".join(filter(None, pair)) for pair in zip_longest(self.marks(column), few)]
-            rows = zip(column.frame["value"], column.frame["error"], marks, strict=True)
-            found.append((column.title, [number(*row) for row in rows]))
+        for name, unmarked in self.unmarked.items():
+            frame = self.frame[name]
+            nums = frame["num"] if totals else [0] * len(frame)
+            columns = zip(frame["value"], frame["error"], self.marks(name), nums, totals or nums, strict=True)
+            cells = [
+                number(value, error, " ".join(filter(None, [mark, f"(n={num})" if num < total else ""])))
+                for value, error, mark, num, total in columns
+            ]
+            title = f"{dict(unmarked).get('part', '')} {TITLES[name]}".strip() if name in TITLES else name
+            found.append((title, cells))
         return found
 
     def records(self) -> pd.DataFrame:
         """The columns for a program, with full precision."""
+        endings = {"value": "", "error": "_se", "num": "_n", "key": "_key", "mark": "_mark"}
         frames = []
-        for column in self.columns:
-            marks = pd.Series(self.marks(column), dtype=object).where(column.frame["key"].notna(), None)
-            endings = {"value": "", "error": "_se", "num": "_n", "key": "_key", "mark": "_mark"}
-            frame = column.frame.drop(columns="yardstick").assign(mark=marks)
-            frames.append(frame.rename(columns={name: f"{column.name}{ending}" for name, ending in endings.items()}))
+        for name in self.unmarked:
+            frame: Any = self.frame[name].drop(columns="yardstick")
+            frame["mark"] = pd.Series(self.marks(name), dtype=object).where(frame["key"].notna(), None)
+            frames.append(frame.rename(columns={column: f"{name}{ending}" for column, ending in endings.items()}))
         return pd.concat(frames, axis=1)
 
     def best_first(self, sort: Sequence[str], values: Callable[[str], Sequence[Any]]) -> list[int]:
         """The positions of the rows in the order that `sort` asks for, the first key decides; `-key` turns a key round.
 
-        Missing values come last, nats that can be compared stand together. `values` has those of other keys.
+        Large values come first where more is better. Missing values come last, nats that can be compared stand
+        together. `values` has those of other keys.
         """
-        positions = list(range(len(self.columns[0].frame)))
+        positions = list(range(len(self.frame)))
         for given in reversed(sort):
-            key, is_descending = direction(given)
-            column = self.column(key)
-            known = values(key) if column is None else column.frame["value"].tolist()
+            key = given.removeprefix("-")
+            name = self.column(key)
+            known = values(key) if name is None else self.frame[name, "value"].tolist()
             present = [i for i in positions if known[i] is not None]
+            is_descending = (HIGHER_IS_BETTER.fullmatch(key) is not None) != given.startswith("-")
             present.sort(key=lambda i: order(known[i]), reverse=is_descending)
-            if column:
-                ranks = {column.unmarked: 0}
-                rank = [ranks.setdefault(by or column.unmarked, len(ranks)) for by in column.frame["yardstick"]]
+            if name:
+                unmarked = self.unmarked[name]
+                ranks = {unmarked: 0}
+                rank = [ranks.setdefault(by or unmarked, len(ranks)) for by in self.frame[name, "yardstick"]]
                 present.sort(key=lambda i: rank[i])
             positions = [*present, *(i for i in positions if known[i] is None)]
         return positions
 
     def notes(self, error: str) -> Iterator[str]:
         """What the unmarked values are, what ± is, and what the letters mean."""
-        bound, log_likelihood = (dict(column.unmarked) for column in self.columns[:2])
-        has_errors = any(column.frame["error"].notna().any() for column in self.columns)
+        bound, log_likelihood = (dict(self.unmarked[name]) for name in KEYS)
+        has_errors = any(self.frame[name, "error"].notna().any() for name in self.unmarked)
         if SPLIT in (facts := bound or log_likelihood):
             how = f"{facts['scale']}, binarization {facts['binarization']}, {facts['likelihood']} likelihood"
             meaning = f"; ±: {error}" if has_errors else ""
@@ -185,14 +167,21 @@ class Measured:
             yield f"{letter}: not comparable with the unmarked: {why}"
 
 
-def bound_keys(runs: Sequence[Overview]) -> list[str | None]:
-    """The entry of each run's bound: of the test split if it was measured."""
-    return _best_keys(runs, lambda key: key.endswith("/bound"))
+def best_keys(runs: Sequence[Overview], name: str) -> list[str | None]:
+    """The entry of each run that holds its bound or its log p(x), by the estimator that most of the runs have.
 
+    Of the test split if it was measured; of the whole of a split rather than of the first n.
+    """
+    candidates = [
+        [key for key, value in run.measured.items() if KEYS[name].fullmatch(key) and is_number(value)] for run in runs
+    ]
+    counts = Counter(key for keys in candidates for key in keys)
 
-def log_likelihood_keys(runs: Sequence[Overview]) -> list[str | None]:
-    """The entry of each run's log p(x): of the test split, by the estimator that most of the runs have."""
-    return _best_keys(runs, lambda key: LOG_LIKELIHOOD in key and not key.endswith(BESIDE))
+    def rank(key: str) -> tuple[Any, ...]:
+        place, first = _place(key.partition("/")[0])
+        return (place, -counts[key], first, key)
+
+    return [min(keys, key=rank, default=None) for keys in candidates]
 
 
 def yardstick_of(run: Overview, key: str) -> Yardstick:
@@ -216,25 +205,24 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         facts["seed of the static binarisation"] = as_text(run.settings.get("data.split_seed"))
     if quantity in SAMPLED:
         facts[DRAWS] = as_text(ledger.get(f"{split}/bound_num_samples", 1))
-    if quantity.startswith(LOG_LIKELIHOOD[1:]):
-        facts["estimator"] = quantity.removeprefix(LOG_LIKELIHOOD[1:])
+    if quantity.startswith(f"{LOG_LIKELIHOOD}/"):
+        facts["estimator"] = quantity.removeprefix(f"{LOG_LIKELIHOOD}/")
     return tuple((name, UNKNOWN if fact is None else str(fact)) for name, fact in facts.items())
 
 
 def aliases(runs: Sequence[Overview]) -> dict[str, str]:
     """Short names of what has a column anyway; of bound and log p(x) for the key that most of the runs have."""
-    found = {"samples": SAMPLES, "time": SECONDS}
-    for name, keys in (("bound", bound_keys(runs)), ("log_likelihood", log_likelihood_keys(runs))):
-        if counts := Counter(filter(None, keys)):
-            found[name] = counts.most_common(1)[0][0]
-    return found
+    counts = {name: Counter(filter(None, best_keys(runs, name))) for name in KEYS}
+    common = {name: count.most_common(1)[0][0] for name, count in counts.items() if count}
+    return {"samples": SAMPLES, "time": SECONDS, **common}
 
 
-def direction(given: str) -> tuple[str, bool]:
-    """The key of a `sort`, and whether large values come first: they do where more is better, without a sign."""
-    key = given.removeprefix("-")
-    is_better_higher = HIGHER_IS_BETTER.search(key) is not None and not key.endswith(BESIDE)
-    return key, is_better_higher != given.startswith("-")
+def _entries(run: Overview, key: str | None) -> tuple[Any, ...]:
+    """Value, error, key and yardstick of a run's value; None where it is absent."""
+    value = number_or_none(run.values.get(key or ""))
+    if key is None or value is None:
+        return (None, None, None, None)
+    return (value, number_or_none(run.values.get(f"{key}_se")), key, yardstick_of(run, key))
 
 
 def _reason(ours: Yardstick, unmarked: Yardstick) -> str:
@@ -244,18 +232,6 @@ def _reason(ours: Yardstick, unmarked: Yardstick) -> str:
     names = list(one) if "data" in differing else differing
     unlike = {name: f" (unmarked: {other.get(name, 'none')})" for name in differing}
     return ", ".join(f"{name} {one.get(name, 'none')}{unlike.get(name, '')}" for name in names)
-
-
-def _best_keys(runs: Sequence[Overview], is_candidate: Callable[[str], bool]) -> list[str | None]:
-    """Of every run the key that comes first by split, frequency, whole splits before the first n of them."""
-    candidates = [[key for key in run.measured if is_candidate(key) and is_number(run.values.get(key))] for run in runs]
-    counts = Counter(key for keys in candidates for key in keys)
-
-    def rank(key: str) -> tuple[Any, ...]:
-        place, first = _place(key.partition("/")[0])
-        return (place, -counts[key], first, key)
-
-    return [min(keys, key=rank) if keys else None for keys in candidates]
 
 
 def _place(split: str) -> tuple[int, str]:

@@ -33,7 +33,7 @@ def list_of_runs(
     Without `sort`, they may have `labels`; their paths then come last.
     """
     shown = [key for key in dict.fromkeys(show) if key not in ALWAYS]
-    measured = Measured.of_runs(runs.runs, [key for key in shown if not runs.is_setting(key)])
+    measured = Measured.of_runs(runs.runs, [key for key in shown if key not in runs.settings])
     order = measured.best_first(sort, lambda key: [run.values.get(key) for run in runs.runs])
     runs, measured = runs.chosen(order), measured.chosen(order)
     differing = {key: title_of(short) for key, short in runs.differing().items()}
@@ -114,8 +114,8 @@ class Groups:
         A missing value goes with what most of the others have.
         """
         frame = self.runs.texts.reindex(columns=self.keys, fill_value=ABSENT)
-        for at, column in enumerate(measured.columns):
-            rows = list(zip(frame.itertuples(index=False, name=None), column.frame["yardstick"], strict=True))
+        for at, name in enumerate(measured.unmarked):
+            rows = list(zip(frame.itertuples(index=False, name=None), measured.frame[name, "yardstick"], strict=True))
             counts: dict[Any, Counter[Yardstick]] = defaultdict(Counter)
             for row, yardstick in rows:
                 counts[row].update([] if yardstick is None else [yardstick])
@@ -132,7 +132,9 @@ class Groups:
     def facts(self) -> pd.DataFrame:
         """What the yardsticks of each group say, of the things in which groups of the same keys differ."""
         rows: list[dict[str, dict[str, None]]] = []
-        for yardsticks in zip(*(column.frame["yardstick"] for column in self.measured.columns), strict=True):
+        for yardsticks in zip(
+            *(self.measured.frame[name, "yardstick"] for name in self.measured.unmarked), strict=True
+        ):
             rows.append({})
             for name, fact in chain(*filter(None, yardsticks)):
                 rows[-1].setdefault(name, {})[fact] = None

@@ -42,15 +42,15 @@ class Runs:
         return self.frame.map(as_text)
 
     @cached_property
+    def settings(self) -> list[str]:
+        """The keys of all configs."""
+        return list(dict.fromkeys(key for run in self.runs for key in run.settings))
+
+    @cached_property
     def varied(self) -> list[str]:
         """The settings that do not have the same text in every run, whether they matter or not."""
-        settings = list(dict.fromkeys(key for run in self.runs for key in run.settings))
         texts: Any = self.texts
-        return [key for key in settings if texts[key].nunique() > 1]
-
-    def is_setting(self, key: str) -> bool:
-        """Whether some config has the key."""
-        return any(key in run.settings for run in self.runs)
+        return [key for key in self.settings if texts[key].nunique() > 1]
 
     def chosen(self, positions: Sequence[int]) -> "Runs":
         """Some of the runs."""
@@ -123,7 +123,7 @@ class Runs:
 
         The name of a component stands for its class; a setting that is there, or has its value, because of the class of
         its component is not mentioned. What has the same name and the same values (the widths of encoder and decoder)
-        comes once.
+        comes once. What says most about a run comes first, the seed last; runs that do not differ compute the same.
         """
         found: list[str] = []
         for key in filter(self.matters, self.varied):
@@ -135,22 +135,13 @@ class Runs:
             alike = (known for known in found if _last(known) == _last(key))
             if not any(self.texts[key].equals(self.texts[known]) for known in alike):
                 found.append(key)
-        return {key: self.short(key) for key in found}
-
-    def differences(self) -> dict[str, list[str]]:
-        """The settings that runs disagree in -> the text of each run; a dash where it has no such setting."""
-        return {key: list(self.texts[key]) for key in self.varied}
-
-    def distinctions(self) -> dict[str, list[str]]:
-        """In few columns what tells runs apart -> the text of each run. Runs with the same texts compute the same."""
-        columns = {short: list(self.texts[key]) for key, short in self.differing().items()}
-        order = [*(name for name in FIRST if name in columns), *(name for name in columns if name not in FIRST)]
-        order.sort(key=lambda name: name == "seed")
-        return {name: columns[name] for name in order}
+        shorts = {key: self.short(key) for key in found}
+        places = {name: i for i, name in enumerate(FIRST)} | {"seed": len(shorts) + len(FIRST)}
+        return dict(sorted(shorts.items(), key=lambda item: places.get(item[1], len(FIRST))))
 
     def names(self, most: int | None = None, without: Collection[str] = ()) -> list[str]:
         """What tells each run from the others in words, as `conv, latent_dim 10, seed 2`; in `most` words at most."""
-        columns = [(name, texts) for name, texts in self.distinctions().items() if name not in without]
+        columns = [(name, list(self.texts[key])) for key, name in self.differing().items() if name not in without]
         if most is not None and len(columns) > most:
             columns = [*columns[: most - 1], columns[-1]]
         return [

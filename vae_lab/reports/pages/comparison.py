@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from vae_lab.figures.run_pictures import dark_on_white_by_default, read_test_images
 from vae_lab.figures.side_by_side import Line, colours, curves, shared_decodings, shared_reconstructions
 from vae_lab.randomness import generator
-from vae_lab.reports.listing.measured import BESIDE, LOG_LIKELIHOOD
+from vae_lab.reports.listing.measured import ESTIMATE
 from vae_lab.reports.listing.rows import list_of_runs
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, grouped
@@ -50,7 +50,7 @@ def runs_section(runs: Mapping[str, Overview], left_out: Sequence[str]) -> Secti
     if without := [label for label, run in runs.items() if run.value("test/bound") is None]:
         text.append(f"{enumerated(without)}: no bound on the test part (no encoder, or not measured yet).")
     found = list(runs.values())
-    estimates = [key for run in found for key in run.measured if LOG_LIKELIHOOD in key and not key.endswith(BESIDE)]
+    estimates = [key for run in found for key in run.measured if ESTIMATE.fullmatch(key)]
     table = list_of_runs(Runs(found), [*SHOWN, *estimates, "checkpoint"], labels=list(runs))
     return Section("Runs", text, tables=[table])
 
@@ -58,10 +58,9 @@ def runs_section(runs: Mapping[str, Overview], left_out: Sequence[str]) -> Secti
 def differences_section(runs: Mapping[str, Overview]) -> Section:
     """The keys that the configs disagree in."""
     known = Runs(list(runs.values()))
-    texts = {key: list(map(shortened, found)) for key, found in known.differences().items()}
     rows = {True: [], False: []}
-    for key, found in texts.items():
-        rows[known.matters(key)].append([key, *found])
+    for key in known.varied:
+        rows[known.matters(key)].append([key, *map(shortened, known.texts[key])])
     captions = {True: "From config.yaml; all other settings are equal.", False: NO_MATTER}
     tables = [Table(("key", *runs), rows[matters], caption) for matters, caption in captions.items() if rows[matters]]
     return Section("What differs", [] if tables else ["Nothing: the configs are equal."], tables=tables)
@@ -89,7 +88,7 @@ def curves_section(runs: Mapping[str, Overview]) -> Section:
                 if key in BOUNDS:
                     running = run.series("train/bound_running")
                     lines.append(Line(label, *running, colour, ":", is_named=False))
-            split, _, estimator = key.partition(LOG_LIKELIHOOD)
+            split, _, estimator = key.partition("/log_likelihood/")
             caption = f"{key}; thin dots: the running mean over training minibatches."
             if estimator:
                 caption = f"log p(x) on {split} by {estimator}."
@@ -105,8 +104,7 @@ def curve_keys(group: Mapping[str, Overview]) -> list[str]:
     """The columns that are drawn of a group's curves."""
     columns = list(dict.fromkeys(key for run in group.values() for row in run.curve for key in row))
     bounds = [key for key in BOUNDS if key in columns][:1]
-    is_drawn = [key.startswith("test") and LOG_LIKELIHOOD in key and not key.endswith("_se") for key in columns]
-    return [*bounds, *(key for key, drawn in zip(columns, is_drawn, strict=True) if drawn)]
+    return [*bounds, *(key for key in columns if key.startswith("test") and ESTIMATE.fullmatch(key))]
 
 
 def reconstructions_section(runs: Mapping[str, Overview], models: Mapping[str, Run], unread: Sequence[str]) -> Section:

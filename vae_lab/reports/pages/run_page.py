@@ -5,7 +5,7 @@ from functools import partial
 from vae_lab.figures.canvas import nats
 from vae_lab.figures.run_pictures import LINES, PICTURES, dark_on_white_by_default
 from vae_lab.figures.side_by_side import Line, curves, kl_bars
-from vae_lab.reports.listing.measured import LOG_LIKELIHOOD, SPLITS
+from vae_lab.reports.listing.measured import ESTIMATE, SPLITS
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.pages.command_lines import new_run, override, pasted, recorded, resume
 from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
@@ -15,28 +15,12 @@ from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
 from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.terminal import duration
 
-MAIN = {
-    "data": "data set",
-    "data.binarization": "binarisation",
-    "data.batch_size": "minibatch",
-    "model": "network",
-    "model.encoder.hidden": "hidden units, encoder",
-    "model.decoder.hidden": "hidden units, decoder",
-    "model.latent_dim": "latent dimensions (Nz)",
-    "likelihood": "likelihood",
-    "initialization": "initialisation",
-    "objective": "objective",
-    "objective.num_samples": "draws in the objective",
-    "optimizer": "optimizer",
-    "optimizer.lr": "step size",
-    "schedule": "schedule of the step size",
-    "parameter_prior": "prior on the weights",
-    "max_samples": "budget in samples",
-    "trainer.max_epochs": "budget in epochs",
-    "seed": "seed",
-    "threads": "threads",
-}
-"""Settings in the table -> how they are printed; all are below it."""
+MAIN = (
+    *("data", "data.binarization", "data.batch_size", "model", "model.encoder.hidden", "model.decoder.hidden"),
+    *("model.latent_dim", "likelihood", "initialization", "objective", "objective.num_samples", "optimizer"),
+    *("optimizer.lr", "schedule", "parameter_prior", "max_samples", "trainer.max_epochs", "seed", "threads"),
+)
+"""Settings in the table; all are below it."""
 SEED = 0
 """Of the pictures."""
 
@@ -70,34 +54,29 @@ def result_section(run: Overview) -> Section:
         if latest := [f"{key} {nats(value)}" for key in LINES if (value := run.value(key)) is not None]:
             section.text.append(f"The last evaluation: {', '.join(latest)} nats per datapoint.")
 
-    def measured(key: str) -> Cell:
-        return number(number_or_none(ledger.get(key)), number_or_none(ledger.get(f"{key}_se")))
-
-    bounds, estimates, draws = [], [], []
-    for key in ledger:
+    rows: dict[str, dict[str, Cell]] = {}
+    for key in [key for key in ledger if key.endswith("/bound") or ESTIMATE.fullmatch(key)]:
         split, _, quantity = key.partition("/")
-        count = as_text(ledger.get(f"{key}_num_datapoints", ledger.get(f"{split}/num_datapoints", "")))
+        row = rows.setdefault(split, {})
+        for name in ("bound", "reconstruction", "kl") if quantity == "bound" else (quantity,):
+            value, error = (number_or_none(ledger.get(f"{split}/{name}{ending}")) for ending in ("", "_se"))
+            row[name.replace("log_likelihood/", "log p(x) by ")] = number(value, error)
         if quantity == "bound":
-            values = [measured(f"{split}/{name}") for name in ("bound", "reconstruction", "kl")]
-            active = f"{as_text(ledger.get(f'{split}/active_units', ABSENT))} of {run.latent_dim}"
-            bounds.append([split, *values, active, count])
-            num = ledger.get(f"{key}_num_samples", 1)
-            draws += [f"{split} bound with {as_text(num)} draws of z"] if num != 1 else []
-        elif f"{key}_se" in ledger and LOG_LIKELIHOOD in key:
-            estimates.append([split, key.partition(LOG_LIKELIHOOD)[2], measured(key), count])
+            row["active units"] = f"{as_text(ledger.get(f'{split}/active_units', ABSENT))} of {run.latent_dim}"
+        row["datapoints"] = as_text(ledger.get(f"{key}_num_datapoints", ledger.get(f"{split}/num_datapoints", "")))
+    if not rows:
+        section.text.append(f"Nothing was measured yet with the weights of {run.checkpoint}.ckpt.")
+        return section
     facts = [as_text(ledger[name]) for name in ("data", "scale", "likelihood") if name in ledger]
     facts += [f"{name} {as_text(ledger[name])}" for name in ("binarization", "split_hash") if name in ledger]
+    draws = {split: as_text(ledger.get(f"{split}/bound_num_samples", 1)) for split in rows}
+    facts += [f"{split} bound with {num} draws of z" for split, num in draws.items() if num != "1"]
     count = ledger.get("samples_evaluated")
     place = f"{run.checkpoint}.ckpt, {f'{count:,}' if is_number(count) else ABSENT} training samples"
-    facts_in_words = ", ".join([*facts, *draws])
-    caption = f"Nats per datapoint ({place}; {facts_in_words}); ±: the Monte Carlo error, with the data held fixed."
-    tables = [
-        Table(("part", "bound", "reconstruction", "KL", "active units", "datapoints"), bounds, caption),
-        Table(("part", "log p(x) by", "mean", "datapoints"), estimates, caption),
-    ]
-    section.tables = [table for table in tables if table.rows]
-    if not section.tables:
-        section.text.append(f"Nothing was measured yet with the weights of {run.checkpoint}.ckpt.")
+    caption = f"Nats per datapoint ({place}; {', '.join(facts)}); ±: the Monte Carlo error, with the data held fixed."
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    cells = [[split, *(row.get(name, "") for name in columns)] for split, row in rows.items()]
+    section.tables = [Table(("part", *columns), cells, caption)]
     return section
 
 
@@ -109,7 +88,7 @@ def curve_section(run: Overview) -> Section:
         caption = "Train: the mean over the minibatches since the last evaluation."
         section.draw(partial(curves, shown, title=title, quantity="bound"), caption)
     columns = dict.fromkeys(key for row in run.curve for key in row)
-    estimates = [key for key in columns if LOG_LIKELIHOOD in key and not key.endswith("_se")]
+    estimates = [key for key in columns if ESTIMATE.fullmatch(key)]
     look = zip(estimates, ("tab:blue", "black", "tab:red"), strict=False)
     if lines := [Line(key.partition("/")[0], *run.series(key), colour) for key, colour in look]:
         caption = f"log p(x) by {estimates[0].rpartition('/')[2]}, of the first datapoints of each part."
@@ -169,7 +148,7 @@ def settings_section(run: Overview) -> Section:
         **(versions if isinstance(versions, dict) else {}),
     }
     tables = [
-        Table(("setting", "value"), [[name, as_text(known[key])] for key, name in MAIN.items() if key in known]),
+        Table(("setting", "value"), [[key, as_text(known[key])] for key in MAIN if key in known]),
         Table(("made", "with"), [[name, as_text(value)] for name, value in made.items() if value is not None]),
     ]
     whole = read_text(run.path, "config.yaml")

@@ -56,7 +56,7 @@ class Sweep:
     @cached_property
     def means(self) -> pd.DataFrame:
         """A row for each group: series, data, latent_dim, mean, se, its first run, and the yardstick of the mean."""
-        runs, bound = self.groups.runs, self.groups.measured.columns[0].frame
+        runs, bound = self.groups.runs, self.groups.measured.frame["bound"]
         names = runs.names(without=("data", "seed", *LATENT_DIM))
         frame = pd.DataFrame({"run": [runs.runs[members[0]] for members in self.groups.members]}, dtype=object)
         facts = self.groups.facts
