@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from rich.table import Table
-
 from benchmarks.conditions import Conditions
-from vae_lab.wiring.terminal import print_table
+from vae_lab.wiring.table import Table
 
 REPEATS = 7
 """How often each side works where nothing else is asked for."""
@@ -176,18 +174,19 @@ def print_case(name: str, case: dict[str, Any]) -> None:
     def numbers(found: dict[str, Any]) -> list[str]:
         return [f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}" for x in (found["median"], found["min"], found["max"])]
 
-    table = Table("side", "median", "from", "to", "besides", title=f"{name}: {case['summary']}, {case['unit']}")
+    rows = []
     for side, found in case["sides"].items():
         facts = [f"{fact} {value:.3g}" for fact, value in found.get("facts", {}).items()]
-        table.add_row(side, *numbers(found), ", ".join(facts))
-    print_table(table)
-    table = Table("comparison", "median", "from", "to", "limit", "")
+        rows.append([side, *numbers(found), ", ".join(facts)])
+    title = f"{name}: {case['summary']}, {case['unit']}"
+    Table(("side", "median", "from", "to", "besides"), rows, title=title).print()
+    rows = []
     for comparison, found in case["comparisons"].items():
         limits = {">=": found["at_least"], "<=": found["at_most"]}
         limit = " ".join(f"{sign} {value:g}" for sign, value in limits.items() if value is not None)
-        table.add_row(comparison, *numbers(found), limit, {True: "held", False: "missed", None: ""}[found["held"]])
-    if table.rows:
-        print_table(table)
+        rows.append([comparison, *numbers(found), limit, {True: "held", False: "missed", None: ""}[found["held"]]])
+    if rows:
+        Table(("comparison", "median", "from", "to", "limit", ""), rows).print()
     for side, reason in case["left_out"].items():
         print(f"without {side}: {reason}")
     sys.stdout.flush()

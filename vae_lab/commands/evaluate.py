@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from vae_lab.errors import ConfigError, NoEncoder, nearest, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
@@ -21,6 +19,7 @@ from vae_lab.runs.provenance import available_cores
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command, group_choices
+from vae_lab.wiring.table import Table
 
 log = logging.getLogger("vae_lab")
 
@@ -150,11 +149,7 @@ def measurements(run: Run, estimators: Sequence[Estimator], settings: EvaluateSe
 
 def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
     """Nats per datapoint: what was measured and, for the same datapoints, the log p(x) that the ledger knew before."""
-    table = Table(title=f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint", caption=CAPTION)
-    table.add_column("quantity", overflow="fold")
-    for column in ("mean", "s.e.", "s.d.", "N"):
-        table.add_column(column, justify="right", no_wrap=True)
-    values = {**ledger, **measured}
+    rows, values = [], {**ledger, **measured}
     for name in dict.fromkeys(key.partition("/")[0] for key in measured):
         earlier = [key for key in ledger if key.startswith(f"{name}/log_likelihood/") and key not in measured]
         for key in (*(key for key in measured if key.startswith(f"{name}/")), *earlier):
@@ -162,7 +157,8 @@ def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]
             if key.endswith(("/bound", "/reconstruction", "/kl")) or f"{key}_se" in values:
                 numbers = [value, *(values.get(f"{key}{suffix}") for suffix in ("_se", "_sd"))]
                 cells = ["" if number is None else f"{number:.3f}" for number in numbers]
-                table.add_row(key + "*" * (key in earlier), *cells, str(count))
+                rows.append([key + "*" * (key in earlier), *cells, str(count)])
             elif key.endswith("/active_units"):
-                table.add_row(key, f"{value} of {run.model.latent_dim}", "", "", str(count))
-    Console().print(table)
+                rows.append([key, f"{value} of {run.model.latent_dim}", "", "", str(count)])
+    title = f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint"
+    Table(("quantity", "mean", "s.e.", "s.d.", "N"), rows, CAPTION, title=title).print()

@@ -15,7 +15,7 @@ from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, draw_all,
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
-from vae_lab.wiring.terminal import duration, print_table
+from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
 
@@ -48,7 +48,7 @@ def reproduce(cfg: DictConfig) -> Path:
         draw_all(figures, root, scale, work)
         rows = reproduction_rows(root)
         write_rows(root / "verification.csv", rows)
-        print_table(verdict_table(rows, "verification"))
+        verdict_table(rows, "verification").print()
         page = write_index(root, settings, work.drawn, rows, work.failures, seconds=time.monotonic() - started)
         log.info("scale %s done in %s; verdicts: %s", scale, duration(time.monotonic() - started), counted(rows))
     failed = sum(row.verdict == "FAIL" for row in rows)

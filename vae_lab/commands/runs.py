@@ -11,9 +11,9 @@ from vae_lab.reports.listing.measured import aliases
 from vae_lab.reports.listing.rows import Groups, list_of_runs
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, find_runs
-from vae_lab.reports.table import Table
 from vae_lab.reports.values import counted
 from vae_lab.wiring.arguments import key, named_paths
+from vae_lab.wiring.table import Table
 
 MAKE_ONE = "vae-lab train experiment=quickstart"
 

@@ -15,7 +15,6 @@ from vae_lab.reproduction.verdicts import as_table, reproduction_rows, write_row
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import is_computed
 from vae_lab.wiring import build
-from vae_lab.wiring.terminal import print_table
 
 log = logging.getLogger("vae_lab")
 
@@ -54,7 +53,7 @@ def verify(cfg: DictConfig) -> Path:
             raise RunError(f"{folder} has no figures/figure2.csv or figure3.csv to judge: {again} makes them")
     with RunDir(folder).locked() if settings.run is not None else nullcontext():
         path = write_rows(folder / "verification.csv", rows)
-    print_table(as_table(rows, str(folder)))
+    as_table(rows, str(folder)).print()
     if failed := sum(row.verdict == FAIL for row in rows):
         raise Failed(f"{failed} of {len(rows)} verdicts are FAIL: {path}")
     return path

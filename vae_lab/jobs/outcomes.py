@@ -4,11 +4,9 @@ import logging
 import time
 from collections.abc import Sequence
 
-from rich.markup import escape
-from rich.table import Table
-
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.runs.directory import RunDir
+from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
@@ -61,10 +59,13 @@ def result_of(run: RunDir) -> str:
 
 def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
     """How every job ended; of a failed one the reason and where its output is."""
-    table = Table(title=title)
-    for column in ("run", "status", "time", "result"):
-        table.add_column(column)
-    for outcome in outcomes:
-        took = duration(outcome.seconds) if outcome.status != "skipped" else ""
-        table.add_row(outcome.job.name, outcome.status, took, escape(told(outcome)))
-    return table
+    rows = [
+        [
+            outcome.job.name,
+            outcome.status,
+            "" if outcome.status == "skipped" else duration(outcome.seconds),
+            told(outcome),
+        ]
+        for outcome in outcomes
+    ]
+    return Table(("run", "status", "time", "result"), rows, title=title)

@@ -8,22 +8,13 @@ from pathlib import Path
 
 from vae_lab.figures.base import Drawn
 from vae_lab.reports.pages.page import Picture, Section, write_page
-from vae_lab.reports.table import Table
-from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
+from vae_lab.reproduction.claims import Row
 from vae_lab.reproduction.plan import ReproduceSettings
-from vae_lab.reproduction.verdicts import COLUMNS, as_text, counted
+from vae_lab.reproduction.verdicts import COLUMNS, TONES, as_text, counted
 from vae_lab.runs.directory import RunDir
+from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import duration
 
-TONES = {
-    PASS: "good",
-    FAIL: "bad",
-    EXPLAIN: "warn",
-    OPEN: "dim",
-    "failed": "bad",
-    "finished": "good",
-    "chosen": "good",
-}
 CAPTIONS = {
     "figure2": (
         "Figure 2: the bound against training samples evaluated. Red AEVB, green wake-sleep; solid train (a running "
@@ -144,7 +135,7 @@ def runs_table(runs: Sequence[RunDir]) -> Table:
             ]
         )
     caption = "Bounds in nats per datapoint with the last weights. Everything about a run is in runs/<run>/config.yaml."
-    return Table(columns, rows, caption, TONES)
+    return Table(columns, rows, caption)
 
 
 def step_size_sections(path: Path) -> list[Section]:
@@ -164,7 +155,9 @@ def step_size_sections(path: Path) -> list[Section]:
         for row in rows
     ]
     what = "Chosen for each curve by the bound on the training part after a short probe, as the paper did."
-    table = Table(("curve", "step size", "samples", "train bound", "verdict"), texts, "Nats per datapoint.", TONES)
+    table = Table(
+        ("curve", "step size", "samples", "train bound", "verdict"), texts, "Nats per datapoint.", {"chosen": "good"}
+    )
     return [Section("Step sizes", text=[what], tables=[table])]
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from vae_lab.errors import ConfigError, nearest, require_integer, require_number
 from vae_lab.figures.base import Curve, PaperFigure, check_scale
 from vae_lab.jobs.speed import Speeds, count_evaluations
@@ -16,6 +14,7 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import frozen_config
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
+from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import duration
 
 
@@ -136,19 +135,11 @@ def is_finished(path: Path) -> bool:
 
 def plan_table(trainings: Sequence[Training], runs: Path, probes: Path) -> Table:
     """The plan for a terminal."""
-    table = Table()
-    for column in ("run", "samples", "probes", "snapshots", "state", "time"):
-        table.add_column(column, justify="left" if column in ("run", "state") else "right")
+    rows = []
     for training in trainings:
-        curve = training.curve
-        run = RunDir(runs / curve.label)
+        curve, run = training.curve, RunDir(runs / training.curve.label)
         seconds = remaining_seconds(training, runs, probes)
-        table.add_row(
-            curve.label,
-            f"{training.config['max_samples']:,}",
-            str(len(curve.learning_rates)),
-            str(len(curve.snapshots)),
-            run.read_status() if run.exists() else "new",
-            duration(seconds) if training.seconds else "?",
-        )
-    return table
+        counts = [f"{training.config['max_samples']:,}", str(len(curve.learning_rates)), str(len(curve.snapshots))]
+        state = run.read_status() if run.exists() else "new"
+        rows.append([curve.label, *counts, state, duration(seconds) if training.seconds else "?"])
+    return Table(("run", "samples", "probes", "snapshots", "state", "time"), rows)

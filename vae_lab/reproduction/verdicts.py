@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.table import Table
 
 from vae_lab.atomic import write_text
 from vae_lab.figures.base import load_last
@@ -16,8 +15,10 @@ from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.measured import bound
+from vae_lab.wiring.table import Table
 
-COLOURS = {PASS: "green", FAIL: "bold red", EXPLAIN: "yellow", OPEN: "dim"}
+TONES = {PASS: "good", FAIL: "bad", EXPLAIN: "warn", OPEN: "dim"}
+"""The verdicts, and how they stand out in a table."""
 
 
 COLUMNS = ("figure", "claim", "samples", "published", "ours", "difference", "verdict", "note")
@@ -87,15 +88,9 @@ def write_rows(path: Path, rows: Sequence[Row]) -> Path:
 
 def as_table(rows: Sequence[Row], title: str) -> Table:
     """The judgements for a terminal."""
-    table = Table(title=f"{title}: {counted(rows)}", caption="nats per datapoint; notes are in verification.csv")
-    for column in COLUMNS[:-1]:
-        table.add_column(
-            column, justify="right" if column in ("samples", "published", "ours", "difference") else "left"
-        )
-    for row in rows:
-        *cells, verdict, _ = as_text(row)
-        table.add_row(*cells, f"[{COLOURS[row.verdict]}]{verdict}[/]")
-    return table
+    cells = [as_text(row)[:-1] for row in rows]
+    caption = "nats per datapoint; notes are in verification.csv"
+    return Table(COLUMNS[:-1], cells, caption, TONES, f"{title}: {counted(rows)}")
 
 
 def as_text(row: Row) -> list[str]:
@@ -109,5 +104,5 @@ def as_text(row: Row) -> list[str]:
 def counted(rows: Sequence[Row]) -> str:
     """How many of each verdict: `12 PASS, 1 FAIL`."""
     verdicts = [row.verdict for row in rows]
-    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in COLOURS if verdict in verdicts]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in TONES if verdict in verdicts]
     return ", ".join(counts) or "nothing to judge"

@@ -19,7 +19,7 @@ from vae_lab.reproduction.plan import (
 )
 from vae_lab.reproduction.step_sizes import Choice, choose, plan_probes, with_step_size, write_probes
 from vae_lab.runs.provenance import available_cores
-from vae_lab.wiring.terminal import duration, print_table
+from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
 
@@ -47,7 +47,7 @@ def print_plan(
 ) -> None:
     """What will be done, before anything is."""
     runs, probes = root / "runs", root / "probes"
-    print_table(plan_table(trainings, runs, probes))
+    plan_table(trainings, runs, probes).print()
     seconds = sum(remaining_seconds(training, runs, probes) for training in trainings) / num_parallel
     drawn_by = {figure: {curve.label for curve in figure.curves(scale)} for figure in figures}
     estimates = sum(
@@ -141,7 +141,7 @@ def train_all(
         jobs.append(replace(job, seconds=training.seconds or 1.0))
     log.info("training: %d runs", len(jobs))
     work.outcomes = engine.run(jobs)
-    print_table(as_table(work.outcomes, "runs"))
+    as_table(work.outcomes, "runs").print()
     work.failures += [
         f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.output})"
         for outcome in work.outcomes

@@ -24,7 +24,7 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.sweeps.points import Point, Space, sweep_folder
 from vae_lab.sweeps.worker import SweepSettings, is_local, launch, parallel_jobs, places, threads_of_a_job
 from vae_lab.wiring.build import find_own_classes
-from vae_lab.wiring.terminal import duration, print_table
+from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
 
@@ -201,7 +201,7 @@ class Sweep:
             Interrupted: the sweep was stopped.
             Failed: jobs failed.
         """
-        print_table(as_table(self.outcomes, str(self.folder)))
+        as_table(self.outcomes, str(self.folder)).print()
         log.info("monitor:  tensorboard --logdir %s", self.folder)
         log.info("compare:  vae-lab runs root=%s", self.folder)
         log.info("report:   vae-lab report sweep=%s", self.folder)

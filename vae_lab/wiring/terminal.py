@@ -1,15 +1,4 @@
-"""How things are said on a terminal: tables that are wide enough in a file as well, and durations."""
-
-from rich.console import Console
-from rich.table import Table
-
-FILE_WIDTH = 120
-
-
-def print_table(table: Table) -> None:
-    """On stdout; as wide as the terminal, or wide enough to be read in a file."""
-    console = Console()
-    (console if console.is_terminal else Console(width=FILE_WIDTH)).print(table)
+"""How durations are said on a terminal."""
 
 
 def duration(seconds: float) -> str:

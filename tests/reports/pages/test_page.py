@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vae_lab.reports.pages.page import Picture, Section, write_page
-from vae_lab.reports.table import Table, is_number
+from vae_lab.wiring.table import Table, is_number
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from vae_lab.reports.overview import Overview
-from vae_lab.reports.table import Cell, number
 from vae_lab.reports.values import as_text, is_number, letters, number_or_none, order
+from vae_lab.wiring.table import Cell, number
 
 SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
 BOUND, LOG_LIKELIHOOD = "bound", "log_likelihood"

@@ -11,8 +11,8 @@ from vae_lab.errors import ConfigError
 from vae_lab.reports.listing.measured import SAMPLES, SECONDS, Measured, Yardstick
 from vae_lab.reports.listing.runs import Runs, title_of
 from vae_lab.reports.overview import BROKEN
-from vae_lab.reports.table import Cell, Table
 from vae_lab.reports.values import ABSENT, as_text, counted, number_or_none
+from vae_lab.wiring.table import Cell, Table
 from vae_lab.wiring.terminal import duration
 
 MOST_COLUMNS = 4

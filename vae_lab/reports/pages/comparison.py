@@ -15,9 +15,9 @@ from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, grouped
 from vae_lab.reports.pages.page import Section
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.reports.table import Table
 from vae_lab.reports.values import as_text, enumerated, letters
 from vae_lab.runs.load import Run
+from vae_lab.wiring.table import Table
 
 IMAGES = 10
 """In a row of the pictures."""

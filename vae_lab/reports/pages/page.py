@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from vae_lab.atomic import write_text
 from vae_lab.errors import ConfigError
 from vae_lab.figures.canvas import encoded
-from vae_lab.reports.table import Table
+from vae_lab.wiring.table import Table
 
 KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif"}
 """How a file begins -> its kind."""

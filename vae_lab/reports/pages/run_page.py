@@ -10,9 +10,9 @@ from vae_lab.reports.overview import Overview
 from vae_lab.reports.pages.command_lines import new_run, override, pasted, recorded, resume
 from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.reports.table import Cell, Table, number
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
 from vae_lab.runs.small_files import read_text
+from vae_lab.wiring.table import Cell, Table, number
 from vae_lab.wiring.terminal import duration
 
 MAIN = (

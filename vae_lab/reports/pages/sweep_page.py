@@ -21,8 +21,8 @@ from vae_lab.reports.overview import Overview, read_overviews
 from vae_lab.reports.pages.command_lines import new_run, pasted, resume, sweep_again
 from vae_lab.reports.pages.page import UNREADABLE, Picture, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.reports.table import Table, number
 from vae_lab.reports.values import as_text
+from vae_lab.wiring.table import Table, number
 
 SIDE = 6
 """Samples along each side of a grid."""

@@ -1,19 +1,21 @@
-"""The table of all reports: one object, written for a terminal, a page, a paper or a program."""
+"""The table of all commands and reports: one object, written for a terminal, a page, a paper or a program."""
 
 import json
 import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+if TYPE_CHECKING:  # it is imported where it is needed: whoever only waits for others is not to wait for it
+    import pandas as pd
 
 TONES = {
     **dict.fromkeys(("finished", "yes"), "good"),
@@ -24,8 +26,8 @@ TONES = {
 """Texts of cells that stand out -> how; on a page, the name of their class."""
 STYLES = {"good": "green", "bad": "bold red", "warn": "yellow", "busy": "cyan", "dim": "dim"}
 """The same on a terminal."""
-NUMERIC = re.compile(r"[-−+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?\*?|\d+(:\d\d)? (s|min|h)")
-"""A number with signs and separators, perhaps with an asterisk, or a duration."""
+NUMERIC = re.compile(r"[-−+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?\*?|\d+(:\d\d)? (s|min|h)|\d+ of \d+")
+"""A number with signs and separators, perhaps with an asterisk, a duration, or how many of how many."""
 LATEX = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -85,12 +87,12 @@ class Table:
     """Further texts that stand out, as in `TONES`."""
     title: str = ""
     """What stands above it on a terminal."""
-    records: pd.DataFrame = field(default_factory=pd.DataFrame)
+    records: "pd.DataFrame | None" = None
     """The rows for programs, with full keys and full precision."""
 
     @classmethod
     def of_columns(
-        cls, columns: Sequence[tuple[str, Sequence[Cell]]], caption: str, title: str, records: pd.DataFrame
+        cls, columns: Sequence[tuple[str, Sequence[Cell]]], caption: str, title: str, records: "pd.DataFrame"
     ) -> "Table":
         """The table of these headings and their cells; a column without any text is left out."""
         shown = [(title, cells) for title, cells in columns if any(map(str, cells))]
@@ -147,14 +149,24 @@ class Table:
 
     def to_csv(self) -> str:
         """The records with a line of their keys; lists as JSON."""
-        return self.records.map(_plain).to_csv(index=False, lineterminator="\n")
+        return "\n" if self.records is None else self.records.map(_plain).to_csv(index=False, lineterminator="\n")
 
     def to_json(self) -> str:
         """The records as a list of objects; pandas' own JSON would round to fifteen digits."""
-        return json.dumps(_finite(self.records.to_dict("records")), indent=2, allow_nan=False, default=str) + "\n"
+        return (
+            json.dumps(
+                _finite([] if self.records is None else self.records.to_dict("records")),
+                indent=2,
+                allow_nan=False,
+                default=str,
+            )
+            + "\n"
+        )
 
     def to_markdown(self) -> str:
         """A pipe table, the notes below it."""
+        import pandas as pd
+
         text = pd.DataFrame([[_markdown(str(cell)) for cell in row] for row in self.rows]).to_markdown(
             index=False,
             tablefmt="pipe",
@@ -166,6 +178,8 @@ class Table:
 
     def to_latex(self) -> str:
         """A tabular with the rules of booktabs, the notes below it."""
+        import pandas as pd
+
         text = pd.DataFrame([list(map(_latex, row)) for row in self.rows]).to_latex(
             index=False,
             header=list(map(_latex, self.columns)),
