@@ -82,14 +82,20 @@ def require_integer(
         raise ConfigError(f"{key} must be an integer {rule}{' or null' * optional}, got {shown(value)}: {advice}")
 
 
-def require_number(key: str, value: Any, *, at_least: float | None = None, optional: bool = False) -> None:
+def require_number(
+    key: str,
+    value: Any,
+    *,
+    at_least: float | None = None,
+    optional: bool = False,
+    advice: str = "choose such a number",
+) -> None:
     """Refuses what is not a finite number > 0, or >= `at_least`; with `optional`, null will do."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     is_good = is_number and (value > 0 if at_least is None else value >= at_least)
     if not is_good and not (optional and value is None):
         rule = "> 0" if at_least is None else f">= {at_least}"
-        null = " or null" * optional
-        raise ConfigError(f"{key} must be a number {rule}{null}, got {shown(value)}: choose such a number")
+        raise ConfigError(f"{key} must be a number {rule}{' or null' * optional}, got {shown(value)}: {advice}")
 
 
 def require_choice(key: str, value: object, choices: Iterable[str]) -> None:

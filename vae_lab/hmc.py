@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_integer, require_number
 
 LogDensity = Callable[[Tensor], Tensor]
 """Positions [*chain, dim] -> log densities [*chain]; every chain's value depends on its own position only."""
@@ -118,10 +118,8 @@ class StepSize:
 
 def check_settings(group: str, num_leapfrog: int, initial_step_size: float, target_acceptance: float) -> None:
     """Refuses impossible settings, named by the config group that they stand in."""
-    if num_leapfrog < 1:
-        raise ConfigError(f"{group}.num_leapfrog must be >= 1, got {num_leapfrog}: without a step no chain moves")
-    if initial_step_size <= 0:
-        raise ConfigError(f"{group}.initial_step_size must be > 0, got {initial_step_size}: tuning multiplies it")
+    require_integer(f"{group}.num_leapfrog", num_leapfrog, minimum=1, advice="without a step no chain moves")
+    require_number(f"{group}.initial_step_size", initial_step_size, advice="tuning multiplies it")
     if not 0 < target_acceptance < 1:
         raise ConfigError(
             f"{group}.target_acceptance must be > 0 and < 1, got {target_acceptance}: the paper tunes to 0.9"

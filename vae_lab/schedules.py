@@ -3,7 +3,7 @@
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_integer, require_number
 
 
 class GeometricStages(LRScheduler):
@@ -30,11 +30,9 @@ class GeometricStages(LRScheduler):
         total_samples: int | None,
         batch_size: int,
     ) -> None:
-        if num_stages < 2:
-            raise ConfigError(f"schedule.num_stages must be >= 2, got {num_stages}: for one, use schedule=constant")
+        require_integer("schedule.num_stages", num_stages, minimum=2, advice="for one, use schedule=constant")
         for key, value in {"growth": growth, "last_factor": last_factor}.items():
-            if value <= 0:
-                raise ConfigError(f"schedule.{key} must be > 0, got {value}")
+            require_number(f"schedule.{key}", value)
         if total_samples is None or total_samples < 1:
             raise ConfigError(
                 f"schedule.total_samples must be >= 1, got {total_samples}: the stages fill a budget; set max_samples"

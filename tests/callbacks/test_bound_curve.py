@@ -42,7 +42,7 @@ def test_a_non_finite_value_is_named_with_its_count(value):
 @pytest.mark.parametrize("setting", ["first=0", "per_decade=0", "num_samples=0", "every=0"])
 def test_counts_below_one_are_refused(tmp_path, setting):
     key = setting.split("=")[0]
-    with pytest.raises(ConfigError, match=rf"evaluation\.{key} must be >= 1.*got 0"):
+    with pytest.raises(ConfigError, match=rf"evaluation\.{key} must be an integer >= 1.*got 0"):
         make(tmp_path, setting)
 
 

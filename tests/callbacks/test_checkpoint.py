@@ -131,7 +131,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
     ("settings", "message"),
     [
         ({"at": [100, 0]}, r"checkpoint\.at must hold counts >= 1, got \[100, 0\]"),
-        ({"every_seconds": 0}, r"checkpoint\.every_seconds must be > 0, got 0"),
+        ({"every_seconds": 0}, r"checkpoint\.every_seconds must be a number > 0, got 0"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, settings, message):

@@ -116,5 +116,5 @@ def test_image_grid_does_nothing_without_tensorboard_or_on_other_ranks(tmp_path)
 
 @pytest.mark.parametrize("key", ["columns", "rows", "manifold_size"])
 def test_image_grid_refuses_nothing_to_show(key):
-    with pytest.raises(ValueError, match=rf"callbacks\.image_grid\.{key} must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=rf"callbacks\.image_grid\.{key} must be an integer >= 1, got 0"):
         ImageGrid(**{key: 0})

@@ -108,7 +108,7 @@ def test_dynamic_binarisation_leaves_train_grey_and_fixes_the_other_parts():
     ("changes", "message"),
     [
         ({"batch_size": 0}, r"data\.batch_size must be an integer >= 1, got 0"),
-        ({"train_size": 0}, r"data\.train_size must be an integer >= 1, got 0"),
+        ({"train_size": 0}, r"data\.train_size must be an integer >= 1 or null, got 0"),
         ({"split_seed": -1}, r"data\.split_seed must be an integer >= 0, got -1"),
         ({"binarization": "statik"}, r"data\.binarization must be one of none, .*did you mean static\?"),
         ({"train_size": 701}, r"data\.train_size must be <= 700, got 701"),

@@ -185,7 +185,7 @@ def test_figure_is_saved_also_without_a_run(tmp_path, canned):
         ({"methods": {"full": []}}, r"figure\.methods must name full and plain, got full"),
         ({"learning_rates": {}}, r"figure\.learning_rates must name full and plain, got none"),
         ({"train_sizes": []}, r"figure\.train_sizes must hold a training set size"),
-        ({"num_draws": 1}, r"figure\.num_draws must be >= 2, got 1"),
+        ({"num_draws": 1}, r"figure\.num_draws must be an integer >= 2, got 1"),
         ({"max_samples": {"quick": 1}}, r"figure\.max_samples must have a value for each of quick"),
     ],
 )

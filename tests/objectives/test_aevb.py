@@ -84,8 +84,8 @@ def test_a_warmup_that_does_not_end_is_refused():
     ("settings", "message"),
     [
         ({"kl": "exact"}, r"objective\.kl must be one of closed_form, sampled, got 'exact'"),
-        ({"num_samples": 0}, r"objective\.num_samples must be >= 1, got 0"),
-        ({"kl_warmup_samples": -1}, r"objective\.kl_warmup_samples must be >= 0, got -1"),
+        ({"num_samples": 0}, r"objective\.num_samples must be an integer >= 1, got 0"),
+        ({"kl_warmup_samples": -1}, r"objective\.kl_warmup_samples must be an integer >= 0, got -1"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

@@ -127,7 +127,7 @@ def test_pattern_names_the_folders_that_it_matches_each_once(tmp_path: Path, mon
         (["--format=csv"], ["'--format=csv'", "key=value"]),
         (["format=cvs"], ["format=cvs", "did you mean 'csv'?"]),
         (["format=csv", "format=table"], ["format takes one value", "csv and table"]),
-        (["where="], ["where must not be empty", "leave it out"]),
+        (["where="], ["where must not be empty", "give it a value, or leave it out"]),
         (["where=a=1,,b=2"], ["where must not be empty", "where=a=1,,b=2"]),
     ],
 )

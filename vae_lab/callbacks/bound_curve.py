@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from vae_lab.data.arrays import ImageData
-from vae_lab.errors import ConfigError, NonFiniteDensity
+from vae_lab.errors import ConfigError, NonFiniteDensity, require_integer
 from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.model import VAE
@@ -52,15 +52,13 @@ class BoundCurve(pl.Callback):
     ) -> None:
         counts = {"first": first, "per_decade": per_decade, "num_samples": num_samples}
         for key, value in (counts | {"num_datapoints": num_datapoints}).items():
-            if value < 1:
-                raise ConfigError(f"evaluation.{key} must be >= 1, got {value}")
+            require_integer(f"evaluation.{key}", value, minimum=1)
         if estimator.needs_encoder:
             raise ConfigError(
                 f"evaluation.estimator must need no encoder, got {type(estimator).__name__}: "
                 "choose annealed importance sampling, or another that works where there is no encoder"
             )
-        if every is not None and every < 1:
-            raise ConfigError(f"evaluation.every must be >= 1 or null, got {every}: null switches it off")
+        require_integer("evaluation.every", every, minimum=1, optional=True, advice="null switches it off")
         if unknown := set(splits).difference(SPLITS):
             raise ConfigError(f"evaluation.splits must name some of {', '.join(SPLITS)}, got {sorted(unknown)}")
         self.first, self.per_decade, self.every = first, per_decade, every

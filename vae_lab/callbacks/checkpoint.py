@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file
-from vae_lab.errors import ConfigError, NonFiniteDensity
+from vae_lab.errors import ConfigError, NonFiniteDensity, require_number
 from vae_lab.runs.load import read_checkpoint
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed
@@ -32,8 +32,7 @@ class Checkpoint(pl.Callback):
     def __init__(self, *, at: list[int], every_seconds: float, folder: Path) -> None:
         if any(count < 1 for count in at):
             raise ConfigError(f"checkpoint.at must hold counts >= 1, got {at}: they are training samples")
-        if every_seconds <= 0:
-            raise ConfigError(f"checkpoint.every_seconds must be > 0, got {every_seconds}")
+        require_number("checkpoint.every_seconds", every_seconds)
         self.at, self.every_seconds, self.folder = sorted(at), every_seconds, folder
 
     def next_mark(self, samples: int) -> int | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_integer, require_number
 from vae_lab.runs.curve import read_rows
 from vae_lab.training.lit_module import LitVAE
 
@@ -20,10 +20,8 @@ class EarlyStopping(pl.Callback):
     """
 
     def __init__(self, *, patience: int | None, min_delta: float, curve: Path) -> None:
-        if patience is not None and patience < 1:
-            raise ConfigError(f"early_stopping.patience must be >= 1 or null, got {patience}: null switches it off")
-        if min_delta < 0:
-            raise ConfigError(f"early_stopping.min_delta must be >= 0, got {min_delta}: it is a rise in nats")
+        require_integer("early_stopping.patience", patience, minimum=1, optional=True, advice="null switches it off")
+        require_number("early_stopping.min_delta", min_delta, at_least=0, advice="it is a rise in nats")
         self.patience, self.min_delta, self.curve = patience, min_delta, curve
 
     def check(self, parts: Collection[str], evaluated: Collection[str]) -> None:

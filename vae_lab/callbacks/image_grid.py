@@ -6,7 +6,7 @@ from jaxtyping import Float
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import require_integer
 from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.measurement import evaluating
 from vae_lab.randomness import generator
@@ -29,8 +29,7 @@ class ImageGrid(pl.Callback):
 
     def __init__(self, *, columns: int = 10, rows: int = 5, manifold_size: int = 15, seed: int = 0) -> None:
         for key, value in {"columns": columns, "rows": rows, "manifold_size": manifold_size}.items():
-            if value < 1:
-                raise ConfigError(f"callbacks.image_grid.{key} must be >= 1, got {value}")
+            require_integer(f"callbacks.image_grid.{key}", value, minimum=1)
         self.columns, self.rows, self.manifold_size, self.seed = columns, rows, manifold_size, seed
 
     def on_evaluation(self, trainer: pl.Trainer, lit_module: LitVAE, samples: int) -> None:

@@ -30,7 +30,7 @@ CAPTION = "s.e.: Monte Carlo error, the data held fixed; s.d.: over the N datapo
 class EvaluateSettings:
     """The keys of `vae-lab evaluate`."""
 
-    run: str | list[str]
+    run: str | int | list[str]
     estimator: Any
     estimators: list[str] | None
     splits: list[str]

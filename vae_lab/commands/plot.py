@@ -22,7 +22,7 @@ log = logging.getLogger("vae_lab")
 class PlotSettings:
     """The keys of `vae-lab plot`."""
 
-    run: str | list[str]
+    run: str | int | list[str]
     pictures: str | list[str]
     checkpoint: str | int | None
     dark_on_white: bool | None

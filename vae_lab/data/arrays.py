@@ -64,8 +64,7 @@ class ImageData(ABC):
     def __init__(self, *, batch_size: int, binarization: str, train_size: int | None, split_seed: int):
         require_integer("data.batch_size", batch_size, minimum=1)
         require_choice("data.binarization", binarization, BINARIZATIONS)
-        if train_size is not None:
-            require_integer("data.train_size", train_size, minimum=1)
+        require_integer("data.train_size", train_size, minimum=1, optional=True)
         require_integer("data.split_seed", split_seed, minimum=0)
         self.batch_size = batch_size
         self.binarization = binarization

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab import hmc
-from vae_lab.errors import ConfigError
+from vae_lab.errors import require_integer
 from vae_lab.estimators.base import Estimator, LogMean, Noise, Stream, rows_at_once
 from vae_lab.model import VAE
 
@@ -47,17 +47,9 @@ class AnnealedImportanceSampling(Estimator):
         initial_step_size: float,
         target_acceptance: float,
     ) -> None:
-        if num_chains < 2:
-            raise ConfigError(f"estimator.num_chains must be >= 2, got {num_chains}: one chain has no standard error")
-        if num_temperatures < 1:
-            raise ConfigError(
-                f"estimator.num_temperatures must be >= 1, got {num_temperatures}: the path needs an end; "
-                "hundreds make the weights even"
-            )
-        if num_tuning_chains < 1:
-            raise ConfigError(
-                f"estimator.num_tuning_chains must be >= 1, got {num_tuning_chains}: they tune the step sizes"
-            )
+        require_integer("estimator.num_chains", num_chains, minimum=2, advice="one chain has no standard error")
+        require_integer("estimator.num_temperatures", num_temperatures, minimum=1, advice="hundreds make even weights")
+        require_integer("estimator.num_tuning_chains", num_tuning_chains, minimum=1, advice="they tune the step sizes")
         hmc.check_settings("estimator", num_leapfrog, initial_step_size, target_acceptance)
         self.num_chains, self.num_temperatures = num_chains, num_temperatures
         self.num_tuning_chains, self.num_leapfrog = num_tuning_chains, num_leapfrog

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import require_integer
 from vae_lab.estimators.base import Estimator, LogMean, Noise, rows_at_once
 from vae_lab.model import VAE
 
@@ -30,15 +30,11 @@ class ImportanceSampling(Estimator):
     needs_encoder = True
 
     def __init__(self, *, num_samples: int, samples_per_chunk: int | None) -> None:
-        if num_samples < 2:
-            raise ConfigError(
-                f"estimator.num_samples must be >= 2, got {num_samples}: one sample has no standard error; "
-                "the bound with one sample is what `evaluate` reports anyway"
-            )
-        if samples_per_chunk is not None and samples_per_chunk < 1:
-            raise ConfigError(
-                f"estimator.samples_per_chunk must be >= 1 or null, got {samples_per_chunk}: set null to have it chosen"
-            )
+        advice = "one sample has no standard error; the bound with one sample is what `evaluate` reports anyway"
+        require_integer("estimator.num_samples", num_samples, minimum=2, advice=advice)
+        require_integer(
+            "estimator.samples_per_chunk", samples_per_chunk, minimum=1, optional=True, advice="null: chosen"
+        )
         self.num_samples = num_samples
         self.samples_per_chunk = samples_per_chunk
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab import hmc
-from vae_lab.errors import ConfigError
+from vae_lab.errors import require_integer
 from vae_lab.estimators.base import Estimator, Noise
 from vae_lab.model import VAE
 
@@ -52,15 +52,10 @@ class PosteriorDensity(Estimator):
         initial_step_size: float,
         target_acceptance: float,
     ) -> None:
-        if num_samples < 8:
-            raise ConfigError(
-                f"estimator.num_samples must be >= 8, got {num_samples}: a density is fitted to half of "
-                "them, and the other half must be enough to tell their own error; the paper takes 50"
-            )
-        if num_starts < 1:
-            raise ConfigError(f"estimator.num_starts must be >= 1, got {num_starts}: a chain starts from a draw")
-        if burn_in < 0:
-            raise ConfigError(f"estimator.burn_in must be >= 0, got {burn_in}: it counts transitions")
+        advice = "a density is fitted to half of them, and the other half must tell its error; the paper takes 50"
+        require_integer("estimator.num_samples", num_samples, minimum=8, advice=advice)
+        require_integer("estimator.num_starts", num_starts, minimum=1, advice="a chain starts from a draw")
+        require_integer("estimator.burn_in", burn_in, minimum=0, advice="it counts transitions")
         hmc.check_settings("estimator", num_leapfrog, initial_step_size, target_acceptance)
         self.num_samples, self.num_starts, self.burn_in = num_samples, num_starts, burn_in
         self.num_leapfrog = num_leapfrog

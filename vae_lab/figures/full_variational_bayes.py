@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_integer
 from vae_lab.figures.base import Arrays, part, records
 from vae_lab.figures.canvas import GREY, SPLITS, legend_below, method_lines, nats, pale_grid, styled, write_above
 from vae_lab.figures.snapshots import SnapshotFigure
@@ -63,8 +63,7 @@ class FullVariationalBayesFigure(SnapshotFigure):
             if sorted(names) != sorted(METHODS):
                 raise ConfigError(f"figure.{key} must name {' and '.join(METHODS)}, got {', '.join(names) or 'none'}")
         super().__post_init__()
-        if self.num_draws < 2:
-            raise ConfigError(f"figure.num_draws must be >= 2, got {self.num_draws}: one draw shows no standard error")
+        require_integer("figure.num_draws", self.num_draws, minimum=2, advice="one draw shows no standard error")
 
     def measurements(self, scale: str) -> list[tuple[dict[str, Any], Measurement]]:
         """The predictive bounds."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from vae_lab.elbo import sgvb_a, sgvb_b
-from vae_lab.errors import ConfigError, require_choice
+from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
@@ -23,12 +23,8 @@ class AEVB(Objective):
     def __init__(self, *, kl: str, num_samples: int, kl_warmup_samples: int) -> None:
         super().__init__()
         require_choice("objective.kl", kl, ESTIMATORS)
-        if num_samples < 1:
-            raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: the bound needs a draw of z")
-        if kl_warmup_samples < 0:
-            raise ConfigError(
-                f"objective.kl_warmup_samples must be >= 0, got {kl_warmup_samples}: 0 switches the warm-up off"
-            )
+        require_integer("objective.num_samples", num_samples, minimum=1, advice="the bound needs a draw of z")
+        require_integer("objective.kl_warmup_samples", kl_warmup_samples, minimum=0, advice="0 switches it off")
         self.estimator = ESTIMATORS[kl]
         self.num_samples = num_samples
         self.kl_warmup_samples = kl_warmup_samples

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
 from vae_lab.elbo import Bound
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_integer
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
@@ -34,8 +34,7 @@ class FullVariationalBayes(Objective):
 
     def __init__(self, *, num_samples: int, initial_std: float) -> None:
         super().__init__()
-        if num_samples < 1:
-            raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: the bound needs a draw of theta")
+        require_integer("objective.num_samples", num_samples, minimum=1, advice="the bound needs a draw of theta")
         if not (initial_std > 0 and math.isfinite(initial_std)):
             raise ConfigError(
                 f"objective.initial_std must be > 0 and finite, got {initial_std}: it is the sigma of q(theta)"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from vae_lab.distributions import DiagonalGaussian
-from vae_lab.errors import ConfigError, require_choice
+from vae_lab.errors import require_choice, require_integer
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
@@ -26,8 +26,7 @@ class ImportanceWeighted(Objective):
 
     def __init__(self, *, num_samples: int, gradient: str) -> None:
         super().__init__()
-        if num_samples < 1:
-            raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: it is the bound's k")
+        require_integer("objective.num_samples", num_samples, minimum=1, advice="it is the bound's k")
         require_choice("objective.gradient", gradient, GRADIENTS)
         self.num_samples = num_samples
         self.gradient = gradient

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vae_lab import hmc
-from vae_lab.errors import ConfigError, NonFiniteDensity, require_choice
+from vae_lab.errors import NonFiniteDensity, require_choice, require_integer, require_number
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
@@ -58,12 +58,9 @@ class MonteCarloEM(Objective):
     ) -> None:
         super().__init__()
         hmc.check_settings("objective", num_leapfrog, initial_step_size, target_acceptance)
-        if num_updates < 1:
-            raise ConfigError(f"objective.num_updates must be >= 1, got {num_updates}: the decoder must move")
-        if max_step_factor < 1:
-            raise ConfigError(f"objective.max_step_factor must be >= 1, got {max_step_factor}: 1 tunes nothing")
-        if datapoints_at_once < 1:
-            raise ConfigError(f"objective.datapoints_at_once must be >= 1, got {datapoints_at_once}")
+        require_integer("objective.num_updates", num_updates, minimum=1, advice="the decoder must move")
+        require_number("objective.max_step_factor", max_step_factor, at_least=1, advice="1 tunes nothing")
+        require_integer("objective.datapoints_at_once", datapoints_at_once, minimum=1)
         require_choice("objective.count", count, COUNTS)
         self.num_leapfrog, self.num_updates = num_leapfrog, num_updates
         self.target_acceptance, self.max_step_factor = target_acceptance, max_step_factor

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from vae_lab.elbo import sgvb_a
-from vae_lab.errors import ConfigError, require_choice
+from vae_lab.errors import require_choice, require_integer
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
 
@@ -28,8 +28,7 @@ class WakeSleep(Objective):
 
     def __init__(self, *, num_samples: int, sleep_inputs: str) -> None:
         super().__init__()
-        if num_samples < 1:
-            raise ConfigError(f"objective.num_samples must be >= 1, got {num_samples}: the wake step needs a draw of z")
+        require_integer("objective.num_samples", num_samples, minimum=1, advice="the wake step needs a draw of z")
         require_choice("objective.sleep_inputs", sleep_inputs, SLEEP_INPUTS)
         self.num_samples = num_samples
         self.sleep_inputs = sleep_inputs

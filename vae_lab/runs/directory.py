@@ -217,13 +217,13 @@ def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:
     return run
 
 
-def named_runs(run: str | Sequence[str]) -> list[RunDir]:
+def named_runs(run: str | int | Sequence[str]) -> list[RunDir]:
     """The run directories that a key `run` names, each once; of a pattern's folders those that are runs.
 
     Raises:
         RunError: what is named is no run directory, or a pattern finds none.
     """
-    found = named_paths("run", [run] if isinstance(run, str) else run)
+    found = named_paths("run", [str(run)] if isinstance(run, str | int) else run)
     runs = [
         RunDir.existing(path) for path, is_of_pattern in found.items() if not is_of_pattern or RunDir(path).exists()
     ]

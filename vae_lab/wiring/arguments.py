@@ -89,7 +89,9 @@ def _values(name: str, text: str, key: Key) -> list[str]:
     values = [text] if is_whole else [_unquoted(item) for item in _items(text, *brackets)]
     for value in values:
         if not value:
-            raise ConfigError(f"{name} must not be empty{f', got {name}={text}' if text else ''}: leave it out")
+            raise ConfigError(
+                f"{name} must not be empty{f', got {name}={text}' if text else ''}: give it a value, or leave it out"
+            )
         if key.choices and value not in key.choices:
             raise ConfigError(f"{name}={value} is no choice of {name}: {nearest(value, key.choices)}")
     return values
