@@ -58,12 +58,12 @@ def test_a_picture_is_saved_twice_and_the_same_each_time(picture, run, tmp_path)
 @pytest.mark.parametrize("picture", [samples, manifold, *POSTERIOR])
 def test_every_picture_carries_the_bound_in_nats(picture, run):
     texts = [text.get_text() for text in draw(picture, run).axes[0].texts]
-    assert texts == ["bound on test: −20.0 nats per datapoint (last.ckpt, 40,000 samples evaluated)"]
+    assert texts == ["test bound −20.04 nats per datapoint (last.ckpt, 40,000 samples evaluated)"]
 
 
 def test_bound_caption_says_when_the_checkpoint_was_not_measured(run):
     run.metrics.clear()
-    assert bound_caption(run) == "last.ckpt, 40,000 samples evaluated; bound not measured"
+    assert bound_caption(run) == "last.ckpt, 40,000 samples evaluated; nothing measured"
 
 
 def test_a_snapshot_has_the_bound_of_its_own_ledger(tmp_path):
@@ -71,16 +71,16 @@ def test_a_snapshot_has_the_bound_of_its_own_ledger(tmp_path):
     (directory.checkpoints / "at").mkdir()
     shutil.copy(directory.checkpoints / "last.ckpt", directory.checkpoints / "at" / "40000.ckpt")
     place = "40000.ckpt, 40,000 samples evaluated"
-    assert bound_caption(load_run(directory.path, checkpoint=40_000)) == f"{place}; bound not measured"
+    assert bound_caption(load_run(directory.path, checkpoint=40_000)) == f"{place}; nothing measured"
     directory.update_ledger("40000", {"test/bound": -21.0, "samples_evaluated": 40_000})
     caption = bound_caption(load_run(directory.path, checkpoint="40000"))
-    assert caption == f"bound on test: −21.0 nats per datapoint ({place})"
+    assert caption == f"test bound −21.00 nats per datapoint ({place})"
 
 
 def test_bound_curve_shows_the_measured_columns_on_a_log_axis(run):
     axes = draw(bound_curve, run).axes[0]
     assert axes.get_xscale() == "log" and "nats" in axes.get_ylabel()
-    assert [line.get_label() for line in axes.lines] == ["train (running mean): −21.0", "test: −20.0"]
+    assert [line.get_label() for line in axes.lines] == ["train (running mean): −21.00", "test: −20.00"]
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), [[100, -90], [2000, -30], [40_000, -20]])
 
 

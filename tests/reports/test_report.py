@@ -72,7 +72,7 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
         assert row["kl"] == f"{ledger[f'{split}/kl']:.2f}"
         assert row["active units"] == f"{ledger[f'{split}/active_units']} of 3"
     assert "digits, x/16, BernoulliLikelihood, binarization none" in page.sections["Result"]
-    assert f"test bound −{-ledger['test/bound']:.1f} nats" in page.sections[""]
+    assert f"test bound {ledger['test/bound']:.2f} nats per datapoint" in page.sections[""]
     assert len(page.pictures["Curve"]) == len(page.pictures["KL of every dimension"]) == 1
     assert len(page.pictures["Pictures"]) == PICTURES
     assert "Without manifold: a manifold needs model.latent_dim = 2" in page.sections["Pictures"]

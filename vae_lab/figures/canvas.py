@@ -60,9 +60,9 @@ SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
 """What curves are of, and their dashes."""
 
 
-def nats(value: float) -> str:
-    """One decimal place and a typographic minus sign."""
-    return f"{value:.1f}".replace("-", "\N{MINUS SIGN}")
+def nats(value: float, digits: int = 1) -> str:
+    """So many decimal places and a typographic minus sign."""
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def method_lines(methods: Mapping[str, tuple[str, str]], **look: Any) -> dict[str, Line2D]:

@@ -32,6 +32,7 @@ from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.randomness import generator
 from vae_lab.runs.curve import series
 from vae_lab.runs.load import Run
+from vae_lab.runs.result import result_of
 
 INK_ON_BLACK = frozenset({"mnist", "digits"})
 """Data sets of light strokes on a background of 0: printed dark on white, as in the paper."""
@@ -69,7 +70,7 @@ def captioned(draw: Callable[[Run, bool, int], Axes]) -> Callable[..., Figure]:
 def bound_curve(run: Run, dark_on_white: bool, seed: int) -> Axes:
     """Bound against training samples evaluated (log scale), as in figure 2; the legend gives the last values."""
     lines = [
-        Line(f"{label}: {nats(values[-1])}", samples, values, colour, dashes)
+        Line(f"{label}: {nats(values[-1], 2)}", samples, values, colour, dashes)
         for key, (label, colour, dashes) in LINES.items()
         for samples, values in [series(run.curve, key)]
         if values
@@ -246,10 +247,10 @@ def title_of(run: Run, what: str) -> str:
 
 
 def bound_caption(run: Run) -> str:
-    """The bound of the drawn weights, in nats per datapoint, from the ledger of their checkpoint."""
+    """What stands for the drawn weights, in nats per datapoint, from the ledger of their checkpoint."""
     place = f"{run.checkpoint}.ckpt, {run.samples:,} samples evaluated"
     known = run.metrics.get("samples_evaluated", run.samples) == run.samples  # or of weights that have gone on since
-    for split in ("test", "val", "train") if known else ():
-        if f"{split}/bound" in run.metrics:
-            return f"bound on {split}: {nats(run.metrics[f'{split}/bound'])} nats per datapoint ({place})"
-    return f"{place}; bound not measured"
+    result = result_of(run.metrics) if known else None
+    if result is None:
+        return f"{place}; nothing measured"
+    return f"{result} per datapoint ({place})".replace("-", "\N{MINUS SIGN}")

@@ -26,6 +26,7 @@ from vae_lab.runs.events import keep_events
 from vae_lab.runs.identity import whole
 from vae_lab.runs.load import ledger_facts, load_weights, read_checkpoint
 from vae_lab.runs.provenance import provenance
+from vae_lab.runs.result import results
 from vae_lab.training.matmul import settled
 from vae_lab.wiring import build
 from vae_lab.wiring.dotted import set_value_at
@@ -184,9 +185,8 @@ def log_hyperparameters(assembled: Assembled, ledger: Mapping[str, Any]) -> None
         "binarization": assembled.data.binarization,
         "seed": config["seed"],
     }
-    bounds = ("/bound", "/kl", "/reconstruction")
-    names = [name for name in ledger if name.endswith(bounds) or f"{name}_se" in ledger]
-    metrics = {f"hp/{name}": ledger[name] for name in names}
+    terms = [name for name in ledger if name.endswith(("/kl", "/reconstruction"))]
+    metrics = {f"hp/{name}": ledger[name] for name in (*(result.key for result in results(ledger)), *terms)}
     for logger in assembled.trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(choices, metrics, step=assembled.lit.samples)
@@ -196,10 +196,7 @@ def log_hyperparameters(assembled: Assembled, ledger: Mapping[str, Any]) -> None
 def report(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> None:
     """The result in nats, a note on unused latent dimensions, and where everything is."""
     has_encoder = assembled.lit.model.has_encoder
-    what = "bound" if has_encoder else f"log p(x) by {assembled.curve.estimator.label}"
-    names = [name for name in ledger if name.endswith("/bound") or (f"{name}_se" in ledger and not has_encoder)]
-    values = ", ".join(f"{name.split('/')[0]} {ledger[name]:.2f}" for name in names)
-    log.info("%s in nats per datapoint (%s.ckpt): %s", what, ledger["checkpoint"], values)
+    log.info("per datapoint (%s.ckpt): %s", ledger["checkpoint"], ", ".join(map(str, results(ledger))))
     unused = sum(kl < 0.01 for kl in ledger["test/kl_per_dimension"]) if has_encoder else 0
     if unused:
         size = assembled.lit.model.latent_dim

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from vae_lab.jobs.job import Job, Outcome
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.result import result_of
 from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import duration
 
@@ -34,7 +34,7 @@ class JobReport:
         what = "was finished" if outcome.status == "skipped" else outcome.status
         left = f"; about {duration(self.seconds_left())} left" if self.ended < self.total else ""
         width = len(str(self.total))
-        line = f"[{self.ended:{width}}/{self.total}] {outcome.job.name} {what}{took}: {told(outcome)}{left}"
+        line = f"[{self.ended:{width}}/{self.total}] {outcome.job.name} {what}{took}: {in_words(outcome)}{left}"
         log.log(logging.INFO if outcome.is_good else logging.WARNING, line)
 
     def seconds_left(self) -> float:
@@ -43,18 +43,12 @@ class JobReport:
         return max(0.0, scale * self.pending / self.num_parallel - (time.monotonic() - self.started))
 
 
-def told(outcome: Outcome) -> str:
+def in_words(outcome: Outcome) -> str:
     """What came of a job: its result, or the reason of its failure and where its output is."""
-    return result_of(outcome.job.run) if outcome.is_good else f"{outcome.reason} ({outcome.job.output})"
-
-
-def result_of(run: RunDir) -> str:
-    """The main value of a run's ledger, in nats."""
-    ledger = run.ledger(run.default_checkpoint)
-    if "test/bound" in ledger:
-        return f"test bound {ledger['test/bound']:.2f} nats"
-    others = [name for name in ledger if "/log_likelihood/" in name and f"{name}_se" in ledger]
-    return f"{others[0]} {ledger[others[0]]:.2f} nats" if others else "done"
+    run = outcome.job.run
+    if outcome.is_good:
+        return str(result_of(run.ledger(run.default_checkpoint)) or "done")
+    return f"{outcome.reason} ({outcome.job.output})"
 
 
 def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
@@ -64,7 +58,7 @@ def as_table(outcomes: Sequence[Outcome], title: str) -> Table:
             outcome.job.name,
             outcome.status,
             "" if outcome.status == "skipped" else duration(outcome.seconds),
-            told(outcome),
+            in_words(outcome),
         ]
         for outcome in outcomes
     ]

@@ -29,7 +29,7 @@ from vae_lab.errors import require_integer, require_number
 from vae_lab.jobs.children import INTERRUPTED, Children
 from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_job
 from vae_lab.jobs.job import Job, Outcome
-from vae_lab.jobs.outcomes import told
+from vae_lab.jobs.outcomes import in_words
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring.build import settings
 from vae_lab.wiring.terminal import duration
@@ -183,9 +183,8 @@ class SweepJob:
         ended = len(list(self.folder.glob("*.json")))
         took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
         level = logging.INFO if outcome.is_good else logging.WARNING
-        log.log(
-            level, "[%d/%d] %s %s%s: %s", ended, len(self.jobs), outcome.job.name, outcome.status, took, told(outcome)
-        )
+        name, what = outcome.job.name, in_words(outcome)
+        log.log(level, "[%d/%d] %s %s%s: %s", ended, len(self.jobs), name, outcome.status, took, what)
 
 
 BUSY = threading.Lock()

@@ -11,6 +11,7 @@ from vae_lab.reports.pages.command_lines import new_run, override, pasted, recor
 from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
+from vae_lab.runs.result import result_of
 from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.table import Cell, Table, number
 from vae_lab.wiring.terminal import duration
@@ -41,9 +42,9 @@ def headline(run: Overview) -> str:
     """The run in a sentence."""
     objective = run.names.get("objective", ABSENT)
     what = f"{run.data}, {run.network}, {run.latent_dim} latent dimensions, objective {objective}"
-    bound = run.value("test/bound")
-    result = f": test bound {nats(bound)} nats per datapoint" if bound is not None else ""
-    return f"{what}{result}. The run is {run.lack or f'finished, with {run.samples:,} training samples'}."
+    result = result_of(run.measured)
+    worth = f": {result} per datapoint" if result else ""
+    return f"{what}{worth}. The run is {run.lack or f'finished, with {run.samples:,} training samples'}."
 
 
 def result_section(run: Overview) -> Section:

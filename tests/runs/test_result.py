@@ -1,0 +1,45 @@
+"""The value that stands for a run."""
+
+import pytest
+
+from vae_lab.runs.result import result_of, results
+
+LEDGER = {
+    "checkpoint": "last",
+    "train/bound": -20.0,
+    "test/bound": -25.123,
+    "test/kl": 3.0,
+    "test/bound_sd": 9.0,
+    "test[:10]/bound": -24.0,
+    "test/log_likelihood/importance_sampling_100": -23.5,
+    "test/log_likelihood/importance_sampling_100_se": 0.04,
+    "test/log_likelihood/importance_sampling_100_seed": 0,
+}
+
+
+def test_bound_of_the_whole_test_split_stands_for_a_run():
+    assert str(result_of(LEDGER)) == "test bound -25.12 nats"
+    first_ten = {key: value for key, value in LEDGER.items() if not key.startswith("test/bound")}
+    assert str(result_of(first_ten)) == "test[:10] bound -24.00 nats"
+    assert result_of({"checkpoint": "last"}) is None
+
+
+def test_bound_with_several_draws_says_so():
+    ledger = LEDGER | {"test/bound_num_samples": 8, "test/bound_se": 0.012}
+    assert str(result_of(ledger)) == "test bound -25.12 ± 0.01 nats (8 draws of z)"
+
+
+def test_run_without_a_bound_has_its_log_likelihood():
+    ledger = {key: value for key, value in LEDGER.items() if "bound" not in key}
+    assert str(result_of(ledger)) == "test log p(x) by importance sampling 100 -23.50 ± 0.04 nats"
+
+
+@pytest.mark.parametrize(
+    ("splits", "keys"),
+    [
+        (["train"], ["train/bound"]),
+        (["test"], ["test/bound", "test[:10]/bound", "test/log_likelihood/importance_sampling_100"]),
+    ],
+)
+def test_results_of_some_splits_are_their_bounds_and_then_their_log_likelihoods(splits, keys):
+    assert [result.key for result in results(LEDGER, splits)] == keys

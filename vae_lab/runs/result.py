@@ -1,0 +1,69 @@
+"""The value that stands for a run: its bound on the test split or, in this order, what else was measured."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SPLITS = ("test", "val", "train")
+"""Whose value stands for a run, the first that there is."""
+LOG_LIKELIHOOD = "/log_likelihood/"
+BESIDE = ("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_settings", "_bias")
+"""Endings of what a ledger says about a value."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured value in nats per datapoint."""
+
+    key: str
+    """In the ledger."""
+    value: float
+    standard_error: float | None
+    """The Monte Carlo error with the data held fixed, where the measurement shows it."""
+    draws: int
+    """Of z for each datapoint, where it is a bound."""
+
+    @property
+    def name(self) -> str:
+        """What it is and what was measured: `test bound`, `test log p(x) by importance sampling 100`."""
+        split, _, quantity = self.key.partition("/")
+        estimator = quantity.removeprefix(LOG_LIKELIHOOD[1:]).replace("_", " ")
+        return f"{split} bound" if quantity == "bound" else f"{split} log p(x) by {estimator}"
+
+    @property
+    def number(self) -> str:
+        """The value with its error and, where a bound has several draws of z, their number."""
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.2f}"
+        return f"{self.value:.2f}{error} nats{f' ({self.draws} draws of z)' if self.draws > 1 else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.number}"
+
+
+def result_of(ledger: Mapping[str, Any]) -> Result | None:
+    """What stands for a run of this ledger; None where nothing was measured: a run without an encoder has no bound."""
+    return next(results(ledger), None)
+
+
+def results(ledger: Mapping[str, Any], splits: Iterable[str] = SPLITS) -> Iterator[Result]:
+    """The bounds of these splits, and after them the values of log p(x), whole splits before the first n of one."""
+    for keys in (bound_keys(ledger), log_likelihood_keys(ledger)):
+        for key in sorted((key for key in keys if key.partition("/")[0].partition("[")[0] in splits), key=place):
+            draws = ledger.get(f"{key}_num_samples", 1) if key.endswith("/bound") else 1
+            yield Result(key, ledger[key], ledger.get(f"{key}_se"), draws)
+
+
+def bound_keys(ledger: Mapping[str, Any]) -> list[str]:
+    """The keys of all bounds."""
+    return [key for key in ledger if key.endswith("/bound")]
+
+
+def log_likelihood_keys(ledger: Mapping[str, Any]) -> list[str]:
+    """The keys of all values of log p(x)."""
+    return [key for key in ledger if LOG_LIKELIHOOD in key and not key.endswith(BESIDE)]
+
+
+def place(key: str) -> tuple[int, str]:
+    """What keys are sorted by: the split, and the first n datapoints of a split after the whole."""
+    name, _, first = key.partition("/")[0].partition("[")
+    return (SPLITS.index(name) if name in SPLITS else len(SPLITS), first)
