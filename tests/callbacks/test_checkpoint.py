@@ -96,6 +96,16 @@ def test_a_snapshot_is_saved_once_for_the_counts_that_a_block_passed(saved):
     assert names == ["at/100.ckpt", "at/150.ckpt"]
 
 
+def test_what_was_measured_with_a_snapshot_goes_with_its_weights(saved, tmp_path):
+    callback, trainer, lit, _ = saved
+    (tmp_path / "at").mkdir()
+    for count in (50, 100):
+        (tmp_path / "at" / f"{count}.json").write_text("{}")
+    lit.block_start, lit.samples = 50, 100
+    callback.save_snapshot(trainer, lit)
+    assert {file.name for file in (tmp_path / "at").iterdir()} == {"50.json", "100.ckpt"}
+
+
 def test_non_finite_weights_are_not_saved(saved):
     callback, trainer, lit, names = saved
     lit.parameters = lambda: [torch.tensor([1.0, float("nan")])]
