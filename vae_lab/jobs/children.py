@@ -67,7 +67,7 @@ class Children:
             return
         before = {number: signal.getsignal(number) for number in STOPPING}
         for number, handler in before.items():
-            if not (number == signal.SIGHUP and handler is signal.SIG_IGN):  # nohup
+            if handler is not signal.SIG_IGN or number in (signal.SIGINT, signal.SIGTERM):  # SIGHUP under nohup stays
                 signal.signal(number, self.receive)
         try:
             yield
