@@ -259,6 +259,27 @@ def test_jobs_at_once_are_a_count(count: str, capfd: pytest.CaptureFixture[str])
     assert not FOLDER.exists()
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("n_trials=many", "hydra.sweeper.n_trials must be an integer, got 'many'"),
+        ("n_trials=0", "hydra.sweeper.n_trials must be an integer >= 1, got 0"),
+        ("direction=up", "hydra.sweeper.direction must be maximize or minimize, got 'up'"),
+        ("sampler.seed=x", "hydra.sweeper.sampler.seed must be an integer >= 0 or null, got 'x'"),
+        (
+            "+hydra.sweeper.sampler.sede=1",
+            "hydra.sweeper.sampler.sede is no setting of TPESampler: did you mean 'seed'",
+        ),
+    ],
+)
+def test_settings_of_a_search_are_refused_by_name(
+    setting: str, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    typed = setting if setting.startswith("+") else f"hydra.sweeper.{setting}"
+    assert sweep("hydra/sweeper=optuna", "model.latent_dim=choice(2,5)", typed) == 2
+    assert message in capfd.readouterr().err
+
+
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
     assert sweep("model.latent_dim=2,5", "data=npz") == 2

@@ -2,24 +2,42 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
+from vae_lab.errors import require_integer
 from vae_lab.sweeps.points import Space
+from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
 
 
+@dataclass(frozen=True)
+class SearchSettings:
+    """The keys `hydra.sweeper.*` of a search."""
+
+    n_trials: int
+    n_jobs: int
+    direction: Literal["maximize", "minimize"]
+    sampler: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        require_integer("hydra.sweeper.n_trials", self.n_trials, minimum=1)
+        require_integer("hydra.sweeper.n_jobs", self.n_jobs, minimum=1)
+        require_integer("hydra.sweeper.sampler.seed", self.sampler.get("seed"), minimum=0, optional=True)
+
+
 def search(
-    settings: DictConfig,
+    config: DictConfig,
     space: Space,
     folder: Path,
     run: Callable[[Sequence[list[str]]], Sequence[float | None]],
@@ -29,12 +47,13 @@ def search(
     A trial that a kill left running is asked for again: its run is recognised and resumed.
 
     Args:
-        settings: the `hydra.sweeper` of the config.
+        config: the `hydra.sweeper` of the command.
         space: the keys that vary.
         folder: where the trials are kept.
         run: from overrides to the values of their runs; None where a run has none.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    settings = build.settings(SearchSettings, config, "hydra.sweeper")
     study = open_study(folder, settings)
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
@@ -52,7 +71,7 @@ def search(
             study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
 
 
-def open_study(folder: Path, settings: DictConfig) -> optuna.Study:
+def open_study(folder: Path, settings: SearchSettings) -> optuna.Study:
     """The search of a sweep's folder, with what it knows so far."""
     file = str(folder / "search.log")
     storage = JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
@@ -63,7 +82,7 @@ def open_study(folder: Path, settings: DictConfig) -> optuna.Study:
     return optuna.create_study(
         study_name=folder.name,
         storage=storage,
-        sampler=instantiate(sampler),
+        sampler=build.instantiate(sampler, "hydra.sweeper.sampler"),
         direction=settings.direction,
         load_if_exists=True,
     )

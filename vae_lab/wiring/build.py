@@ -126,7 +126,7 @@ def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def type_hints(target: Any) -> dict[str, Any]:
     """The annotations of a constructor of ours or of a user's; the frameworks check their own."""
-    if target.__module__.split(".")[0] in ("torch", "pytorch_lightning"):
+    if target.__module__.split(".")[0] in ("torch", "pytorch_lightning", "optuna"):
         return {}
     return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
 
@@ -149,6 +149,8 @@ def of_type(value: Any, hint: Any, key: str) -> Any:
 def in_words(kind: Any) -> list[str]:
     """A type as a reader of YAML calls it."""
     items = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        return list(map(str, items))
     if typing.get_origin(kind) in (list, Sequence) and items[0] in EXAMPLES:
         return [f"a list such as {EXAMPLES[items[0]]}"]
     name = kind.__name__ if inspect.isclass(kind) and not items else str(kind)
