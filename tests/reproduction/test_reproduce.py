@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from html_page import Page
 from training import composed, finish, train_tiny, vae_lab
 
 from vae_lab.commands.reproduce import reproduce
@@ -265,7 +266,15 @@ def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finis
     table.to_csv(tmp_path / "figures" / "figure2.csv", index=False)
     settings = replace(SETTINGS, train=["trainer=gpu"])
     rows = reproduction_rows(tmp_path)
-    page = write_index(tmp_path, settings, {}, rows, ["mnist_5_aevb failed: killed"], seconds=61).read_text()
+    path = write_index(tmp_path, settings, {}, rows, ["mnist_5_aevb failed: killed"], seconds=61)
+    parsed, page, ledger = Page(path), path.read_text(), finished_run.ledger("best")
+    (run,) = parsed.rows("Runs")
+    assert (run["run"], run["status"], run["model.latent_dim"]) == ("mnist_20_aevb", "finished", "3")
+    assert run["test bound"] == f"{ledger['test/bound']:.2f}" and run["train/bound"] == f"{ledger['train/bound']:.2f}"
+    (probe,) = parsed.rows("Step sizes")
+    assert list(probe.values()) == ["mnist_20_aevb", "0.02", "1,000", "-250.12", "chosen"]
+    (versions,) = parsed.rows("Times and versions")
+    assert versions["runs"] == "1" and versions["torch"] == finished_run.read_record()["versions"]["torch"][:12]
     for expected in ("mnist_20_aevb", "-250.12", "chosen", "mnist_5_aevb failed: killed", "1:01 min", "FAIL", "torch"):
         assert expected in page
     assert "vae-lab reproduce scale=quick" in page and "trainer=gpu" in page

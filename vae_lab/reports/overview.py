@@ -37,7 +37,7 @@ class Overview:
 
     path: Path
     status: str
-    """As in run.json, but `interrupted` where nobody is at work any more, and `broken` where a file is unreadable."""
+    """That of run.json, but `interrupted` where nobody is at work any more, and `broken` where a file is unreadable."""
     problem: str = ""
     """Why it is broken, or the error with which it failed."""
     settings: Mapping[str, Any] = field(default_factory=dict)

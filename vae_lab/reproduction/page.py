@@ -1,18 +1,22 @@
 """index.html of a reproduction: figures, verdicts, settings, step sizes, times and versions in one file."""
 
-import csv
 import platform
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from vae_lab.figures.base import Drawn
+from vae_lab.reports.listing.rows import list_of_runs
+from vae_lab.reports.listing.runs import Runs
+from vae_lab.reports.overview import Overview, find_runs
 from vae_lab.reports.pages.page import Picture, Section, write_page
 from vae_lab.reproduction.claims import Row
 from vae_lab.reproduction.plan import ReproduceSettings
 from vae_lab.reproduction.verdicts import COLUMNS, TONES, as_text, counted
-from vae_lab.runs.directory import RunDir
-from vae_lab.wiring.table import Table
+from vae_lab.wiring.table import Table, number
 from vae_lab.wiring.terminal import duration
 
 CAPTIONS = {
@@ -36,6 +40,8 @@ CAPTIONS = {
         "bounds log p(X) / N. Above each panel: the last values, train / test."
     ),
 }
+SHOWN = ("objective", "model.latent_dim", "optimizer.lr", "initialization.std", "train/bound")
+"""What the table of runs has besides what every such table has."""
 WIDE = ("figure2", "figure3", "full_variational_bayes")
 """Figures of many panels."""
 
@@ -59,10 +65,10 @@ def write_index(
         failures: what failed, in words.
         seconds: this command took.
     """
-    runs = [run for path in sorted((root / "runs").glob("*")) if (run := RunDir(path)).exists()]
+    runs = find_runs([root / "runs"]) if (root / "runs").is_dir() else []
     values = [row for row in rows if row.published is not None]
     statements = [row for row in rows if row.published is None]
-    total = sum(run.read_record().get("wall_seconds", 0.0) for run in runs)
+    total = sum(run.record.get("wall_seconds", 0.0) for run in runs)
     sections = [
         *([Section("What failed", text=list(failures))] if failures else []),
         *figure_sections(drawn),
@@ -113,76 +119,41 @@ def verdicts(rows: Sequence[Row], columns: Sequence[str]) -> Table:
     return Table(columns, [[text[i] for i in chosen] for text in texts], "Nats per datapoint.", TONES)
 
 
-def runs_table(runs: Sequence[RunDir]) -> Table:
+def runs_table(runs: Sequence[Overview]) -> Table:
     """Settings and results of every run."""
-    columns = (
-        "run", "status", "samples", "objective", "Nz", "step size", "initial sd", "train bound", "test bound", "time"
-    )  # fmt: skip
-    rows = []
-    for run in runs:
-        config, record, ledger = run.read_config(), run.read_record(), run.ledger(run.default_checkpoint)
-        rows.append(
-            [
-                run.path.name,
-                run.read_status(),
-                f"{record.get('samples_evaluated') or 0:,}",
-                config["objective"]["_target_"].rsplit(".", 1)[-1],
-                str(config["model"]["latent_dim"]),
-                f"{config['optimizer'].get('lr', '')}",
-                f"{config['initialization'].get('std', 'PyTorch')}",
-                *(f"{ledger[key]:.2f}" if key in ledger else "" for key in ("train/bound", "test/bound")),
-                duration(record.get("wall_seconds", 0.0)),
-            ]
-        )
-    caption = "Bounds in nats per datapoint with the last weights. Everything about a run is in runs/<run>/config.yaml."
-    return Table(columns, rows, caption)
+    table = list_of_runs(Runs(runs), SHOWN, labels=[run.path.name for run in runs])
+    return replace(table, caption=f"{table.caption}\nEverything about a run is in runs/<run>/config.yaml.")
 
 
 def step_size_sections(path: Path) -> list[Section]:
     """The probes, if there were any."""
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    texts = [
-        [
-            row["label"],
-            row["learning_rate"],
-            f"{int(row['samples']):,}",
-            f"{float(row['train_bound']):.2f}" if row["train_bound"] else "",
-            row["verdict"],
-        ]
-        for row in rows
-    ]
-    what = "Chosen for each curve by the bound on the training part after a short probe, as the paper did."
-    table = Table(
-        ("curve", "step size", "samples", "train bound", "verdict"), texts, "Nats per datapoint.", {"chosen": "good"}
+    probes = pd.read_csv(path, dtype={"learning_rate": str}).assign(
+        samples=lambda table: table["samples"].map("{:,}".format)
     )
+    rows = probes.assign(train_bound=probes["train_bound"].map(number)).astype(object).to_numpy().tolist()
+    what = "Chosen for each curve by the bound on the training part after a short probe, as the paper did."
+    table = Table([name.replace("_", " ") for name in probes], rows, "Nats per datapoint.", {"chosen": "good"})
     return [Section("Step sizes", text=[what], tables=[table])]
 
 
-def machine(runs: Sequence[RunDir]) -> str:
+def machine(runs: Sequence[Overview]) -> str:
     """Where the runs were made."""
-    devices = sorted({str(run.read_record()["device"]) for run in runs if "device" in run.read_record()})
-    threads = sorted({str(run.read_config()["threads"] or "all") for run in runs})
+    devices = sorted({str(run.record["device"]) for run in runs if "device" in run.record})
+    threads = sorted({str(run.settings.get("threads") or "all") for run in runs})
     return f"Device: {', '.join(devices) or 'none'}; threads a run: {', '.join(threads) or '-'}; {platform.platform()}."
 
 
-def versions_table(runs: Sequence[RunDir]) -> Table:
-    """Every combination of versions that runs were made with."""
-    found: dict[tuple[tuple[str, str], ...], int] = {}
-    for run in runs:
-        record = run.read_record()
-        versions = {
-            "python": record.get("python"),
-            **record.get("versions", {}),
-            "git commit": record.get("git_commit"),
-        }
-        key = tuple((name, str(value or "-")[:12]) for name, value in versions.items())
-        found[key] = found.get(key, 0) + 1
-    names = list(dict.fromkeys(name for key in found for name, _ in key))
-    rows = [[str(count), *(dict(key).get(name, "-") for name in names)] for key, count in found.items()]
-    return Table(("runs", *names), rows)
+def versions_table(runs: Sequence[Overview]) -> Table:
+    """Every combination of versions that runs were made with, and how many runs have it."""
+    rows = [
+        {"python": run.record.get("python"), **run.record.get("versions", {}), "git": run.record.get("git_commit")}
+        for run in runs
+    ]
+    versions = pd.DataFrame(rows).fillna("-").map(lambda version: str(version)[:12])
+    found = versions.value_counts(sort=False).reset_index(name="runs").astype(str)
+    return Table(list(found), found.to_numpy().tolist())
 
 
 def command(settings: ReproduceSettings) -> str:

@@ -84,7 +84,7 @@ class Table:
     caption: str = ""
     """What stands below it; a note in each line."""
     tones: Mapping[str, str] | None = None
-    """Further texts that stand out, as in `TONES`."""
+    """The texts that stand out besides those of `TONES`."""
     title: str = ""
     """What stands above it on a terminal."""
     records: "pd.DataFrame | None" = None

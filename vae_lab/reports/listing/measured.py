@@ -226,7 +226,7 @@ def _entries(run: Overview, key: str | None) -> tuple[Any, ...]:
 
 
 def _reason(ours: Yardstick, unmarked: Yardstick) -> str:
-    """In what they differ; of other data everything that is known of them, which tells these from one another."""
+    """Says in what two yardsticks differ; if in the data, everything about ours, which tells other data apart."""
     one, other = dict(ours), dict(unmarked)
     differing = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
     names = list(one) if "data" in differing else differing

@@ -106,10 +106,10 @@ class Groups:
         self.members: list[list[int]] = members.loc[order].tolist()
         """The positions of the runs of each group."""
         self.mixed = [[key for key in varied if varied.loc[i, key]] for i in order]
-        """Further settings in which they differ."""
+        """The settings besides in which the runs of each group differ."""
 
     def _alike(self, measured: Measured) -> pd.DataFrame:
-        """For each run the texts of the keys and the yardsticks of all columns, by number, that make its group.
+        """A row for each run: the texts of the keys and the yardsticks of the columns, by number, that make its group.
 
         A missing value goes with what most of the others have.
         """

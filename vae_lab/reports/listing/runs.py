@@ -34,7 +34,7 @@ class Runs:
         self.frame = pd.DataFrame([run.values for run in runs], dtype=object)
         """The values; NaN where a run does not have the key, None where its config says null."""
         self.aliases: dict[str, str] = {}
-        """Further names of some keys."""
+        """Further names that some keys go by."""
 
     @cached_property
     def texts(self) -> pd.DataFrame:
@@ -85,7 +85,7 @@ class Runs:
         return key
 
     def where(self, text: str) -> Any:
-        """Of which runs a condition holds; without the key only `!=` and `=null` do.
+        """Tells of which runs a condition holds; where a run lacks the key, only `!=` and `=null` do.
 
         Raises:
             ConfigError: it has no sign, or names no key of the runs.

@@ -20,9 +20,9 @@ from vae_lab.runs.load import Run
 from vae_lab.wiring.table import Table
 
 IMAGES = 10
-"""In a row of the pictures."""
+"""How many images stand in a row of the pictures."""
 SEED = 0
-"""Of the shared z."""
+"""The seed of the shared z."""
 BOUNDS = ("test/bound", "val/bound")
 """Columns of the curve that are drawn, the first that there is."""
 SHOWN = ("test/bound", "val/bound", "train/bound", "test/reconstruction", "test/kl", "test/active_units")
@@ -61,12 +61,12 @@ def differences_section(runs: Mapping[str, Overview]) -> Section:
     rows = {True: [], False: []}
     for key in known.varied:
         rows[known.matters(key)].append([key, *map(shortened, known.texts[key])])
-    captions = {True: "From config.yaml; all other settings are equal.", False: NO_MATTER}
+    captions = {
+        True: "From config.yaml; all other settings are equal.",
+        False: "These change nothing in what is computed, but for rounding.",
+    }
     tables = [Table(("key", *runs), rows[matters], caption) for matters, caption in captions.items() if rows[matters]]
     return Section("What differs", [] if tables else ["Nothing: the configs are equal."], tables=tables)
-
-
-NO_MATTER = "These change nothing in what is computed, but for rounding."
 
 
 def shortened(text: str) -> str:

@@ -23,7 +23,7 @@ MAIN = (
 )
 """Settings in the table; all are below it."""
 SEED = 0
-"""Of the pictures."""
+"""The seed of the pictures."""
 
 
 def run_sections(run: Overview, reader: Reader) -> list[Section]:

@@ -27,13 +27,14 @@ from vae_lab.wiring.table import Table, number
 SIDE = 6
 """Samples along each side of a grid."""
 SEED = 0
-"""Of the samples: the same z for all models of a latent size."""
+"""The seed of the samples: all models of a latent size decode the same z."""
 TILE_BYTES = 2_500_000
-"""Of all grids together: in a page that is to be mailed."""
+"""The most that all grids together may take in a page that is to be mailed."""
 BOUND = "test/bound"
 SHOWN = ("test/kl", "test/active_units")
 """What is measured besides the bound."""
 LATENT_DIM = ("latent_dim", "model.latent_dim")
+"""The names of the axis of the picture, which is in the name of no series."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Sweep:
 
     @property
     def left_out(self) -> list[tuple[str, str, str]]:
-        """Of the runs that are not in the means directory, status and the reason."""
+        """Directory, status and reason of each run that is not in the means."""
         repeated = [self.groups.runs.runs[i] for i in self.groups.repeated]
         without = "finished, without a bound on the test part (no encoder, or not measured)"
         again = "repeats another run: the same settings and the same seed"
