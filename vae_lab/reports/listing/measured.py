@@ -5,7 +5,6 @@ bound means nothing without its number of draws, a log p(x) without its estimato
 these are never averaged, and stand in one column with a mark only.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,18 +13,14 @@ import pandas as pd
 
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number, letters, number_or_none, order
+from vae_lab.runs.result import bound_keys, log_likelihood_keys, place
 from vae_lab.wiring.table import Cell, number
 
 SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
-BOUND, LOG_LIKELIHOOD = "bound", "log_likelihood"
-TITLES = {BOUND: "bound", LOG_LIKELIHOOD: "log p(x)"}
+TITLES = {"bound": "bound", "log_likelihood": "log p(x)"}
 """The quantities that every table has, and their headings."""
-ESTIMATE = re.compile(r"[^/]+/log_likelihood/(?!.*_(se|sd|num_datapoints|num_samples|seed|settings|bias)$).*")
-"""A key of the ledger with an estimate of log p(x), and not with what is said about one."""
-KEYS = {BOUND: re.compile("[^/]+/bound"), LOG_LIKELIHOOD: ESTIMATE}
-HIGHER_IS_BETTER = re.compile(rf"bound|log_likelihood|[^/]+/(bound|reconstruction)|{ESTIMATE.pattern}")
-SPLITS = ("test", "val", "train")
-"""Whose value is shown where there are several, the first that there is."""
+KEYS = {"bound": bound_keys, "log_likelihood": log_likelihood_keys}
+"""The quantities that every table has, and what finds their entries in a ledger."""
 UNKNOWN = "unknown"
 SAMPLED = ("bound", "reconstruction")
 """What is measured with as many draws of z as `<split>/bound_num_samples` says; without that entry, with one."""
@@ -64,9 +59,9 @@ class Measured:
             rows = [_entries(run, key) for run, key in zip(runs, found, strict=True)]
             frames[name] = pd.DataFrame(rows, columns=["value", "error", "key", "yardstick"], dtype=object)
             counts = Counter(filter(None, frames[name]["yardstick"]))
-            data = dict(unmarked.get(BOUND, ())).get("data")
+            data = dict(unmarked.get("bound", ())).get("data")
             ranks = {
-                by: (facts["data"] != data, SPLIT not in facts, -counts[by], _place(facts["part"]))
+                by: (facts["data"] != data, SPLIT not in facts, -counts[by], place(facts["part"]))
                 for by in counts
                 if (facts := dict(by))
             }
@@ -141,7 +136,10 @@ class Measured:
             name = self.column(key)
             known = values(key) if name is None else self.frame[name, "value"].tolist()
             present = [i for i in positions if known[i] is not None]
-            is_descending = (HIGHER_IS_BETTER.fullmatch(key) is not None) != given.startswith("-")
+            is_higher_better = (
+                key in KEYS or key.endswith(("/bound", "/reconstruction")) or log_likelihood_keys({key: 0})
+            )
+            is_descending = bool(is_higher_better) != given.startswith("-")
             present.sort(key=lambda i: order(known[i]), reverse=is_descending)
             if name:
                 unmarked = self.unmarked[name]
@@ -172,14 +170,12 @@ def best_keys(runs: Sequence[Overview], name: str) -> list[str | None]:
 
     Of the test split if it was measured; of the whole of a split rather than of the first n.
     """
-    candidates = [
-        [key for key, value in run.measured.items() if KEYS[name].fullmatch(key) and is_number(value)] for run in runs
-    ]
+    candidates = [[key for key in KEYS[name](run.measured) if is_number(run.measured[key])] for run in runs]
     counts = Counter(key for keys in candidates for key in keys)
 
     def rank(key: str) -> tuple[Any, ...]:
-        place, first = _place(key.partition("/")[0])
-        return (place, -counts[key], first, key)
+        split, first = place(key)
+        return (split, -counts[key], first, key)
 
     return [min(keys, key=rank, default=None) for keys in candidates]
 
@@ -205,8 +201,8 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         facts["seed of the static binarisation"] = as_text(run.settings.get("data.split_seed"))
     if quantity in SAMPLED:
         facts[DRAWS] = as_text(ledger.get(f"{split}/bound_num_samples", 1))
-    if quantity.startswith(f"{LOG_LIKELIHOOD}/"):
-        facts["estimator"] = quantity.removeprefix(f"{LOG_LIKELIHOOD}/")
+    if quantity.startswith("log_likelihood/"):
+        facts["estimator"] = quantity.removeprefix("log_likelihood/")
     return tuple((name, UNKNOWN if fact is None else str(fact)) for name, fact in facts.items())
 
 
@@ -232,9 +228,3 @@ def _reason(ours: Yardstick, unmarked: Yardstick) -> str:
     names = list(one) if "data" in differing else differing
     unlike = {name: f" (unmarked: {other.get(name, 'none')})" for name in differing}
     return ", ".join(f"{name} {one.get(name, 'none')}{unlike.get(name, '')}" for name in names)
-
-
-def _place(split: str) -> tuple[int, str]:
-    """What splits are sorted by; the first n of a split come after the whole."""
-    name, _, first = split.partition("[")
-    return (SPLITS.index(name) if name in SPLITS else len(SPLITS), first)

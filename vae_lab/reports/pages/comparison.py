@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from vae_lab.figures.run_pictures import dark_on_white_by_default, read_test_images
 from vae_lab.figures.side_by_side import Line, colours, curves, shared_decodings, shared_reconstructions
 from vae_lab.randomness import generator
-from vae_lab.reports.listing.measured import ESTIMATE
 from vae_lab.reports.listing.rows import list_of_runs
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, grouped
@@ -17,6 +16,7 @@ from vae_lab.reports.pages.page import Section
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import as_text, enumerated, letters
 from vae_lab.runs.load import Run
+from vae_lab.runs.result import log_likelihood_keys
 from vae_lab.wiring.table import Table
 
 IMAGES = 10
@@ -50,7 +50,7 @@ def runs_section(runs: Mapping[str, Overview], left_out: Sequence[str]) -> Secti
     if without := [label for label, run in runs.items() if run.value("test/bound") is None]:
         text.append(f"{enumerated(without)}: no bound on the test part (no encoder, or not measured yet).")
     found = list(runs.values())
-    estimates = [key for run in found for key in run.measured if ESTIMATE.fullmatch(key)]
+    estimates = [key for run in found for key in log_likelihood_keys(run.measured)]
     table = list_of_runs(Runs(found), [*SHOWN, *estimates, "checkpoint"], labels=list(runs))
     return Section("Runs", text, tables=[table])
 
@@ -102,9 +102,9 @@ def curves_section(runs: Mapping[str, Overview]) -> Section:
 
 def curve_keys(group: Mapping[str, Overview]) -> list[str]:
     """The columns that are drawn of a group's curves."""
-    columns = list(dict.fromkeys(key for run in group.values() for row in run.curve for key in row))
+    columns = dict.fromkeys(key for run in group.values() for row in run.curve for key in row)
     bounds = [key for key in BOUNDS if key in columns][:1]
-    return [*bounds, *(key for key in columns if key.startswith("test") and ESTIMATE.fullmatch(key))]
+    return [*bounds, *(key for key in log_likelihood_keys(columns) if key.startswith("test"))]
 
 
 def reconstructions_section(runs: Mapping[str, Overview], models: Mapping[str, Run], unread: Sequence[str]) -> Section:

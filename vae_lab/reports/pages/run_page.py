@@ -5,13 +5,12 @@ from functools import partial
 from vae_lab.figures.canvas import nats
 from vae_lab.figures.run_pictures import LINES, PICTURES, dark_on_white_by_default
 from vae_lab.figures.side_by_side import Line, curves, kl_bars
-from vae_lab.reports.listing.measured import ESTIMATE, SPLITS
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.pages.command_lines import new_run, override, pasted, recorded, resume
 from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
-from vae_lab.runs.result import result_of
+from vae_lab.runs.result import SPLITS, bound_keys, log_likelihood_keys, result_of
 from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.table import Cell, Table, number
 from vae_lab.wiring.terminal import duration
@@ -56,7 +55,7 @@ def result_section(run: Overview) -> Section:
             section.text.append(f"The last evaluation: {', '.join(latest)} nats per datapoint.")
 
     rows: dict[str, dict[str, Cell]] = {}
-    for key in [key for key in ledger if key.endswith("/bound") or ESTIMATE.fullmatch(key)]:
+    for key in (*bound_keys(ledger), *log_likelihood_keys(ledger)):
         split, _, quantity = key.partition("/")
         row = rows.setdefault(split, {})
         for name in ("bound", "reconstruction", "kl") if quantity == "bound" else (quantity,):
@@ -89,7 +88,7 @@ def curve_section(run: Overview) -> Section:
         caption = "Train: the mean over the minibatches since the last evaluation."
         section.draw(partial(curves, shown, title=title, quantity="bound"), caption)
     columns = dict.fromkeys(key for row in run.curve for key in row)
-    estimates = [key for key in columns if ESTIMATE.fullmatch(key)]
+    estimates = log_likelihood_keys(columns)
     look = zip(estimates, ("tab:blue", "black", "tab:red"), strict=False)
     if lines := [Line(key.partition("/")[0], *run.series(key), colour) for key, colour in look]:
         caption = f"log p(x) by {estimates[0].rpartition('/')[2]}, of the first datapoints of each part."
