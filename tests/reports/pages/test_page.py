@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vae_lab.reports.pages.page import Picture, Section, write_page
-from vae_lab.wiring.table import Table, is_number
+from vae_lab.wiring.table import Table
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
@@ -97,10 +97,3 @@ def test_small_pictures_stand_side_by_side_and_long_texts_are_folded(tmp_path: P
     kinds = [str(image["src"]).partition(";")[0] for image in images]
     assert kinds == ["data:image/png", "data:image/jpeg"] and [image["alt"] for image in images] == ["one", "two"]
     assert "<summary>All of it</summary>" in page and "a: &lt;b&gt;" in page
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("-1.5", True), ("1,000", True), ("1e6", True), ("", False), ("a1", False)]
-)
-def test_numbers_are_recognised(text: str, expected: bool) -> None:
-    assert is_number(text) is expected
