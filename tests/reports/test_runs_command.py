@@ -399,6 +399,16 @@ def test_sorted_values_stand_with_those_that_they_can_be_compared_with(add_run, 
     assert names(listed("sort=test/bound")) == ["r2", "r0", "r4", "r1", "r3"]
 
 
+def test_quantity_that_stands_for_some_runs_has_a_column_for_all_if_it_is_asked_for(add_run, listed) -> None:
+    add_run("a", ledger={"test/bound": -1.0, "val/bound": -2.0})
+    add_run("b", ledger={"test/bound": -3.0, "val/bound": -4.0})
+    add_run("c", ledger={"test/bound": None, "val/bound": -3.0})
+    records = listed("sort=val/bound")
+    assert [(record["bound"], record["val/bound"]) for record in records] == [(-1.0, -2.0), (-3.0, -3.0), (-3.0, -4.0)]
+    assert [bool(record["bound_mark"]) for record in records] == [False, True, False]
+    assert "test/bound" not in listed("sort=test/bound")[0]
+
+
 def test_estimator_that_most_runs_have_is_shown(add_run, listed) -> None:
     for i, counts in enumerate([(50,), (50, 500), (500, 50)]):
         add_run(f"r{i}", ledger={key: -1.0 for k in counts for key in (f"{IWAE}{k}", f"{IWAE}{k}_se")})

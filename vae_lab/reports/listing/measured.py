@@ -49,9 +49,9 @@ class Measured:
     def of_runs(cls, runs: Sequence[Overview], show: Sequence[str]) -> "Measured":
         """The columns of these runs, with those keys of `show` that are numbers; unmarked is what most of them have."""
         keys: dict[str, list[str | None]] = {name: best_keys(runs, name) for name in KEYS}
-        known = {key for found in keys.values() for key in found}
+        common = {key for found in keys.values() for key, _ in Counter(filter(None, found)).most_common(1)}
         for key in show:
-            if key not in known and any(is_number(run.values.get(key)) for run in runs):
+            if key not in common and any(is_number(run.values.get(key)) for run in runs):
                 keys[key] = [key] * len(runs)
         unmarked: dict[str, Yardstick] = {}
         frames = {}
@@ -84,7 +84,9 @@ class Measured:
 
     def column(self, key: str) -> str | None:
         """The name of the column that holds values of a key; None if there is none."""
-        return next((name for name in self.unmarked if key in set(self.frame[name, "key"])), None)
+        return next(
+            (name for name in (key, *KEYS) if name in self.unmarked and key in set(self.frame[name, "key"])), None
+        )
 
     def marks(self, name: str) -> list[str]:
         """The letter of each row of a column; empty where its value can be compared, or is absent."""
