@@ -133,13 +133,14 @@ class Table:
     def print(self) -> None:
         """Shows it on a terminal, which breaks long texts inside of their columns; in a file no line is broken."""
         console, rich = Console(), RichTable()
-        total = 1
-        for at, (title, is_numeric) in enumerate(zip(self.columns, self.is_numeric, strict=True)):
-            longest = max(cell_len(str(text)) for text in [title, *(row[at] for row in self.rows)])
+        texts = [self.columns, *(list(map(str, row)) for row in self.rows)]
+        longest = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+        least = [num if known else min(num, NARROW) for num, known in zip(longest, self.is_numeric, strict=True)]
+        console.width = max(console.width, sum(least) + FRAME * len(least) + 1) if console.is_terminal else ANY_WIDTH
+        fits = sum(longest) + FRAME * len(longest) < console.width
+        for title, num, is_numeric in zip(self.columns, longest, self.is_numeric, strict=True):
             look: Any = {"justify": "right", "no_wrap": True} if is_numeric else {"overflow": "fold"}
-            rich.add_column(Text(title), **look)
-            total += FRAME + (longest if is_numeric else min(longest, NARROW))
-        console.width = max(console.width, total) if console.is_terminal else ANY_WIDTH
+            rich.add_column(Text(title), width=num if fits else None, **look)  # rich would measure all once more
         for row in self.rows:
             rich.add_row(*(Text(str(cell), style=STYLES.get(self.tone(cell), "")) for cell in row))
         with console.capture() as captured:  # so that a reader who leaves early, as `head` does, is no matter of rich's
