@@ -51,7 +51,7 @@ def test_loaded_run_has_no_posterior(run):
     loaded = load_run(run.path)
     assert loaded.sample(3).shape == (3, 1, 8, 8)
     with pytest.raises(NoEncoder, match="estimator="):
-        loaded.encode(loaded.data.parts["test"].images[:1])
+        loaded.encode(loaded.data.splits["test"].images[:1])
 
 
 def test_evaluate_refuses_what_needs_an_encoder_and_names_what_does_not(run):

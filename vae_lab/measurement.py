@@ -83,7 +83,7 @@ def evaluating(model: nn.Module, device: torch.device, *noise: int | str) -> Ite
 
 
 def subset_name(split: str, num_datapoints: int, num_split: int) -> str:
-    """`test`, or `test[:100]` for the first 100 datapoints of a larger part."""
+    """`test`, or `test[:100]` for the first 100 datapoints of a larger split."""
     return split if num_datapoints == num_split else f"{split}[:{num_datapoints}]"
 
 

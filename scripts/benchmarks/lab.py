@@ -213,4 +213,4 @@ def training_images(experiment: str) -> Tensor:
         ConfigError: a file is not there and cannot be fetched; the message says what to do.
     """
     config = compose_command("train", [f"experiment={experiment}"])[0]
-    return build.instantiate(config["data"], "data").parts["train"].images
+    return build.instantiate(config["data"], "data").splits["train"].images

@@ -47,7 +47,7 @@ def test_all_ranks_do_what_the_first_one_decides(tmp_path, over):
 
 def test_waiting_for_a_bound_that_nobody_measures_is_refused(tmp_path):
     callback = make(tmp_path, [], patience=2)
-    with pytest.raises(ConfigError, match=r"early_stopping\.patience must be null without a validation part, got 2"):
+    with pytest.raises(ConfigError, match=r"early_stopping\.patience must be null without a validation split, got 2"):
         callback.check(["train", "test"], ["val", "test"])
     with pytest.raises(ConfigError, match=r"evaluation\.splits must hold val where .* is 2, got \['test'\]"):
         callback.check(["train", "val", "test"], ["test"])

@@ -69,7 +69,7 @@ def test_image_grid_logs_the_same_images_for_the_same_weights(tmp_path):
 def test_image_grid_shows_the_validation_images_above_their_reconstructions():
     lit = make_lit()
     grid = ImageGrid(columns=4, rows=2).grids(lit)["reconstructions"]
-    x = lit.data.parts["val"].images[:8]
+    x = lit.data.splits["val"].images[:8]
     with torch.no_grad():
         mean = lit.model.likelihood(lit.model.posterior(x).mean).mean
     assert grid.shape == (1, 4 * 9 - 1, 4 * 9 - 1)
@@ -80,9 +80,9 @@ def test_image_grid_shows_the_validation_images_above_their_reconstructions():
 @pytest.mark.parametrize(("num", "columns", "pairs"), [(3, 3, 1), (12, 5, 2)])
 def test_image_grid_makes_do_with_few_test_images(num, columns, pairs):
     lit = make_lit()
-    test = lit.data.parts["test"]
-    lit.data.parts.pop("val")
-    lit.data.parts["test"] = type(test)(test.images[:num], None, test.indices[:num])
+    test = lit.data.splits["test"]
+    lit.data.splits.pop("val")
+    lit.data.splits["test"] = type(test)(test.images[:num], None, test.indices[:num])
     grid = ImageGrid(columns=5, rows=5).grids(lit)["reconstructions"]
     assert grid.shape == (1, pairs * 2 * 9 - 1, columns * 9 - 1)
 

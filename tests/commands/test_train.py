@@ -111,7 +111,7 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
     assert run.ledger("best")["binarization"] == "dynamic"
     loaded = load_run(run.path)
     x = loaded.data.measured("train").images
-    assert ((x == 0) | (x == 1)).all() and not ((loaded.data.parts["train"].images % 1) == 0).all()
+    assert ((x == 0) | (x == 1)).all() and not ((loaded.data.splits["train"].images % 1) == 0).all()
     sums = measure_bound(loaded.model, x, num_samples=1, seed=0)
     assert summarise(sums, num_samples=1)["bound"] == run.ledger("best")["train/bound"]
 

@@ -9,8 +9,8 @@ from vae_lab.data.arrays import (
     BINARIZATIONS,
     ImageData,
     Minibatches,
-    Part,
     Source,
+    Split,
     cut,
     shuffled,
 )
@@ -44,7 +44,7 @@ def ramp(**changes: Any) -> Ramp:
     return Ramp(**(COMMON | changes))
 
 
-def minibatches(part: Part, **changes: Any) -> Minibatches:
+def minibatches(part: Split, **changes: Any) -> Minibatches:
     return Minibatches(part, **({"batch_size": 10, "seed": 0, "binarization": "none"} | changes))
 
 
@@ -54,14 +54,14 @@ def minibatches(part: Part, **changes: Any) -> Minibatches:
 def test_values_are_divided_exactly():
     data = ramp()
     expected = torch.from_numpy(data.load().images[:700].astype(np.float32)) / 255
-    assert torch.equal(data.parts["train"].images[:, 0], expected)
+    assert torch.equal(data.splits["train"].images[:, 0], expected)
     assert data.scale == "x/255"
 
 
 def test_train_size_takes_the_first_of_the_train_part_only():
     data = ramp(train_size=30)
-    assert torch.equal(data.parts["train"].indices, torch.arange(30))
-    assert len(data.parts["val"]) == 100 and len(data.parts["test"]) == 200
+    assert torch.equal(data.splits["train"].indices, torch.arange(30))
+    assert len(data.splits["val"]) == 100 and len(data.splits["test"]) == 200
 
 
 def test_split_hash_is_stable_and_depends_on_the_parts():
@@ -70,7 +70,7 @@ def test_split_hash_is_stable_and_depends_on_the_parts():
 
 
 def test_threshold_binarises_every_part():
-    grey, binary = ramp().parts, ramp(binarization="threshold").parts
+    grey, binary = ramp().splits, ramp(binarization="threshold").splits
     for name, part in binary.items():
         assert torch.equal(part.images, (grey[name].images > 0.5).float())
 
@@ -79,7 +79,7 @@ def test_threshold_binarises_every_part():
 def test_binary_images_are_draws_from_the_grey_ones(binarization):
     grey, binary = ramp(), ramp(binarization=binarization)
     for name in ("train", "val", "test"):
-        p, x = grey.parts[name].images, binary.measured(name).images
+        p, x = grey.splits[name].images, binary.measured(name).images
         assert set(x.unique().tolist()) == {0.0, 1.0}
         assert (x[p == 0] == 0).all() and (x[p == 1] == 1).all()
         standard_error = (p * (1 - p)).sum().sqrt() / p.numel()
@@ -87,20 +87,20 @@ def test_binary_images_are_draws_from_the_grey_ones(binarization):
 
 
 def test_static_binarisation_depends_on_the_split_seed_alone():
-    first, again, other = (ramp(binarization="static", split_seed=seed).parts for seed in (0, 0, 1))
+    first, again, other = (ramp(binarization="static", split_seed=seed).splits for seed in (0, 0, 1))
     for name in first:
         assert torch.equal(first[name].images, again[name].images)
         assert not torch.equal(first[name].images, other[name].images)
-    subset = ramp(binarization="static", train_size=30).parts["train"].images
+    subset = ramp(binarization="static", train_size=30).splits["train"].images
     assert torch.equal(subset, first["train"].images[:30])
 
 
 def test_dynamic_binarisation_leaves_train_grey_and_fixes_the_other_parts():
     data, other = ramp(binarization="dynamic"), ramp(binarization="dynamic", split_seed=1)
-    assert torch.equal(data.parts["train"].images, ramp().parts["train"].images)
+    assert torch.equal(data.splits["train"].images, ramp().splits["train"].images)
     for name in ("val", "test"):
-        assert torch.equal(data.parts[name].images, other.parts[name].images)
-        assert data.measured(name) is data.parts[name]
+        assert torch.equal(data.splits[name].images, other.splits[name].images)
+        assert data.measured(name) is data.splits[name]
     assert torch.equal(data.measured("train").images, other.measured("train").images)
 
 
@@ -123,7 +123,7 @@ def test_impossible_keys_are_refused_before_loading(changes, message):
 
 def test_sizes_that_only_the_files_say_are_refused_when_they_are_read():
     with pytest.raises(ValueError, match=r"data\.train_size must be <= 700, got 701"):
-        _ = ramp(train_size=701).parts
+        _ = ramp(train_size=701).splits
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, [1]])
@@ -150,54 +150,54 @@ def test_cut_leaves_out_empty_parts():
 # Minibatches.
 
 
-def test_every_datapoint_comes_at_most_once_an_epoch(grey_part):
-    stream = minibatches(grey_part)
+def test_every_datapoint_comes_at_most_once_an_epoch(grey_split):
+    stream = minibatches(grey_split)
     assert (stream.per_epoch, stream.num_datapoints) == (10, 103)
     index = stream.block(10, 10).index
     assert index.shape == (10, 10) and len(index.unique()) == 100
 
 
-def test_ranks_share_every_minibatch(grey_part):
-    alone = minibatches(grey_part, batch_size=12).block(3, 9)
-    shares = [minibatches(grey_part, batch_size=12, rank=rank, num_ranks=3).block(3, 9) for rank in range(3)]
+def test_ranks_share_every_minibatch(grey_split):
+    alone = minibatches(grey_split, batch_size=12).block(3, 9)
+    shares = [minibatches(grey_split, batch_size=12, rank=rank, num_ranks=3).block(3, 9) for rank in range(3)]
     assert torch.equal(torch.cat([share.index for share in shares], dim=1), alone.index)
     assert torch.equal(torch.cat([share.x for share in shares], dim=1), alone.x)
 
 
 @pytest.mark.parametrize("binarization", ["none", "dynamic"])
 @pytest.mark.parametrize("num_ranks", [1, 2])
-def test_the_partition_into_blocks_does_not_matter(grey_part, binarization, num_ranks):
+def test_the_partition_into_blocks_does_not_matter(grey_split, binarization, num_ranks):
     def stream() -> Minibatches:
-        return minibatches(grey_part, binarization=binarization, rank=num_ranks - 1, num_ranks=num_ranks)
+        return minibatches(grey_split, binarization=binarization, rank=num_ranks - 1, num_ranks=num_ranks)
 
     whole = stream().block(0, 37)
     blocks = stream()
-    parts = [blocks.block(first, count) for first, count in ((0, 1), (1, 7), (8, 20), (28, 9))]
-    assert torch.equal(torch.cat([part.x for part in parts]), whole.x)
-    assert torch.equal(torch.cat([part.index for part in parts]), whole.index)
+    splits = [blocks.block(first, count) for first, count in ((0, 1), (1, 7), (8, 20), (28, 9))]
+    assert torch.equal(torch.cat([part.x for part in splits]), whole.x)
+    assert torch.equal(torch.cat([part.index for part in splits]), whole.index)
     assert torch.equal(stream().block(25, 2).x, whole.x[25:27])
 
 
-def test_images_belong_to_their_rows(grey_part):
-    block = minibatches(grey_part).block(7, 8)
-    assert torch.equal(block.x, grey_part.images[block.index])
+def test_images_belong_to_their_rows(grey_split):
+    block = minibatches(grey_split).block(7, 8)
+    assert torch.equal(block.x, grey_split.images[block.index])
 
 
-def test_the_order_depends_on_seed_and_epoch(grey_part):
-    epochs = minibatches(grey_part).block(0, 20).index.view(2, 100)
+def test_the_order_depends_on_seed_and_epoch(grey_split):
+    epochs = minibatches(grey_split).block(0, 20).index.view(2, 100)
     assert not torch.equal(epochs[0], epochs[1])
-    assert not torch.equal(minibatches(grey_part, seed=1).block(0, 10).index.flatten(), epochs[0])
-    assert torch.equal(minibatches(grey_part).block(0, 20).index.view(2, 100), epochs)
+    assert not torch.equal(minibatches(grey_split, seed=1).block(0, 10).index.flatten(), epochs[0])
+    assert torch.equal(minibatches(grey_split).block(0, 20).index.view(2, 100), epochs)
 
 
-def test_a_whole_part_can_be_one_minibatch(grey_part):
-    index = minibatches(grey_part, batch_size=103).block(0, 2).index
+def test_a_whole_part_can_be_one_minibatch(grey_split):
+    index = minibatches(grey_split, batch_size=103).block(0, 2).index
     assert torch.equal(index.sort(dim=1).values, torch.arange(103).expand(2, 103))
 
 
-def test_dynamic_binarisation_is_independent_of_ranks_and_anew_every_time(grey_part):
-    alone = minibatches(grey_part, binarization="dynamic").block(0, 20)
-    shares = [minibatches(grey_part, binarization="dynamic", rank=rank, num_ranks=2).block(0, 20) for rank in (0, 1)]
+def test_dynamic_binarisation_is_independent_of_ranks_and_anew_every_time(grey_split):
+    alone = minibatches(grey_split, binarization="dynamic").block(0, 20)
+    shares = [minibatches(grey_split, binarization="dynamic", rank=rank, num_ranks=2).block(0, 20) for rank in (0, 1)]
     assert torch.equal(torch.cat([share.x for share in shares], dim=1), alone.x)
     assert set(alone.x.unique().tolist()) == {0.0, 1.0}
     presented = torch.full((2, 103, 1, 2, 3), -1.0)
@@ -207,20 +207,20 @@ def test_dynamic_binarisation_is_independent_of_ranks_and_anew_every_time(grey_p
     assert not torch.equal(presented[0], presented[1])
 
 
-def test_dynamic_binarisation_has_the_grey_value_as_its_mean(grey_part):
-    flat = replace(grey_part, images=torch.full_like(grey_part.images, 0.3))
+def test_dynamic_binarisation_has_the_grey_value_as_its_mean(grey_split):
+    flat = replace(grey_split, images=torch.full_like(grey_split.images, 0.3))
     x = minibatches(flat, binarization="dynamic").block(0, 500).x
     assert abs(x.mean() - 0.3) < 6 * (0.3 * 0.7 / x.numel()) ** 0.5
 
 
-def test_making_minibatches_leaves_global_randomness_and_the_part_alone(grey_part):
-    state, images = torch.get_rng_state(), grey_part.images.clone()
-    minibatches(grey_part, binarization="dynamic").block(0, 20)
-    assert torch.equal(torch.get_rng_state(), state) and torch.equal(grey_part.images, images)
+def test_making_minibatches_leaves_global_randomness_and_the_part_alone(grey_split):
+    state, images = torch.get_rng_state(), grey_split.images.clone()
+    minibatches(grey_split, binarization="dynamic").block(0, 20)
+    assert torch.equal(torch.get_rng_state(), state) and torch.equal(grey_split.images, images)
 
 
-def test_to_keeps_order_and_images(grey_part):
-    stream = minibatches(grey_part)
+def test_to_keeps_order_and_images(grey_split):
+    stream = minibatches(grey_split)
     before = stream.block(3, 4)
     after = stream.to("cpu").block(3, 4)
     assert torch.equal(before.x, after.x) and torch.equal(before.index, after.index)
@@ -237,6 +237,6 @@ def test_to_keeps_order_and_images(grey_part):
         ({"batch_size": 2, "num_ranks": 3}, r"choose 3"),
     ],
 )
-def test_impossible_minibatches_are_refused(grey_part, changes, message):
+def test_impossible_minibatches_are_refused(grey_split, changes, message):
     with pytest.raises(ValueError, match=message):
-        minibatches(grey_part, **changes)
+        minibatches(grey_split, **changes)

@@ -15,7 +15,7 @@ def test_digits_are_the_librarys_over_16(common):
     library: Any = load_digits()
     data = Digits(**common)
     assert data.scale == "x/16"
-    for part in data.parts.values():
+    for part in data.splits.values():
         rows = part.indices.numpy()
         assert torch.equal(part.images[:, 0] * 16, torch.from_numpy(library.images[rows]).float())
         assert part.labels is not None and torch.equal(part.labels, torch.from_numpy(library.target[rows]).long())

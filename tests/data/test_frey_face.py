@@ -37,7 +37,7 @@ def test_frey_face_keeps_the_contract(real_root, common, check_contract, split, 
 def test_a_column_is_a_frame_over_256(real_root, common):
     data = frey_face(real_root, common)
     columns = scipy.io.loadmat(Path(real_root) / "FreyFace" / "frey_rawface.mat")["ff"]
-    train = data.parts["train"]
+    train = data.splits["train"]
     frame = columns[:, int(train.indices[3])].reshape(28, 20)
     assert torch.equal(train.images[3, 0] * 256, torch.from_numpy(frame).float())
     assert data.scale == "x/256"
@@ -46,19 +46,19 @@ def test_a_column_is_a_frame_over_256(real_root, common):
 
 
 def test_validation_is_carved_out_of_train_alone(real_root, common):
-    whole, carved = (frey_face(real_root, common, validation_size=size).parts for size in (0, 200))
+    whole, carved = (frey_face(real_root, common, validation_size=size).splits for size in (0, 200))
     assert torch.equal(torch.cat([carved["train"].indices, carved["val"].indices]), whole["train"].indices)
     assert torch.equal(carved["test"].indices, whole["test"].indices)
 
 
 def test_blocked_splits_by_time(real_root, common):
     data = frey_face(real_root, common, split="blocked")
-    assert torch.equal(data.parts["test"].indices, torch.arange(1600, 1965))
+    assert torch.equal(data.splits["test"].indices, torch.arange(1600, 1965))
     assert data.split_hash != frey_face(real_root, common).split_hash
 
 
 def gaussian_bound(data: FreyFace) -> float:
-    train, test = (data.parts[name].images.double().flatten(1) for name in ("train", "test"))
+    train, test = (data.splits[name].images.double().flatten(1) for name in ("train", "test"))
     return float(torch.distributions.Normal(train.mean(0), train.std(0)).log_prob(test).sum(1).mean())
 
 
@@ -70,7 +70,7 @@ def test_a_constant_gaussian_scores_what_is_known_of_the_two_splits(real_root, c
 def test_offline_and_missing_says_what_to_do(common, tmp_path, monkeypatch):
     monkeypatch.setattr("vae_lab.data.frey_face.URL", "file:///nowhere/frey_rawface.mat")
     with pytest.raises(FileNotFoundError) as caught:
-        _ = frey_face(tmp_path, common).parts
+        _ = frey_face(tmp_path, common).splits
     for needed in (str(tmp_path / "FreyFace/frey_rawface.mat"), "file:///nowhere", f"sha256 {FILE_SHA256}"):
         assert needed in str(caught.value)
 
@@ -78,7 +78,7 @@ def test_offline_and_missing_says_what_to_do(common, tmp_path, monkeypatch):
 def test_a_missing_file_is_downloaded(real_root, common, tmp_path, monkeypatch):
     source = Path(real_root).resolve() / "FreyFace" / "frey_rawface.mat"
     monkeypatch.setattr("vae_lab.data.frey_face.URL", source.as_uri())
-    assert len(frey_face(tmp_path, common).parts["train"]) == 1600
+    assert len(frey_face(tmp_path, common).splits["train"]) == 1600
     assert (tmp_path / "FreyFace" / "frey_rawface.mat").read_bytes() == source.read_bytes()
 
 
@@ -88,7 +88,7 @@ def test_a_truncated_file_is_named(real_root, common, tmp_path, keep):
     path = write(tmp_path, ff=np.zeros(1))
     path.write_bytes(content[:keep])
     with pytest.raises(ValueError, match=r"frey_rawface\.mat is truncated, corrupt"):
-        _ = frey_face(tmp_path, common).parts
+        _ = frey_face(tmp_path, common).splits
 
 
 @pytest.mark.parametrize("position", [126, 130, 140, 5_000, 500_000])
@@ -98,7 +98,7 @@ def test_a_corrupt_file_is_named(real_root, common, tmp_path, position):
     path = write(tmp_path, ff=np.zeros(1))
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"frey_rawface\.mat is truncated, corrupt"):
-        _ = frey_face(tmp_path, common).parts
+        _ = frey_face(tmp_path, common).splits
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_corrupt_file_is_named(real_root, common, tmp_path, position):
 def test_another_file_is_named_with_what_is_wrong(common, tmp_path, variables, message):
     write(tmp_path, **variables)
     with pytest.raises(ValueError, match=rf"frey_rawface\.mat is .*{message}"):
-        _ = frey_face(tmp_path, common).parts
+        _ = frey_face(tmp_path, common).splits
 
 
 def test_impossible_keys_are_refused_before_loading(common):

@@ -46,7 +46,7 @@ def test_image_folder_keeps_the_contract(folder, common, check_contract, channel
 
 def test_pictures_come_in_the_order_of_their_names_with_their_subfolders_number(folder, common):
     in_order = [*range(0, 30, 2), *range(1, 30, 2)]
-    for part in image_folder(folder, common, channels=3).parts.values():
+    for part in image_folder(folder, common, channels=3).splits.values():
         values = torch.tensor(in_order)[part.indices]
         assert torch.equal((part.images[:, 0, 0, 0] * 255).round().long(), 8 * values)
         assert part.labels is not None and torch.equal(part.labels, values % 2)
@@ -56,20 +56,20 @@ def test_resizing_averages(tmp_path, common):
     checkerboard = (np.indices((60, 40)).sum(0) % 2 * 255).astype(np.uint8)
     for i in range(10):
         Image.fromarray(checkerboard).save(tmp_path / f"{i}.png")
-    images = image_folder(tmp_path, common).parts["train"].images
+    images = image_folder(tmp_path, common).splits["train"].images
     assert (images - 0.5).abs().max() < 0.02
 
 
 def test_a_flat_folder_has_no_labels(tmp_path, common):
     for i in range(10):
         write(tmp_path / f"{i}.png", 20 * i)
-    assert image_folder(tmp_path, common).parts["train"].labels is None
+    assert image_folder(tmp_path, common).splits["train"].labels is None
 
 
 def test_pictures_beside_subfolders_are_refused(folder, common):
     write(folder / "stray.png", 3)
     with pytest.raises(ValueError, match=r"all pictures or none must lie in subfolders.*stray\.png"):
-        _ = image_folder(folder, common).parts
+        _ = image_folder(folder, common).splits
 
 
 @pytest.mark.parametrize("keep", [0, 20, 45])
@@ -77,20 +77,20 @@ def test_unreadable_pictures_are_named(folder, common, keep):
     picture = folder / "cats" / "00.png"
     picture.write_bytes(picture.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"00\.png is truncated, corrupt.*remove it"):
-        _ = image_folder(folder, common).parts
+        _ = image_folder(folder, common).splits
 
 
 def test_more_than_8_bits_are_refused(folder, common):
     Image.fromarray(np.full((5, 5), 40_000, np.uint16)).save(folder / "cats" / "00.png")
     with pytest.raises(ValueError, match=r"00\.png is .*more than 8 bits"):
-        _ = image_folder(folder, common).parts
+        _ = image_folder(folder, common).splits
 
 
 def test_too_few_pictures_or_no_folder_are_refused(tmp_path, common):
     with pytest.raises(ValueError, match=r"must hold at least 10 pictures, to split them, got 0"):
-        _ = image_folder(tmp_path, common).parts
+        _ = image_folder(tmp_path, common).splits
     with pytest.raises(FileNotFoundError, match=r"data\.path: there is no folder .*nowhere"):
-        _ = image_folder(tmp_path / "nowhere", common).parts
+        _ = image_folder(tmp_path / "nowhere", common).splits
 
 
 @pytest.mark.parametrize(

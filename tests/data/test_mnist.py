@@ -24,16 +24,16 @@ def test_mnist_keeps_the_contract(real_root, common, check_contract):
 
 
 def test_mnist_is_split_in_its_own_order(real_root, common):
-    parts = MNIST(root=real_root, validation_size=10_000, **common).parts
-    assert torch.equal(torch.cat([part.indices for part in parts.values()]), torch.arange(70_000))
-    assert parts["train"].labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert parts["test"].labels[:5].tolist() == [7, 2, 1, 0, 4]
-    assert parts["train"].images.max() == 1 and abs(parts["train"].images.mean() - 0.1307) < 1e-3
+    splits = MNIST(root=real_root, validation_size=10_000, **common).splits
+    assert torch.equal(torch.cat([part.indices for part in splits.values()]), torch.arange(70_000))
+    assert splits["train"].labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert splits["test"].labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert splits["train"].images.max() == 1 and abs(splits["train"].images.mean() - 0.1307) < 1e-3
 
 
 def test_without_validation_everything_trains(real_root, common):
-    parts = MNIST(root=real_root, validation_size=0, **common).parts
-    assert {name: len(part) for name, part in parts.items()} == {"train": 60_000, "test": 10_000}
+    splits = MNIST(root=real_root, validation_size=0, **common).splits
+    assert {name: len(part) for name, part in splits.items()} == {"train": 60_000, "test": 10_000}
 
 
 def test_extracted_files_are_read_from_a_folder_that_cannot_be_written(real_root, common, tmp_path):
@@ -45,7 +45,7 @@ def test_extracted_files_are_read_from_a_folder_that_cannot_be_written(real_root
     before = sorted(folder.iterdir())
     folder.chmod(0o555)
     data = MNIST(root=str(tmp_path), validation_size=10_000, **common)
-    assert len(data.parts["train"]) == 50_000
+    assert len(data.splits["train"]) == 50_000
     assert sorted(folder.iterdir()) == before
 
 
@@ -53,7 +53,7 @@ def test_missing_files_are_downloaded_with_torchvisions_checksums(real_root, com
     raw = Path(real_root).resolve() / "MNIST" / "raw"
     mirrors = ["file:///nowhere/", f"{raw.as_uri()}/"]
     monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", mirrors)
-    assert len(MNIST(root=str(tmp_path), validation_size=0, **common).parts["train"]) == 60_000
+    assert len(MNIST(root=str(tmp_path), validation_size=0, **common).splits["train"]) == 60_000
     stored = sorted(file.name for file in (tmp_path / "MNIST" / "raw").iterdir())
     assert stored == sorted(f"{name}.gz" for name in SHA256)
 
@@ -62,7 +62,7 @@ def test_offline_and_missing_says_what_to_do(common, tmp_path, monkeypatch):
     monkeypatch.setattr("vae_lab.data.files.urlopen", offline)
     data = MNIST(root=str(tmp_path), validation_size=0, **common)
     with pytest.raises(FileNotFoundError) as caught:
-        _ = data.parts
+        _ = data.splits
     for needed in (
         str(tmp_path / "MNIST/raw/train-images-idx3-ubyte.gz"),
         "https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz",
@@ -81,7 +81,7 @@ def test_damaged_files_are_named(real_root, common, tmp_path, damage):
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
     with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz is truncated, corrupt"):
-        _ = MNIST(root=str(tmp_path), validation_size=0, **common).parts
+        _ = MNIST(root=str(tmp_path), validation_size=0, **common).splits
 
 
 @pytest.mark.parametrize("shape", [(60_000, 27, 28), (60_000, 28, 28)])
@@ -90,7 +90,7 @@ def test_files_of_another_shape_or_content_are_named(common, tmp_path, shape):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\0\0\x08\x03" + struct.pack(">3I", *shape) + bytes(int(np.prod(shape))))
     with pytest.raises(ValueError, match=r"train-images-idx3-ubyte is .*(\(60000, 27, 28\)|SHA-256)"):
-        _ = MNIST(root=str(tmp_path), validation_size=0, **common).parts
+        _ = MNIST(root=str(tmp_path), validation_size=0, **common).splits
 
 
 @pytest.mark.parametrize(

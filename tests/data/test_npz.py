@@ -39,14 +39,14 @@ def test_without_a_test_part_npz_is_split_80_10_10(path, common, check_contract,
 def test_a_test_part_is_kept_whole(path, common, check_contract, labels, labelled):
     np.savez_compressed(path, x=COLOURS, x_test=COLOURS[:20], **labels)
     check_contract(lambda: NPZ(path=str(path), **common), {"train": 45, "val": 5, "test": 20}, labelled)
-    test = NPZ(path=str(path), **common).parts["test"]
+    test = NPZ(path=str(path), **common).splits["test"]
     assert torch.equal(test.images.permute(0, 2, 3, 1) * 255, torch.from_numpy(COLOURS[:20]).float())
     assert test.indices.tolist() == list(range(50, 70))
 
 
 def test_labels_stay_with_their_images(path, common):
     np.savez(path, x=FLOATS, y=LABELS)
-    for part in NPZ(path=str(path), **common).parts.values():
+    for part in NPZ(path=str(path), **common).splits.values():
         rows = part.indices.numpy()
         assert torch.equal(part.images[:, 0], torch.from_numpy(FLOATS[rows]).float())
         assert part.labels is not None and torch.equal(part.labels, torch.from_numpy(LABELS[rows]))
@@ -71,7 +71,7 @@ def test_the_split_seed_gives_the_split(path, common):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x_train": BYTES}, r"must be one of x, y, x_test, y_test, got 'x_train': did you mean"),
+        ({"x_train": BYTES}, r"must be one of x, y, x_test, y_test, got 'x_train': choose one of them"),
         ({"y": LABELS}, r"array x in .* must be there, got only y"),
         ({"x": BYTES, "y_test": LABELS}, r"array x_test in .* must be there, got only x, y_test"),
         ({"x": BYTES.astype(int)}, r"array x in .* must be uint8 or floating point in \[0, 1\], got int64"),
@@ -98,7 +98,7 @@ def test_the_split_seed_gives_the_split(path, common):
 def test_unsuitable_arrays_are_named(path, common, arrays, message):
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=message):
-        _ = NPZ(path=str(path), **common).parts
+        _ = NPZ(path=str(path), **common).splits
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000, 3600])
@@ -106,7 +106,7 @@ def test_a_truncated_file_is_named(path, common, keep):
     np.savez_compressed(path, x=COLOURS)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
-        _ = NPZ(path=str(path), **common).parts
+        _ = NPZ(path=str(path), **common).splits
 
 
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
@@ -116,7 +116,7 @@ def test_a_corrupt_file_is_named(path, common, write):
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
-        _ = NPZ(path=str(path), **common).parts
+        _ = NPZ(path=str(path), **common).splits
 
 
 class Bomb:
@@ -127,11 +127,11 @@ class Bomb:
 def test_pickles_are_never_run(path, common):
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
-        _ = NPZ(path=str(path), **common).parts
+        _ = NPZ(path=str(path), **common).splits
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
-        _ = NPZ(path=str(path), **common).parts
+        _ = NPZ(path=str(path), **common).splits
     assert not Path("/tmp/vae_lab_pickle_was_run").exists()
 
 

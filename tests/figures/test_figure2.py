@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from vae_lab.figures.base import part
+from vae_lab.figures.base import select
 from vae_lab.figures.canvas import save
 from vae_lab.figures.figure2 import Figure2
 from vae_lab.figures.section5 import Section5, figure2_published, last_values
@@ -60,8 +60,8 @@ def test_collect_takes_the_running_train_mean_and_the_test_bound(tmp_path):
         append_row(run.curve, row | {"learning_rate": 0.02})
     table = figure2().collect({"mnist_3_aevb": run}, "quick")
     assert tuple(table) == Figure2.columns
-    assert part(table, split="train")["bound_nats"].tolist() == [-200.5, -180.5]
-    assert part(table, split="test")["bound_nats"].tolist() == [-199.0, -179.0]
+    assert select(table, split="train")["bound_nats"].tolist() == [-200.5, -180.5]
+    assert select(table, split="test")["bound_nats"].tolist() == [-199.0, -179.0]
     assert set(table["label"]) == {"mnist_3_aevb"}
     assert set(table["learning_rate"]) == {0.02}
 

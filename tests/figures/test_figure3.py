@@ -11,7 +11,7 @@ from vae_lab.estimators.base import Estimator
 from vae_lab.estimators.importance_sampling import ImportanceSampling
 from vae_lab.estimators.posterior_density import PosteriorDensity
 from vae_lab.estimators.quadrature import Quadrature
-from vae_lab.figures.base import part, records
+from vae_lab.figures.base import records, select
 from vae_lab.figures.canvas import save
 from vae_lab.figures.figure3 import METHODS, Figure3, not_seen
 from vae_lab.figures.section5 import figure3_published
@@ -91,13 +91,13 @@ def test_table_has_every_snapshot_twice_and_nothing_is_estimated_again(tmp_path,
     assert len(table) == len(estimates) == 2 * 2 * 2
     assert set(table["samples_evaluated"]) == {100, 200}
     assert set(table["num_datapoints"]) == {20}
-    assert set(part(table, role="paper")["estimator"]) == {"posterior_density_20"}
-    assert set(part(table, role="check")["estimator"]) == {"quadrature_4"}
+    assert set(select(table, role="paper")["estimator"]) == {"posterior_density_20"}
+    assert set(select(table, role="check")["estimator"]) == {"quadrature_4"}
     for samples in (100, 200):
         for split in ("train", "test"):
-            paper, check = records(part(table, samples_evaluated=samples, split=split))
+            paper, check = records(select(table, samples_evaluated=samples, split=split))
             assert paper["log_marginal_nats"] == pytest.approx(check["log_marginal_nats"], abs=1.0)
-    test = part(table, split="test", role="check")["log_marginal_nats"].tolist()
+    test = select(table, split="test", role="check")["log_marginal_nats"].tolist()
     assert test[1] > test[0], "it has learned between the snapshots"
     known = ledgers(run)
     again = measured(figure3(), figure3_1000_aevb=RunDir(run.path))
@@ -131,7 +131,7 @@ def test_what_the_figure_has_measured_is_found_by_evaluate(tmp_path, short_run, 
     assert evaluate_tiny(run, "checkpoint=200", *EVALUATE) == run.checkpoints / "at" / "200.json"
     assert len(estimates) == 8
     ledger = run.ledger("200")
-    (row,) = records(part(table, samples_evaluated=200, split="test", role="paper"))
+    (row,) = records(select(table, samples_evaluated=200, split="test", role="paper"))
     assert ledger["test[:20]/log_likelihood/posterior_density_20"] == row["log_marginal_nats"]
     assert "test[:20]/bound" in ledger, "which the figure had not asked for"
 
@@ -179,7 +179,7 @@ def test_model_without_an_encoder_is_checked_by_quadrature(tmp_path, short_run):
         content["state_dict"] = {name: value for name, value in weights if not name.startswith("model.encoder.")}
         torch.save(content, file)
     table = measured(figure3(), figure3_1000_mcem=run)
-    assert set(part(table, role="check")["estimator"]) == {"quadrature_4"}
+    assert set(select(table, role="check")["estimator"]) == {"quadrature_4"}
     assert set(table["samples_evaluated"]) == {100, 200}
 
 

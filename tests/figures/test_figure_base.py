@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, part, records
+from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, records, select
 from vae_lab.figures.section5 import FIGURE2, FIGURE3, Section5, figure2_published, figure3_published
 from vae_lab.runs.directory import RunDir, plan_run
 
@@ -107,13 +107,13 @@ def test_scales_are_checked():
 def test_table_has_its_columns_without_a_row_and_parts_by_value(tmp_path):
     assert list(OneCurve().collect({}, "quick")) == ["size", "label", "value"]
     table = OneCurve().collect({"a_2": RunDir(tmp_path)}, "quick")
-    assert records(part(table, size=2, value=1)) == [{"size": 2, "label": "a_2", "value": 1}]
+    assert records(select(table, size=2, value=1)) == [{"size": 2, "label": "a_2", "value": 1}]
 
 
 def test_published_curves_have_their_columns_and_known_values():
     figure2, figure3 = figure2_published(), figure3_published()
     assert (tuple(figure2), tuple(figure3)) == (FIGURE2, FIGURE3)
-    best: Any = part(figure2, dataset="mnist", latent_dim=20, method="aevb", split="test")["bound_nats"].max()
+    best: Any = select(figure2, dataset="mnist", latent_dim=20, method="aevb", split="test")["bound_nats"].max()
     assert best == pytest.approx(-99.3, abs=0.3)  # thinned
     assert sorted(set(figure3["method"])) == ["aevb", "mcem", "wake_sleep"]
 

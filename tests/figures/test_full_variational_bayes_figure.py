@@ -7,7 +7,7 @@ import torch
 from training import weights
 
 from vae_lab.errors import RunError
-from vae_lab.figures.base import part
+from vae_lab.figures.base import select
 from vae_lab.figures.canvas import save
 from vae_lab.figures.full_variational_bayes import FullVariationalBayesFigure
 from vae_lab.measurement import measure_bound, summarise
@@ -76,7 +76,7 @@ def test_draws_of_the_snapshots_are_measured_and_kept(tmp_path, short_run):
         ("full", {"train_bound", "test_bound", "parameter_kl"}),
         ("plain", {"train_bound", "test_bound"}),
     ):
-        rows = part(table, method=method)
+        rows = select(table, method=method)
         assert set(rows["quantity"]) == quantities
         assert len(rows) == 2 * len(quantities)
     bounds = table[table["quantity"] != "parameter_kl"]
@@ -84,10 +84,10 @@ def test_draws_of_the_snapshots_are_measured_and_kept(tmp_path, short_run):
     assert bounds.groupby("label").size().to_dict() == {label: counted[label] for label in runs}
     assert min(bounds["standard_error"]) > 0
     curve = [row["train/parameter_kl_running"] for row in read_rows(runs["full_vb_100_full"].curve)]
-    assert part(table, quantity="parameter_kl")["nats"].tolist() == curve
+    assert select(table, quantity="parameter_kl")["nats"].tolist() == curve
 
     key = "test/predictive_bound_4"
-    (row,) = part(table, method="full", quantity="test_bound", samples_evaluated=100).to_dict("records")
+    (row,) = select(table, method="full", quantity="test_bound", samples_evaluated=100).to_dict("records")
     ledger = runs["full_vb_100_full"].ledger("100")
     assert (ledger[key], ledger[f"{key}_se"], ledger[f"{key}_seed"]) == (row["nats"], row["standard_error"], 0)
     files = [file for run in runs.values() for file in (run.checkpoints / "at").glob("*.json")]
@@ -103,7 +103,7 @@ def test_predictive_bound_is_the_mean_over_draws_and_not_the_bound_of_the_poster
     run = short_run(tmp_path / "full_vb_100_full", *FULL)
     figure = full_vb_figure(num_draws=40)
     rows = measured(figure, {"full_vb_100_full": run})
-    (row,) = part(rows, quantity="test_bound", samples_evaluated=200).to_dict("records")
+    (row,) = select(rows, quantity="test_bound", samples_evaluated=200).to_dict("records")
     # directly: the decoder of the checkpoint moved by its own standard deviations
     state, model = weights(run), load_run(run.path, checkpoint="last").model
     x = load_run(run.path).data.measured("test").images

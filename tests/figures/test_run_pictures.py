@@ -8,7 +8,7 @@ import torch
 from drawn_run import make_drawn_run
 from matplotlib.figure import Figure
 
-from vae_lab.data.arrays import Part, Source
+from vae_lab.data.arrays import Source, Split
 from vae_lab.data.digits import Digits
 from vae_lab.figures.canvas import save
 from vae_lab.figures.run_pictures import (
@@ -44,7 +44,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def replace_test_part(run: Run, images: torch.Tensor, labels: torch.Tensor | None) -> None:
-    run.data.parts["test"] = Part(images, labels, torch.arange(len(images)))
+    run.data.splits["test"] = Split(images, labels, torch.arange(len(images)))
 
 
 @pytest.mark.parametrize("picture", [bound_curve, samples])
@@ -124,13 +124,13 @@ def test_manifold_says_why_it_needs_two_dimensions(tmp_path):
 
 
 def test_reconstructions_stand_below_their_originals(run):
-    x = run.data.parts["test"].images[:10]
+    x = run.data.splits["test"].images[:10]
     grid = image_grid(torch.cat([x, run.reconstruct(x)]), columns=10, padding=1)
     np.testing.assert_array_equal(pixels(draw(reconstructions, run))[:17], grid[0])
 
 
 def test_interpolations_start_and_end_at_the_reconstructions_of_their_ends(run):
-    x = run.data.parts["test"].images[:2]
+    x = run.data.splits["test"].images[:2]
     expected = image_grid(torch.cat([x, run.reconstruct(x)]), columns=1)[0].view(4, 8, 8)
     row = pixels(draw(interpolations, run))[:8]
     cells = [row[:, i * 9 : i * 9 + 8] for i in (0, 10, 1, 9)]
@@ -143,7 +143,7 @@ def test_traversals_and_scatter_take_the_dimensions_with_the_most_kl(tmp_path):
         head: Any = run.model.encoder.head
         head.mean.bias[7] = 3.0
         head.mean.bias[4] = 2.0
-    assert kl_per_dimension(run, run.data.parts["test"].images).argsort(descending=True)[:2].tolist() == [
+    assert kl_per_dimension(run, run.data.splits["test"].images).argsort(descending=True)[:2].tolist() == [
         7,
         4,
     ]
@@ -161,13 +161,13 @@ def test_scatter_shows_every_test_image_once_with_a_colour_per_label(run):
 
 
 def test_scatter_without_labels_says_so(run):
-    replace_test_part(run, run.data.parts["test"].images, None)
+    replace_test_part(run, run.data.splits["test"].images, None)
     axes = draw(latent_scatter, run).axes[0]
     assert axes.get_legend() is None and "(no labels)" in axes.get_title()
 
 
 def test_scatter_of_many_labels_has_a_colour_scale(run):
-    replace_test_part(run, run.data.parts["test"].images, torch.arange(250))
+    replace_test_part(run, run.data.splits["test"].images, torch.arange(250))
     assert len(draw(latent_scatter, run).axes) == 2
 
 
@@ -180,7 +180,7 @@ def test_scatter_of_one_dimension_is_refused(tmp_path):
 
 @pytest.mark.parametrize("num", [1, 2, 13])
 def test_few_test_images_are_enough_or_refused(num, run):
-    replace_test_part(run, run.data.parts["test"].images[:num], None)
+    replace_test_part(run, run.data.splits["test"].images[:num], None)
     for picture in (reconstructions, latent_scatter, traversals):
         draw(picture, run)
     if num == 1:

@@ -30,9 +30,9 @@ def test_loss_is_finite_and_its_gradient_reaches_every_parameter(make_linear_gau
 
 def test_loss_is_minus_the_bound_that_is_logged(linear_gaussian):
     terms = only_update(make(), linear_gaussian.model, linear_gaussian.sample(5))
-    torch.testing.assert_close(terms.loss, -terms.parts["bound"])
-    torch.testing.assert_close(terms.parts["bound"], terms.parts["reconstruction"] - terms.parts["kl"])
-    assert set(terms.parts) == {"bound", "reconstruction", "kl"}
+    torch.testing.assert_close(terms.loss, -terms.logged["bound"])
+    torch.testing.assert_close(terms.logged["bound"], terms.logged["reconstruction"] - terms.logged["kl"])
+    assert set(terms.logged) == {"bound", "reconstruction", "kl"}
 
 
 @pytest.mark.parametrize("kl", ["closed_form", "sampled"])
@@ -60,10 +60,10 @@ def test_kl_weight_rises_linearly_to_one_and_stays(linear_gaussian, samples, wei
     assert objective.kl_weight(samples) == weight
     x = linear_gaussian.sample(4)
     terms = only_update(objective, linear_gaussian.model, x, samples)
-    kl, reconstruction = terms.parts["kl"], terms.parts["reconstruction"]
+    kl, reconstruction = terms.logged["kl"], terms.logged["reconstruction"]
     torch.testing.assert_close(terms.loss, weight * kl - reconstruction)
     torch.manual_seed(7)
-    logged = only_update(objective, linear_gaussian.model, x, samples).parts["bound"]
+    logged = only_update(objective, linear_gaussian.model, x, samples).logged["bound"]
     torch.manual_seed(7)
     assert torch.equal(logged, sgvb_b(linear_gaussian.model, x).total)  # measured without the weight
 

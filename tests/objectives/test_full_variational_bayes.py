@@ -21,7 +21,7 @@ def full_vb(model, num_train, **changes) -> FullVariationalBayes:
 
 def parts(objective, model, x, num_train) -> dict[str, torch.Tensor]:
     (terms,) = objective.updates(model, minibatch(x), TrainingState(0, num_train))
-    return {"loss": terms.loss.detach()} | {name: value.detach() for name, value in terms.parts.items()}
+    return {"loss": terms.loss.detach()} | {name: value.detach() for name, value in terms.logged.items()}
 
 
 def fit(objective, model, x, num_steps, lr) -> None:

@@ -31,7 +31,7 @@ def iwae(num_samples: int, gradient: str = "reparameterised") -> ImportanceWeigh
 
 def parts(objective, oracle, x):
     (terms,) = objective.updates(oracle.model, minibatch(x), STATE)
-    return {name: value.detach() for name, value in terms.parts.items()}
+    return {name: value.detach() for name, value in terms.logged.items()}
 
 
 def test_one_sample_gives_the_sampled_elbo_and_its_gradient(wide):

@@ -50,7 +50,7 @@ def test_chains_sample_the_exact_posterior_at_the_target_acceptance(linear_gauss
     acceptances = []
     for _ in range(20):
         terms = next(objective.updates(linear_gaussian.model, batch, STATE))
-        acceptances.append(terms.parts["acceptance"].mean())
+        acceptances.append(terms.logged["acceptance"].mean())
     assert torch.stack(acceptances).mean() == pytest.approx(0.9, abs=0.02)
     z = objective.chain
     variance = linear_gaussian.posterior_variance
@@ -73,10 +73,10 @@ def test_five_updates_move_the_decoder_alone(linear_gaussian):
     updates = list(objective.updates(linear_gaussian.model, minibatch(x), STATE))
     assert len(updates) == 5
     assert all(terms.moves is linear_gaussian.model.decoder for terms in updates)
-    assert "bound" not in updates[0].parts
+    assert "bound" not in updates[0].logged
     exact = linear_gaussian.model.log_joint(x, objective.chain)
-    torch.testing.assert_close(updates[0].parts["log_joint"], exact)
-    assert all(not terms.parts for terms in updates[1:])
+    torch.testing.assert_close(updates[0].logged["log_joint"], exact)
+    assert all(not terms.logged for terms in updates[1:])
 
 
 def test_chains_of_a_minibatch_move_and_the_others_stay(linear_gaussian):

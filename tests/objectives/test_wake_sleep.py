@@ -97,8 +97,8 @@ def test_sleep_inputs_of_a_bernoulli_are_as_the_option_says(sleep_inputs, is_bin
 def test_bound_reported_by_wake_sleep_is_log_marginal_where_posterior_is_exact(wake_sleep, linear_gaussian):
     x = linear_gaussian.sample(50)
     wake = next(wake_sleep.updates(linear_gaussian.model, minibatch(x), STATE))
-    torch.testing.assert_close(wake.parts["bound"], linear_gaussian.log_marginal(x))
-    torch.testing.assert_close(wake.parts["bound"], wake.parts["reconstruction"] - wake.parts["kl"])
+    torch.testing.assert_close(wake.logged["bound"], linear_gaussian.log_marginal(x))
+    torch.testing.assert_close(wake.logged["bound"], wake.logged["reconstruction"] - wake.logged["kl"])
 
 
 def test_training_by_wake_sleep_reaches_likelihood_and_posterior(wake_sleep):
@@ -116,7 +116,7 @@ def test_training_by_wake_sleep_reaches_likelihood_and_posterior(wake_sleep):
             optimizer.step()
         schedule.step()
     wake = next(wake_sleep.updates(model, minibatch(test.float()), STATE))
-    gap = truth.log_marginal(test) - wake.parts["bound"]
+    gap = truth.log_marginal(test) - wake.logged["bound"]
     assert -0.02 < gap.mean() < 0.06
 
 

@@ -142,7 +142,7 @@ def test_other_data_stand_in_groups_and_are_not_comparable(work_folder, finished
 def test_run_without_an_encoder_has_no_reconstructions(work_folder, finished_run, without_encoder, capsys):
     page = compared(capsys, f"run={finished_run.path}", f"run={without_encoder.path}")
     assert "B: trained without an encoder" in page.sections[IMAGES]
-    assert "B: no bound on the test part" in page.sections["Runs"]
+    assert "B: no bound on the test split" in page.sections["Runs"]
     first, second = page.rows("Runs")
     (name,) = (name for name in second if name.endswith("log p(x)"))
     assert second["test bound"] == "" and "±" in second[name] and first[name] == ""

@@ -31,11 +31,11 @@ def test_load_run_gives_the_model_and_all_that_is_known(loaded, finished_run):
     assert loaded.metrics == finished_run.ledger("best")
     assert [row["samples_evaluated"] for row in loaded.curve] == [100, 200, 250, 400, 650, 1000, 1200]
     assert "data" not in vars(loaded) or loaded.data.name == "digits"  # loaded when first asked for
-    assert len(loaded.data.parts["train"]) == 300
+    assert len(loaded.data.splits["train"]) == 300
 
 
 def test_shapes_are_the_documented_ones(loaded):
-    x = loaded.data.parts["test"].images[:5]
+    x = loaded.data.splits["test"].images[:5]
     z = loaded.encode(x)
     assert z.shape == (5, 3)
     assert loaded.decode(z).shape == loaded.reconstruct(x).shape == x.shape == (5, 1, 8, 8)
@@ -45,7 +45,7 @@ def test_shapes_are_the_documented_ones(loaded):
 
 
 def test_what_a_run_gives_is_detached_repeatable_and_in_the_unit_interval(loaded):
-    x = loaded.data.parts["test"].images[:5]
+    x = loaded.data.splits["test"].images[:5]
     assert torch.equal(loaded.reconstruct(x), loaded.decode(loaded.model.posterior(x).mean.detach()))
     before = torch.get_rng_state()
     first = loaded.sample(4)

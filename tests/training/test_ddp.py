@@ -34,8 +34,8 @@ class Noiseless(AEVB):
         parameters = sum(parameter.detach().double().sum().item() for parameter in model.parameters())
         with open(Path(os.environ["SEEN"]) / os.environ.get("LOCAL_RANK", "0"), "a") as file:
             print(state.samples, parameters.hex(), *batch.index.tolist(), file=file)
-        parts = {"bound": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
-        yield Terms(kl - reconstruction, moves=model, parts=parts)
+        logged = {"bound": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+        yield Terms(kl - reconstruction, moves=model, logged=logged)
 '''
 
 SETTINGS = ("objective._target_=noiseless.Noiseless", "checkpoint.at=[150,900]", "evaluation.splits=[train,val,test]")

@@ -38,7 +38,7 @@ def make_lit(**settings) -> LitVAE:
         | settings,
     )
     lit._trainer = ALONE
-    lit.minibatches = Minibatches(data.parts["train"], batch_size=50, seed=0, binarization="none")
+    lit.minibatches = Minibatches(data.splits["train"], batch_size=50, seed=0, binarization="none")
     return lit
 
 

@@ -52,7 +52,7 @@ def gradients(moves: str = "", **settings: Any) -> tuple[nn.Module, dict[str, An
     """What one update steps along, of a loss that has a gradient everywhere."""
     lit, step = make_step(Recorder, **settings)
     bound = lit.objective.estimator(lit.model, lit.minibatches.block(0, 1).x[0], 1)
-    step.update(Terms(-bound.total, moves=lit.model.get_submodule(moves), parts={"bound": bound.total}))
+    step.update(Terms(-bound.total, moves=lit.model.get_submodule(moves), logged={"bound": bound.total}))
     assert isinstance(step.optimizer, Recorder)
     return lit.model, step.optimizer.gradients
 

@@ -29,7 +29,7 @@ class BoundCurve(pl.Callback):
         first: training samples at the first evaluation.
         per_decade: evaluations per factor of ten from there on.
         every: besides, an evaluation at every multiple of this many samples; null: none.
-        splits: the parts that are measured, those of them that the data set has.
+        splits: those that are measured, those of them that the data set has.
         num_samples: draws of z per datapoint of an evaluation.
         num_datapoints: without an encoder, log p(x) is measured on the first so many of each split.
         estimator: what then measures it.
@@ -97,7 +97,7 @@ class BoundCurve(pl.Callback):
             row[f"train/{name}_running"] = total / count
         per_dimension = {}
         started = time.monotonic()
-        for split in [split for split in self.splits if split in lit.data.parts]:
+        for split in [split for split in self.splits if split in lit.data.splits]:
             if not lit.model.has_encoder:
                 measured = self.log_likelihood(lit.model, lit.data, split)
                 settings = ("_sd", "_num_datapoints", "_seed", "_settings", "_bias")  # of the ledger; no curves
@@ -131,9 +131,8 @@ class BoundCurve(pl.Callback):
 
     def log_likelihood(self, model: VAE, data: ImageData, split: str) -> dict[str, float]:
         """The log p(x) that stands for the bound where there is no encoder, by its names in the ledger."""
-        part = data.measured(split)
-        images = part.images[: self.num_datapoints]
-        name = subset_name(split, len(images), len(part))
+        images = data.measured(split).images[: self.num_datapoints]
+        name = subset_name(split, len(images), len(data.splits[split]))
         return measure_log_likelihood(model, images, name, self.estimator, seed=self.seed)
 
 

@@ -24,18 +24,18 @@ class EarlyStopping(pl.Callback):
         require_number("early_stopping.min_delta", min_delta, at_least=0, advice="it is a rise in nats")
         self.patience, self.min_delta, self.curve = patience, min_delta, curve
 
-    def check(self, parts: Collection[str], evaluated: Collection[str]) -> None:
+    def check(self, splits: Collection[str], evaluated: Collection[str]) -> None:
         """Refuses to wait for a validation bound that nobody measures.
 
         Raises:
-            ConfigError: the data set has no validation part, or it is not evaluated along the way.
+            ConfigError: the data set has no validation split, or it is not evaluated along the way.
         """
         if self.patience is None:
             return
-        if "val" not in parts:
+        if "val" not in splits:
             raise ConfigError(
-                f"early_stopping.patience must be null without a validation part, got {self.patience}: the data set "
-                "has only a train and a test part; set data.validation_size or early_stopping.patience=null"
+                f"early_stopping.patience must be null without a validation split, got {self.patience}: the data set "
+                "has only a train and a test split; set data.validation_size or early_stopping.patience=null"
             )
         if "val" not in evaluated:
             raise ConfigError(

@@ -18,7 +18,7 @@ class ImageGrid(pl.Callback):
 
     Decoder means against samples evaluated, as they are, on the fixed scale [0, 1]: two steps differ only by
     what was learned between them. Reconstructions are of the first validation images (test images where there
-    is no validation part), each below its original.
+    is no validation split), each below its original.
 
     Args:
         columns: images in a row.
@@ -66,6 +66,6 @@ class ImageGrid(pl.Callback):
 
     def inputs(self, lit_module: LitVAE) -> Tensor:
         """The images to reconstruct: as many whole rows as there are."""
-        parts = lit_module.data.parts
-        images = parts["val" if "val" in parts else "test"].images[: self.columns * self.rows]
+        splits = lit_module.data.splits
+        images = splits["val" if "val" in splits else "test"].images[: self.columns * self.rows]
         return images[: len(images) - len(images) % self.columns] if len(images) > self.columns else images

@@ -86,9 +86,9 @@ def load(directory: RunDir, estimators: Sequence[Estimator], settings: EvaluateS
     for estimator in estimators:
         require_fit(estimator, run)
     for split in settings.splits:
-        if split not in run.data.parts:
-            parts = run.data.parts
-            raise ConfigError(f"splits must name parts of {run.data.name}, got {split!r}: {nearest(split, parts)}")
+        if split not in run.data.splits:
+            splits = run.data.splits
+            raise ConfigError(f"splits must name splits of {run.data.name}, got {split!r}: {nearest(split, splits)}")
     return run
 
 

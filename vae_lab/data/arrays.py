@@ -1,4 +1,4 @@
-"""Images in memory: a data set's parts, their binarisation, and minibatches by (seed, number)."""
+"""Images in memory: a data set's splits, their binarisation, and minibatches by (seed, number)."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -19,8 +19,8 @@ EVALUATION_SEED = 0
 
 
 @dataclass(frozen=True)
-class Part:
-    """Train, validation or test part: images in [0, 1], and where in the source they are."""
+class Split:
+    """The train, validation or test split: images in [0, 1], and where in the source they are."""
 
     images: Float[Tensor, "num channel height width"]
     labels: Int[Tensor, " num"] | None
@@ -32,24 +32,24 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """What a data set reads: all its images as stored, and the positions that make each part.
+    """What a data set reads: all its images as stored, and the positions that make each split.
 
-    A part in which a label is negative has no labels.
+    A split in which a label is negative has no labels.
     """
 
     images: Shaped[np.ndarray, "num height width"] | Shaped[np.ndarray, "num height width channel"]
     labels: Integer[np.ndarray, " num"] | None
-    split: dict[str, Int[Tensor, " part"]]
+    indices: dict[str, Int[Tensor, " split"]]
 
 
 class ImageData(ABC):
-    """A data set: its facts and choices; files are read when `parts` (or what only a file says) is asked for.
+    """A data set: its facts and choices; files are read when `splits` (or what only a file says) is asked for.
 
     Args (keys of `data`, with those of the subclass):
         batch_size: datapoints in a minibatch, M, over all processes.
         binarization: none; threshold (x > 1/2); static (drawn once from B(x), seeded by `split_seed`);
             dynamic (drawn anew for every training minibatch; validation and test once, with a fixed seed).
-        train_size: only the first so many of the train part, or null for all of it.
+        train_size: only the first so many of the train split, or null for all of it.
         split_seed: seeds random splits and static binarisation; independent of the run's `seed`.
     """
 
@@ -59,7 +59,7 @@ class ImageData(ABC):
     divisor: int
     """What a stored value is divided by."""
     train_capacity: int | None = None
-    """Size of the whole train part, where it is known without reading files."""
+    """Size of the whole train split, where it is known without reading files."""
 
     def __init__(self, *, batch_size: int, binarization: str, train_size: int | None, split_seed: int):
         require_integer("data.batch_size", batch_size, minimum=1)
@@ -83,29 +83,29 @@ class ImageData(ABC):
         return "x" if self.divisor == 1 else f"x/{self.divisor}"
 
     @cached_property
-    def parts(self) -> dict[str, Part]:
-        """The parts train, val (where there is one) and test; under dynamic binarisation train stays grey."""
+    def splits(self) -> dict[str, Split]:
+        """The splits train, val (where there is one) and test; under dynamic binarisation train stays grey."""
         source = self.load()
-        self._require_enough(len(source.split["train"]))
-        split = source.split | {"train": source.split["train"][: self.train_size]}
-        return {name: self._part(source, name, indices) for name, indices in split.items()}
+        self._require_enough(len(source.indices["train"]))
+        chosen = source.indices | {"train": source.indices["train"][: self.train_size]}
+        return {name: self._make_split(source, name, indices) for name, indices in chosen.items()}
 
-    def measured(self, name: str) -> Part:
-        """The part as evaluations see it: what training binarises anew is here binarised once."""
-        part = self.parts[name]
+    def measured(self, name: str) -> Split:
+        """The split as evaluations see it: what training binarises anew is here binarised once."""
+        split = self.splits[name]
         if self.binarization == "dynamic" and name == "train":
-            return replace(part, images=_drawn_once(part.images, EVALUATION_SEED, name))
-        return part
+            return replace(split, images=_drawn_once(split.images, EVALUATION_SEED, name))
+        return split
 
     @cached_property
     def split_hash(self) -> str:
-        """12 hex digits that change with any part's name or the positions it takes from the source."""
+        """12 hex digits that change with any split's name or the positions it takes from the source."""
         digest = hashlib.sha256()
-        for name, part in self.parts.items():
-            digest.update(f"{name}:{len(part)}:".encode() + part.indices.numpy().astype("<i8").tobytes())
+        for name, split in self.splits.items():
+            digest.update(f"{name}:{len(split)}:".encode() + split.indices.numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:12]
 
-    def _part(self, source: Source, name: str, indices: Tensor) -> Part:
+    def _make_split(self, source: Source, name: str, indices: Tensor) -> Split:
         stored = torch.from_numpy(source.images[indices.numpy()].astype(np.float32)) / self.divisor
         images = stored.unsqueeze(1) if stored.ndim == 3 else stored.movedim(-1, 1).contiguous()
         match self.binarization:
@@ -118,7 +118,7 @@ class ImageData(ABC):
         labels = None
         if source.labels is not None:
             labels = torch.from_numpy(source.labels[indices.numpy()].astype(np.int64))
-        return Part(images, None if labels is None or (labels < 0).any() else labels, indices)
+        return Split(images, None if labels is None or (labels < 0).any() else labels, indices)
 
     def _require_enough(self, available: int) -> None:
         used = available if self.train_size is None else self.train_size
@@ -126,13 +126,13 @@ class ImageData(ABC):
             if value > limit:
                 raise ConfigError(
                     f"data.{key} must be <= {limit}, got {value}: "
-                    f"the train part of {self.name} has {limit} images; choose a smaller data.{key}"
+                    f"the train split of {self.name} has {limit} images; choose a smaller data.{key}"
                 )
 
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive minibatches: images, and their rows within the part."""
+    """Consecutive minibatches: images, and their rows within the split."""
 
     x: Float[Tensor, "count batch channel height width"]
     index: Int[Tensor, "count batch"]
@@ -147,11 +147,13 @@ class Minibatches:
     change any of it; the kind of device does, for order and noise are made where the images are.
     """
 
-    def __init__(self, part: Part, *, batch_size: int, seed: int, binarization: str, rank: int = 0, num_ranks: int = 1):
-        if batch_size > len(part):
+    def __init__(
+        self, split: Split, *, batch_size: int, seed: int, binarization: str, rank: int = 0, num_ranks: int = 1
+    ):
+        if batch_size > len(split):
             raise ConfigError(
-                f"data.batch_size must be <= {len(part)}, got {batch_size}: "
-                f"the train part has {len(part)} images; choose a smaller data.batch_size"
+                f"data.batch_size must be <= {len(split)}, got {batch_size}: "
+                f"the train split has {len(split)} images; choose a smaller data.batch_size"
             )
         if batch_size % num_ranks:
             raise ConfigError(
@@ -159,9 +161,9 @@ class Minibatches:
                 f"it is the total over all of them; choose {batch_size - batch_size % num_ranks or num_ranks}"
             )
         share = batch_size // num_ranks
-        self.images = part.images
-        self.num_datapoints = len(part)
-        self.per_epoch = len(part) // batch_size
+        self.images = split.images
+        self.num_datapoints = len(split)
+        self.per_epoch = len(split) // batch_size
         self.batch_size = batch_size
         self.seed = seed
         self.dynamic = binarization == "dynamic"
@@ -212,8 +214,8 @@ def shuffled(num: int, seed: int) -> Int[Tensor, " num"]:
     return torch.randperm(num, generator=generator("cpu", seed, "split"))
 
 
-def cut(order: Int[Tensor, " num"], **sizes: int) -> dict[str, Int[Tensor, " part"]]:
-    """Parts of these sizes, one after the other from `order`; a part of size 0 does not exist."""
+def cut(order: Int[Tensor, " num"], **sizes: int) -> dict[str, Int[Tensor, " split"]]:
+    """Splits of these sizes, one after the other from `order`; a split of size 0 does not exist."""
     pieces = order.split(list(sizes.values()))
     return {name: piece for name, piece in zip(sizes, pieces, strict=True) if len(piece)}
 

@@ -20,7 +20,7 @@ NUM_TRAIN, NUM_TEST = 1600, 365
 
 
 class FreyFace(ImageData):
-    """1,600 frames train, 365 test; the last `validation_size` (0: no such part) of the 1,600 validate.
+    """1,600 frames train, 365 test; the last `validation_size` (0: no such split) of the 1,600 validate.
 
     `split` random: frames in a random order, so that neighbours in time lie on both sides. `split` blocked:
     the last 365 of the video for test, which is harder. The file is `root`/FreyFace/frey_rawface.mat,
@@ -47,7 +47,7 @@ class FreyFace(ImageData):
         return Source(
             images=self._frames(),
             labels=None,
-            split=cut(order, train=NUM_TRAIN - self.validation_size, val=self.validation_size, test=NUM_TEST),
+            indices=cut(order, train=NUM_TRAIN - self.validation_size, val=self.validation_size, test=NUM_TEST),
         )
 
     def _frames(self) -> np.ndarray:

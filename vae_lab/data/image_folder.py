@@ -52,7 +52,7 @@ class ImageFolder(ImageData):
         return Source(
             images,
             labels=self._labels(),
-            split=cut(shuffled(num, self.split_seed), train=num - 2 * tenth, val=tenth, test=tenth),
+            indices=cut(shuffled(num, self.split_seed), train=num - 2 * tenth, val=tenth, test=tenth),
         )
 
     @cached_property

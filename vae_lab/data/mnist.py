@@ -49,7 +49,7 @@ class MNIST(ImageData):
         return Source(
             images=np.concatenate([train_images, test_images]),
             labels=np.concatenate([train_labels, test_labels]),
-            split=cut(
+            indices=cut(
                 torch.arange(NUM_TRAIN + NUM_TEST),
                 train=NUM_TRAIN - self.validation_size,
                 val=self.validation_size,

@@ -28,7 +28,7 @@ class NPZ(ImageData):
     """Images x, [n, height, width] or [n, height, width, channel], uint8 (x/255) or floating point in [0, 1].
 
     Without x_test a random 80/10/10 split, else a random 90/10 of x to train and validate, by `split_seed`.
-    Labels y and y_test are integers; a part with a negative one counts as unlabelled.
+    Labels y and y_test are integers; a split with a negative one counts as unlabelled.
     """
 
     def __init__(self, *, path: str, **common: Any):

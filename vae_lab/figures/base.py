@@ -206,7 +206,7 @@ def load_last(path: str | Path) -> Run:
     return run
 
 
-def part(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+def select(table: pd.DataFrame, **values: object) -> pd.DataFrame:
     """The rows whose columns have these values."""
     chosen = pd.Series(True, index=table.index)
     for column, value in values.items():

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, PaperFigure, part, records
+from vae_lab.figures.base import Arrays, Curve, PaperFigure, records, select
 from vae_lab.figures.canvas import (
     GREY,
     PUBLISHED,
@@ -94,7 +94,7 @@ class Figure2(PaperFigure):
                 axes.set_axis_off()
             for axes, latent_dim in zip(grid[row, first:], latent_dims, strict=False):
                 panel = {"dataset": data_set, "latent_dim": latent_dim}
-                ours, theirs = (part(source, **panel) for source in (table, published))
+                ours, theirs = (select(source, **panel) for source in (table, published))
                 _draw_panel(axes, ours, theirs, LOOKS[data_set])
                 axes.set_title(f"{LOOKS[data_set].title}, $N_z={latent_dim}$", pad=24)
             grid[row, first].set_ylabel(**BOUND_LABEL)
@@ -112,13 +112,13 @@ class Figure2(PaperFigure):
 def _draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame, look: Look) -> None:
     for source, width in ((published, PUBLISHED), (table, {"linewidth": 1.3, "alpha": 1.0})):
         for method, (_, colour) in METHODS.items():
-            draw_splits(axes, part(source, method=method), "bound_nats", color=colour, **width)
+            draw_splits(axes, select(source, method=method), "bound_nats", color=colour, **width)
     axes.set(xscale="log", xlim=look.x, ylim=look.y, yticks=look.y_ticks)
     axes.xaxis.set_major_locator(LogLocator(numticks=5))
     axes.xaxis.set_minor_formatter(NullFormatter())
     pale_grid(axes)
     texts = []
     for method, (title, colour) in reversed(METHODS.items()):
-        ours = records(part(table, method=method).sort_values("samples_evaluated"))
+        ours = records(select(table, method=method).sort_values("samples_evaluated"))
         texts.append((f"{title} {last_values(ours)}", colour) if ours else (f"{title}: no run yet", GREY))
     write_above(axes, texts, spacing=0.065, size=7)

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator
-from vae_lab.figures.base import Arrays, check_by_scale, part, records
+from vae_lab.figures.base import Arrays, check_by_scale, records, select
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, legend_below, method_lines, nats, pale_grid, styled
 from vae_lab.figures.section5 import FIGURE3, figure3_published
 from vae_lab.figures.snapshots import SnapshotFigure
@@ -87,7 +87,7 @@ class Figure3(SnapshotFigure):
         grid = figure.subplots(rows, len(self.train_sizes), squeeze=False)
         for column, size in enumerate(self.train_sizes):
             x, y = LOOKS[size]
-            ours, theirs = (part(source, train_size=size) for source in (table, published))
+            ours, theirs = (select(source, train_size=size) for source in (table, published))
             for row, limit in enumerate((x, (0, 1.04 * reach))[:rows]):
                 draw_panel(grid[row, column], ours, theirs)
                 grid[row, column].set(xlim=limit, ylim=y, xlabel="# Training samples evaluated (millions)")
@@ -107,11 +107,11 @@ def draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None
     """Published curves in pale, the paper's estimator as lines, its check as circles."""
     for method, (_, colour) in METHODS.items():
         for split, dashes in SPLITS.items():
-            ours = part(table, method=method, split=split)
+            ours = select(table, method=method, split=split)
             for line, look in (
-                (part(published, method=method, split=split), {"ls": dashes, **PUBLISHED}),
-                (part(ours, role="paper"), {"ls": dashes, "marker": ".", "markersize": 4}),
-                (part(ours, role="check"), {"ls": "", "marker": "o", "ms": 5, "markerfacecolor": "none"}),
+                (select(published, method=method, split=split), {"ls": dashes, **PUBLISHED}),
+                (select(ours, role="paper"), {"ls": dashes, "marker": ".", "markersize": 4}),
+                (select(ours, role="check"), {"ls": "", "marker": "o", "ms": 5, "markerfacecolor": "none"}),
             ):
                 axes.plot(line["samples_evaluated"] / 1e6, line["log_marginal_nats"], color=colour, **look)
     pale_grid(axes)
@@ -120,7 +120,7 @@ def draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None
 def not_seen(method: str, table: pd.DataFrame, bottom: float) -> str:
     """Why a method's curve is not in its panel; empty if it is."""
     title = METHODS[method][0]
-    rows = records(part(table, method=method, role="paper").sort_values("samples_evaluated"))
+    rows = records(select(table, method=method, role="paper").sort_values("samples_evaluated"))
     if not rows:
         return f"{title}: no run yet"
     if any(row["log_marginal_nats"] >= bottom for row in rows):
@@ -133,7 +133,7 @@ def not_seen(method: str, table: pd.DataFrame, bottom: float) -> str:
 def draw_legend(figure: Figure, table: pd.DataFrame) -> None:
     """Methods and splits, and what circles and pale lines are."""
     lines = method_lines(METHODS)
-    checks = sorted({row["estimator"].replace("_", " ") for row in records(part(table, role="check"))})
+    checks = sorted({row["estimator"].replace("_", " ") for row in records(select(table, role="check"))})
     lines["published"] = Line2D([], [], color="0.5", linewidth=2.6, alpha=0.4)
     label = f"by {' or '.join(checks) or 'another estimator'}"
     lines[label] = Line2D([], [], color="0.3", ls="", marker="o", markerfacecolor="none")

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, PaperFigure, check_by_scale, part, records
+from vae_lab.figures.base import Arrays, Curve, PaperFigure, check_by_scale, records, select
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, draw_splits, legend_below, pale_grid, styled, write_above
 from vae_lab.figures.section5 import BOUND_LABEL, bound_points, figure2_published, last_values
 from vae_lab.runs.directory import RunDir
@@ -69,11 +69,11 @@ class FreyFaceWakeSleep(PaperFigure):
     @styled
     def draw(self, table: pd.DataFrame, arrays: Arrays) -> Figure:
         """The panels in a row; the published curve of the same latent size behind."""
-        published = part(figure2_published(), dataset="frey_face", method="wake_sleep")
+        published = select(figure2_published(), dataset="frey_face", method="wake_sleep")
         figure = Figure(figsize=(4.2 * len(self.latent_dims), 3.9), layout="constrained")
         grid = figure.subplots(1, len(self.latent_dims), squeeze=False, sharey=True)[0]
         for axes, size in zip(grid, self.latent_dims, strict=True):
-            self._draw_panel(axes, part(table, latent_dim=size), part(published, latent_dim=size))
+            self._draw_panel(axes, select(table, latent_dim=size), select(published, latent_dim=size))
             axes.set_title(f"Frey Face, wake-sleep, $N_z={size}$", pad=8 + 11 * len(self.settings))
         grid[0].set_ylabel(**BOUND_LABEL)
         lines = {split: Line2D([], [], color="0.3", ls=dashes) for split, dashes in SPLITS.items()}
@@ -85,7 +85,7 @@ class FreyFaceWakeSleep(PaperFigure):
         draw_splits(axes, published, "bound_nats", color="tab:green", **PUBLISHED)
         texts = []
         for setting, colour in zip(self.settings, COLOURS, strict=False):
-            ours = part(table, setting=setting)
+            ours = select(table, setting=setting)
             draw_splits(axes, ours, "bound_nats", color=colour, linewidth=1.3)
             rows = records(ours.sort_values("samples_evaluated"))
             text = f"{setting}: no run yet"

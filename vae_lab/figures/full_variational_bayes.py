@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae_lab.errors import ConfigError, require_integer
-from vae_lab.figures.base import Arrays, part, records
+from vae_lab.figures.base import Arrays, records, select
 from vae_lab.figures.canvas import GREY, SPLITS, legend_below, method_lines, nats, pale_grid, styled, write_above
 from vae_lab.figures.snapshots import SnapshotFigure
 from vae_lab.measurement import evaluating, measure_bound, summarise
@@ -97,11 +97,11 @@ class FullVariationalBayesFigure(SnapshotFigure):
         grid = figure.subplots(2, len(self.train_sizes), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 2))
         for column, size in enumerate(self.train_sizes):
             bounds, divergence = grid[:, column]
-            ours = part(table, train_size=size)
+            ours = select(table, train_size=size)
             draw_bounds(bounds, ours)
             bounds.set_title(f"$N_{{\\mathrm{{train}}}} = {size}$", pad=32)
             for method, (_, colour) in METHODS.items():
-                line = part(ours, method=method, quantity=PARAMETER_KL)
+                line = select(ours, method=method, quantity=PARAMETER_KL)
                 divergence.plot(line["samples_evaluated"], line["nats"], color=colour)
             divergence.set(xscale="log", yscale="log", xlabel="# Training samples evaluated")
             pale_grid(bounds)
@@ -119,7 +119,7 @@ def draw_bounds(axes: Axes, table: pd.DataFrame) -> None:
     for method, (title, colour) in reversed(METHODS.items()):
         last = []
         for split, dashes in SPLITS.items():
-            points = part(table, method=method, quantity=f"{split}_bound")
+            points = select(table, method=method, quantity=f"{split}_bound")
             axes.plot(points["samples_evaluated"], points["nats"], dashes, color=colour, marker=".", markersize=4)
             last += records(points)[-1:]
         values = " / ".join(nats(point["nats"]) for point in last)

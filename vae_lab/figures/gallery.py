@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vae_lab.atomic import atomic_file
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, check_by_scale, load_last, part, records
+from vae_lab.figures.base import Arrays, Curve, check_by_scale, load_last, records, select
 from vae_lab.figures.canvas import GREY, legend_below, pixels_of, show_grid, styled
 from vae_lab.figures.decoded import COLUMNS, NAMES, ModelFigure, caption_of, show_missing
 from vae_lab.figures.run_pictures import dark_on_white_by_default, kl_per_dimension
@@ -106,7 +106,7 @@ class Gallery(ModelFigure):
     def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
         """What the three pictures show, and the samples of the same z at every snapshot."""
         loaded = load_last(run.path)
-        test, dark_on_white = loaded.data.parts["test"], dark_on_white_by_default(loaded)
+        test, dark_on_white = loaded.data.splits["test"], dark_on_white_by_default(loaded)
 
         def grid(images: Tensor) -> Tensor:
             return image_grid(images, columns=self.side, dark_on_white=dark_on_white)
@@ -168,7 +168,7 @@ class Gallery(ModelFigure):
         files = []
         for data_set, latent_dim in self.rows:
             films = {}
-            for row in records(part(table, dataset=data_set, latent_dim=latent_dim)):
+            for row in records(select(table, dataset=data_set, latent_dim=latent_dim)):
                 own = arrays_of(row, arrays)
                 if len(own["counts"]):
                     network = NETWORKS.get(row["network"], row["network"])

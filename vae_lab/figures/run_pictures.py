@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vae_lab.data.arrays import Part
+from vae_lab.data.arrays import Split
 from vae_lab.distributions import kl_to_standard_normal
 from vae_lab.figures.canvas import (
     GREY,
@@ -125,7 +125,7 @@ def latent_scatter(run: Run, dark_on_white: bool, seed: int) -> Axes:
     if run.model.latent_dim == 1:
         raise CannotDrawError("a scatter needs model.latent_dim >= 2, and this run has 1")
     means = torch.cat([run.encode(block) for block in x.split(500)])
-    labels = _test_part(run).labels
+    labels = _test_split(run).labels
     what, dimensions, values = "Posterior means", [0, 1], ["", ""]
     if run.model.latent_dim > 2:
         kl = kl_per_dimension(run, x[:KL_IMAGES])
@@ -211,7 +211,7 @@ def dark_on_white_by_default(run: Run) -> bool:
 
 def read_test_images(run: Run, limit: int) -> Float[Tensor, "num channel height width"]:
     """The first `limit` test images, or all if there are fewer."""
-    return _test_part(run).images[:limit]
+    return _test_split(run).images[:limit]
 
 
 def encoded_images(run: Run, limit: int) -> Float[Tensor, "num channel height width"]:
@@ -221,9 +221,9 @@ def encoded_images(run: Run, limit: int) -> Float[Tensor, "num channel height wi
     return read_test_images(run, limit)
 
 
-def _test_part(run: Run) -> Part:
+def _test_split(run: Run) -> Split:
     try:
-        return run.data.parts["test"]
+        return run.data.splits["test"]
     except FileNotFoundError as error:
         raise CannotDrawError(f"it shows test images, and the data set is not here: {error}") from error
 

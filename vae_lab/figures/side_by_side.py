@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
-from vae_lab.figures.base import part
+from vae_lab.figures.base import select
 from vae_lab.figures.canvas import figure_for_grid, label_rows, new_figure, styled
 from vae_lab.image_grids import image_grid
 from vae_lab.runs.load import Run
@@ -100,7 +100,7 @@ def bound_against_latent_dim(table: pd.DataFrame, *, title: str) -> Figure:
     figure, axes = new_figure(*SIZE, title)
     names = list(dict.fromkeys(table["series"]))
     for name, colour in zip(names, colours(len(names)), strict=True):
-        rows = part(table, series=name).sort_values("latent_dim")
+        rows = select(table, series=name).sort_values("latent_dim")
         look: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 4, "capsize": 3, "label": name}
         axes.errorbar(rows["latent_dim"], rows["mean"], rows["se"].fillna(0), **look)
     sizes = sorted(set(table["latent_dim"]))

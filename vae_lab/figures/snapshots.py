@@ -18,7 +18,7 @@ class SnapshotFigure(PaperFigure):
     """A figure of values that are measured with every snapshot of its runs and with their last weights.
 
     Args:
-        train_sizes: training sets, the first so many images of the train part.
+        train_sizes: training sets, the first so many images of the train split.
         overrides: of every training.
         methods: further overrides of each method.
         learning_rates: for each method, the step sizes to choose from; none: as configured.

@@ -98,8 +98,8 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         if callback is not None  # callbacks.NAME=null leaves one out
     ]
     max_samples = check_budget(settings.max_samples, config["trainer"]["max_epochs"], data, objective)
-    model.adapt(data.parts["train"].images)
-    early.check(data.parts, curve.splits)
+    model.adapt(data.splits["train"].images)
+    early.check(data.splits, curve.splits)
     lit = LitVAE(
         model,
         objective,
@@ -195,11 +195,11 @@ def check_sections(config: Mapping[str, Any]) -> None:
 
 def check_budget(max_samples: float | None, epochs: int | None, data: ImageData, objective: Objective) -> int:
     """The budget in samples: the smaller of `max_samples` and `trainer.max_epochs` passes over the training split."""
-    num_train = len(data.parts["train"])
+    num_train = len(data.splits["train"])
     per_epoch = num_train - num_train % data.batch_size
     if per_epoch == 0:
         raise ConfigError(
-            f"data.batch_size must be <= the {num_train} images of the training part, got {data.batch_size}: "
+            f"data.batch_size must be <= the {num_train} images of the training split, got {data.batch_size}: "
             "a minibatch holds no datapoint twice"
         )
     limits = [max_samples, None if epochs is None else epochs * per_epoch]

@@ -155,7 +155,7 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
     known = run.ledger(checkpoint)
     if known.get("samples_evaluated") != samples:  # of other weights; else perhaps measured with more draws
         known = {}
-    for split in assembled.data.parts:
+    for split in assembled.data.splits:
         if f"{split}/bound" in known:
             continue
         if not model.has_encoder:

@@ -45,7 +45,7 @@ def measure_speed(config: Mapping[str, Any], seconds: float) -> Speed:
     optimizers = assembled.trainer.optimizers
     states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
     tensors = [*assembled.lit.state_dict().values(), *(value for value in states if isinstance(value, torch.Tensor))]
-    num_train = len(assembled.data.parts["train"])
+    num_train = len(assembled.data.splits["train"])
     return Speed(
         stopwatch.seconds / max(1, stopwatch.samples),
         stopwatch.evaluation,

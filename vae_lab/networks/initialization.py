@@ -14,7 +14,7 @@ OUTPUT_BIASES = ("zero", "train_mean")
 
 @runtime_checkable
 class DataDependent(Protocol):
-    """An initialisation with a second part, for which it wants to see the training images."""
+    """An initialisation with a second step, for which it wants to see the training images."""
 
     def adapt(self, model: nn.Module, images: Float[Tensor, "num channel height width"]) -> None:
         """Called once where a training is set up; never where a trained model is loaded."""

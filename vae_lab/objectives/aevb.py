@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from vae_lab.elbo import sgvb_a, sgvb_b
 from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, logged_terms
 
 ESTIMATORS = {"closed_form": sgvb_b, "sampled": sgvb_a}
 
@@ -34,7 +34,7 @@ class AEVB(Objective):
         """One update of all parameters of the model."""
         bound = self.estimator(model, batch.x, self.num_samples)
         loss = self.kl_weight(state.samples) * bound.kl - bound.reconstruction
-        yield Terms(loss, moves=model, parts=parts_of(bound))
+        yield Terms(loss, moves=model, logged=logged_terms(bound))
 
     def kl_weight(self, samples: int) -> float:
         """The weight of the KL after `samples` presented datapoints: 1 but for the warm-up."""

@@ -13,7 +13,7 @@ from vae_lab.model import VAE
 
 
 class Minibatch(NamedTuple):
-    """`x` as presented to the networks, `index`: which datapoints of the training part these are."""
+    """`x` as presented to the networks, `index`: which datapoints of the training split these are."""
 
     x: Float[Tensor, "batch channel height width"]
     index: Int[Tensor, " batch"]
@@ -25,24 +25,24 @@ class TrainingState(NamedTuple):
     samples: int
     """Training datapoints presented before this minibatch."""
     num_train: int
-    """Size of the training part (the paper's N)."""
+    """Size of the training split (the paper's N)."""
 
 
 @dataclass(frozen=True)
 class Terms:
     """One update: minimise the mean of `loss` over the batch by moving the parameters of `moves`.
 
-    `parts` are measured on the way, before the update, and logged as running means: `bound` is the ELBO of
+    `logged` is what is measured on the way, before the update, and logged as running means: `bound` is the ELBO of
     each datapoint whatever the objective, as long as there is an encoder; the loss is lower-is-better, all
     else as its name says, in nats.
     """
 
     loss: Float[Tensor, " batch"]
     moves: nn.Module
-    parts: Mapping[str, Float[Tensor, " batch"]]
+    logged: Mapping[str, Float[Tensor, " batch"]]
 
 
-def parts_of(bound: Bound) -> dict[str, Float[Tensor, " batch"]]:
+def logged_terms(bound: Bound) -> dict[str, Float[Tensor, " batch"]]:
     """What every objective with a bound measures on the way."""
     return {"bound": bound.total, "reconstruction": bound.reconstruction, "kl": bound.kl}
 
@@ -65,8 +65,8 @@ class Traits:
     """Why its updates are no fixed sequence of kernels that a CUDA graph could replay; empty: they are."""
     steady_from: int = 0
     """Training samples from which on its updates no longer depend on the state of the training."""
-    whole_training_part: bool = False
-    """Whether a minibatch is the whole training part, in place of `data.batch_size` datapoints."""
+    whole_training_split: bool = False
+    """Whether a minibatch is the whole training split, in place of `data.batch_size` datapoints."""
     samples_per_datapoint: int = 1
     """Training samples evaluated that one datapoint of a minibatch counts for."""
 
@@ -82,10 +82,10 @@ class Objective(nn.Module, ABC):
 
     def samples_per_step(self, batch_size: int, num_train: int) -> int:
         """Training samples evaluated that one minibatch, whatever its updates, counts for."""
-        return (num_train if self.traits.whole_training_part else batch_size) * self.traits.samples_per_datapoint
+        return (num_train if self.traits.whole_training_split else batch_size) * self.traits.samples_per_datapoint
 
     def prepare(self, model: VAE, num_train: int) -> None:
-        """Called once, with the initialised model and the training part's size, before anything is loaded."""
+        """Called once, with the initialised model and the training split's size, before anything is loaded."""
 
     @abstractmethod
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:

@@ -13,7 +13,7 @@ from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
 from vae_lab.elbo import Bound
 from vae_lab.errors import ConfigError, require_integer
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, logged_terms
 
 
 class FullVariationalBayes(Objective):
@@ -58,8 +58,8 @@ class FullVariationalBayes(Objective):
             draws.append(likelihood.log_prob(batch.x))
         bound = Bound(torch.stack(draws), kl)
         parameter_kl = (self.parameter_kl(model) / state.num_train).expand_as(bound.total)
-        parts = {**parts_of(bound), "parameter_kl": parameter_kl, "full_bound": bound.total - parameter_kl}
-        yield Terms(parameter_kl - bound.total, moves=nn.ModuleList([model, self]), parts=parts)
+        logged = {**logged_terms(bound), "parameter_kl": parameter_kl, "full_bound": bound.total - parameter_kl}
+        yield Terms(parameter_kl - bound.total, moves=nn.ModuleList([model, self]), logged=logged)
 
     def parameter_posterior(self, model: VAE) -> dict[str, DiagonalGaussian]:
         """q(theta), by the decoder's names of its parameters."""

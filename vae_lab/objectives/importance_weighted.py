@@ -44,8 +44,8 @@ class ImportanceWeighted(Objective):
             # what reaches the encoder through z_i is weighted by share_i once more
             z.register_hook(lambda gradient: gradient * share.unsqueeze(-1))
         log_mean = log_weights.detach().logsumexp(0) - math.log(self.num_samples)
-        parts = {"bound": log_weights.mean(0), "importance_weighted_bound": log_mean}
-        yield Terms(-(share * log_weights).sum(0), moves=model, parts=parts)
+        logged = {"bound": log_weights.mean(0), "importance_weighted_bound": log_mean}
+        yield Terms(-(share * log_weights).sum(0), moves=model, logged=logged)
 
 
 def detached(posterior: DiagonalGaussian) -> DiagonalGaussian:

@@ -29,7 +29,7 @@ class MonteCarloEM(Objective):
         target_acceptance: what the mean acceptance of the chains is tuned to.
         max_step_factor: an iteration multiplies or divides the step size by at most this factor: by more, the
             farther the acceptance is from its target.
-        minibatches: false: an iteration takes the whole training part; true: `data.batch_size` datapoints.
+        minibatches: false: an iteration takes the whole training split; true: `data.batch_size` datapoints.
         datapoints_at_once: so many go through the decoder together; moves memory and time only.
         count: samples evaluated, per datapoint of an iteration: `leapfrog_and_updates` (15 with the paper's
             numbers, as its figure 3 counts) or `datapoints` (1).
@@ -68,7 +68,7 @@ class MonteCarloEM(Objective):
         self.count = count
         self.traits = replace(
             self.traits,
-            whole_training_part=not minibatches,
+            whole_training_split=not minibatches,
             samples_per_datapoint=num_leapfrog + num_updates if count == "leapfrog_and_updates" else 1,
         )
         self.register_buffer("step_size", torch.tensor(float(initial_step_size)))
@@ -83,13 +83,13 @@ class MonteCarloEM(Objective):
             z, acceptance = self.move_chains(model, batch)
         except FloatingPointError as error:
             raise NonFiniteDensity(f"{error}; the checkpoint from before is kept") from error
-        parts = {"acceptance": acceptance, "step_size": self.step_size.expand(len(z))}
+        logged = {"acceptance": acceptance, "step_size": self.step_size.expand(len(z))}
         self.tune_step_size(acceptance)
         for update in range(self.num_updates):
             reconstruction = self.reconstruction(model, batch.x, z)
             if update == 0:
-                parts["log_joint"] = reconstruction + model.prior().log_prob(z)
-            yield Terms(-reconstruction, moves=model.decoder, parts=parts if update == 0 else {})
+                logged["log_joint"] = reconstruction + model.prior().log_prob(z)
+            yield Terms(-reconstruction, moves=model.decoder, logged=logged if update == 0 else {})
 
     def move_chains(
         self, model: VAE, batch: Minibatch

@@ -7,7 +7,7 @@ import torch
 from vae_lab.elbo import sgvb_a
 from vae_lab.errors import require_choice, require_integer
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, parts_of
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, logged_terms
 
 SLEEP_INPUTS = ("sampled", "mean")
 
@@ -39,11 +39,11 @@ class WakeSleep(Objective):
             posterior = model.posterior(batch.x)
         bound = sgvb_a(model, batch.x, self.num_samples, posterior=posterior)
         # log p(z) does not depend on theta: the gradient of log p(x, z) is that of log p(x|z)
-        yield Terms(-bound.reconstruction, moves=model.decoder, parts=parts_of(bound))
+        yield Terms(-bound.reconstruction, moves=model.decoder, logged=logged_terms(bound))
 
         with torch.no_grad():
             z = model.prior().sample((len(batch.x),))
             likelihood = model.likelihood(z)
             x = likelihood.sample() if self.sleep_inputs == "sampled" else likelihood.mean
         recognition = model.posterior(x).log_prob(z)
-        yield Terms(-recognition, moves=model.encoder, parts={"sleep_log_posterior": recognition})
+        yield Terms(-recognition, moves=model.encoder, logged={"sleep_log_posterior": recognition})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from vae_lab.figures.base import part
+from vae_lab.figures.base import select
 
 PASS, FAIL, EXPLAIN, OPEN = "PASS", "FAIL", "difference to explain", "not reached"
 
@@ -95,7 +95,7 @@ def judge(difference: float, *, tolerance: float, surprising: float | None) -> s
 def figure2_values(ours: pd.DataFrame, published: pd.DataFrame, train_bound: Moments) -> Iterator[Row]:
     """Every panel, method and split at every count that has a published value and was reached."""
     for (dataset, latent_dim, method, split), curve in groups(ours, "dataset", "latent_dim", "method", "split"):
-        theirs = part(published, dataset=dataset, latent_dim=latent_dim, method=method, split=split)
+        theirs = select(published, dataset=dataset, latent_dim=latent_dim, method=method, split=split)
         for count in COUNTS["figure2"]:
             target, value = (
                 value_at_count(theirs, "bound_nats", count),
@@ -122,7 +122,7 @@ def figure2_values(ours: pd.DataFrame, published: pd.DataFrame, train_bound: Mom
 def figure3_values(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
     """Every training set, method and split at every count that has a published value and was reached."""
     for (size, method, split), curve in groups(paper_estimates(ours), "train_size", "method", "split"):
-        theirs = part(published, train_size=size, method=method, split=split)
+        theirs = select(published, train_size=size, method=method, split=split)
         for count in COUNTS["figure3"]:
             if method == "mcem" and size == 50000 and count < MCEM_FROM:
                 continue
@@ -143,7 +143,7 @@ def aevb_above_wake_sleep(ours: pd.DataFrame, settings: Mapping[str, Mapping[str
     for (dataset,), panels in groups(tests_of(ours), "dataset"):
         margins, notes = [], []
         for (latent_dim,), panel in groups(panels, "latent_dim"):
-            sides = {method: part(panel, method=method) for method in ("aevb", "wake_sleep")}
+            sides = {method: select(panel, method=method) for method in ("aevb", "wake_sleep")}
             if any(side.empty for side in sides.values()):
                 continue
             for at, value in zip(sides["aevb"]["samples_evaluated"], sides["aevb"]["bound_nats"], strict=True):
@@ -164,7 +164,7 @@ def larger_latent_spaces(ours: pd.DataFrame) -> Iterator[Row]:
         for small, large in combinations(sorted(set(curves["latent_dim"])), 2):
             for count in COUNTS["figure2"][1:]:
                 values = [
-                    value_at_count(part(curves, latent_dim=latent_dim), "bound_nats", count)
+                    value_at_count(select(curves, latent_dim=latent_dim), "bound_nats", count)
                     for latent_dim in (small, large)
                 ]
                 if values[0] is not None and values[1] is not None:
@@ -181,12 +181,12 @@ def wake_sleep_on_frey_face(
     ours: pd.DataFrame, published: pd.DataFrame, settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Row]:
     """Wake-sleep on Frey Face is on the published plateau, or above it with the setting named."""
-    curves = part(tests_of(ours), dataset="frey_face", method="wake_sleep")
+    curves = select(tests_of(ours), dataset="frey_face", method="wake_sleep")
     if curves.empty:
         return
     margins, notes = [], {}
     for (latent_dim,), curve in groups(curves, "latent_dim"):
-        theirs = part(published, dataset="frey_face", latent_dim=latent_dim, method="wake_sleep", split="test")
+        theirs = select(published, dataset="frey_face", latent_dim=latent_dim, method="wake_sleep", split="test")
         for count in COUNTS["figure2"]:
             value, target = (value_at_count(source, "bound_nats", count) for source in (curve, theirs))
             if value is None or target is None:
@@ -220,7 +220,7 @@ def figure3_order(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
 def distance(table: pd.DataFrame, one: str, other: str, size: int, count: float) -> float | None:
     """How far the test curve of one method is above another's; None where one does not reach."""
     values = [
-        value_at_count(part(table, train_size=size, method=method, split="test"), "log_marginal_nats", count)
+        value_at_count(select(table, train_size=size, method=method, split="test"), "log_marginal_nats", count)
         for method in (one, other)
     ]
     return None if values[0] is None or values[1] is None else values[0] - values[1]
@@ -248,12 +248,12 @@ def statement(
 
 def paper_estimates(table: pd.DataFrame) -> pd.DataFrame:
     """Figure 3's rows by the paper's estimator."""
-    return part(table, role="paper")
+    return select(table, role="paper")
 
 
 def tests_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the test part."""
-    return part(table, split="test")
+    """The rows of the test split."""
+    return select(table, split="test")
 
 
 def groups(table: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:

@@ -75,7 +75,7 @@ def write_index(
         Section(
             "Verification",
             text=[
-                "Statements of the paper, judged on the test part; the difference is the smallest margin by which one "
+                "Statements of the paper, judged on the test split; the difference is the smallest margin by which one "
                 "holds. Then every published value at a count that was reached: ours with the weights of "
                 "that moment, unless the note says otherwise."
             ],
@@ -133,7 +133,7 @@ def step_size_sections(path: Path) -> list[Section]:
         samples=lambda table: table["samples"].map("{:,}".format)
     )
     rows = probes.assign(train_bound=probes["train_bound"].map(number)).astype(object).to_numpy().tolist()
-    what = "Chosen for each curve by the bound on the training part after a short probe, as the paper did."
+    what = "Chosen for each curve by the bound on the training split after a short probe, as the paper did."
     table = Table([name.replace("_", " ") for name in probes], rows, "Nats per datapoint.", {"chosen": "good"})
     return [Section("Step sizes", text=[what], tables=[table])]
 

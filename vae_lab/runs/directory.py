@@ -28,7 +28,7 @@ LOCK_SECONDS = 0.5
 
 
 class RunDir:
-    """One run directory: reading and writing its parts. Creating the object touches nothing."""
+    """One run directory: reading and writing its files. Creating the object touches nothing."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()

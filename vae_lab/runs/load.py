@@ -102,7 +102,7 @@ def load_run(
 
     Args:
         path: the run directory.
-        allow: packages whose classes its config may name besides vae_lab's parts and the frameworks'.
+        allow: packages whose classes its config may name besides vae_lab's components and the frameworks'.
         checkpoint: `best`, `last` or the count of a snapshot; None: best where there is one.
         data_root: where the data set lies now, if not where the run found it.
 
@@ -151,14 +151,14 @@ def load_objective(run: Run, file: Path) -> Objective:
         RunError: the file is corrupt, or holds more than tensors and plain values.
     """
     objective: Objective = build.instantiate(run.config["objective"], "objective")
-    objective.prepare(run.model, len(run.data.parts["train"]))
+    objective.prepare(run.model, len(run.data.splits["train"]))
     objective.load_state_dict(state_of("objective", read_checkpoint(file)))
     return objective.eval()
 
 
-def state_of(part: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of `model` or `objective` in a checkpoint's content, by the part's own names."""
-    prefix = f"{part}."
+def state_of(owner: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of `model` or `objective` in a checkpoint's content, by its own names."""
+    prefix = f"{owner}."
     return {key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)}
 
 

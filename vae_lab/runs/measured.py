@@ -86,7 +86,7 @@ class Measurement:
             return found
         refuse_locked(directory)
         images = run.data.measured(self.split).images[: self.num_datapoints]
-        name = subset_name(self.split, len(images), len(run.data.parts[self.split]))
+        name = subset_name(self.split, len(images), len(run.data.splits[self.split]))
         key = f"{name}/{self.quantity}"
         log.info("%s, %s.ckpt: %s of %d datapoints", run.path.name, run.checkpoint, key, len(images))
         entries = self.make(run, images, name) | {f"{key}_{k}": value for k, value in self.request.items()}

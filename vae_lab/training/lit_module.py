@@ -59,12 +59,12 @@ class LitVAE(pl.LightningModule):
             )
         self.model, self.objective, self.data = model, objective, data
         self.make_optimizer, self.make_schedule = optimizer, schedule
-        num_train = len(data.parts["train"])
-        self.batch_size = num_train if objective.traits.whole_training_part else data.batch_size
+        num_train = len(data.splits["train"])
+        self.batch_size = num_train if objective.traits.whole_training_split else data.batch_size
         self.samples_per_step = objective.samples_per_step(data.batch_size, num_train)
         self.max_samples = max_samples - max_samples % self.samples_per_step
-        # a block of minibatches is made at once, so whole training parts come one by one
-        self.steps_per_execution = 1 if objective.traits.whole_training_part else steps_per_execution
+        # a block of minibatches is made at once, so whole training splits come one by one
+        self.steps_per_execution = 1 if objective.traits.whole_training_split else steps_per_execution
         self.parameter_prior = parameter_prior
         self.gradient_clip_norm = gradient_clip_norm
         self.seed = seed
@@ -103,17 +103,17 @@ class LitVAE(pl.LightningModule):
     def keep(self, sums: Mapping[str, float], step: int) -> None:
         """Adds what a minibatch measured to the running means; a loss that is NaN or infinite ends the training."""
         losses = [total for name, total in sums.items() if name.startswith(LOSS)]
-        parts = {name: total for name, total in sums.items() if not name.startswith(LOSS)}
+        terms = {name: total for name, total in sums.items() if not name.startswith(LOSS)}
         if not all(map(math.isfinite, losses)):
             worst = next(loss for loss in losses if not math.isfinite(loss))
-            names = [name for name, total in parts.items() if not math.isfinite(total)]
+            names = [name for name, total in terms.items() if not math.isfinite(total)]
             raise NonFiniteDensity(
                 f"the loss became {worst} at step {step} "
                 f"({step * self.samples_per_step:,} samples; not finite: {', '.join(names) or 'loss'}): try a smaller "
                 "optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
                 "the checkpoint from before is kept"
             )
-        self.running.add(parts, self.batch_size // self.trainer.world_size)
+        self.running.add(terms, self.batch_size // self.trainer.world_size)
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimiser over model and objective; what an update does not move has no gradient and stays."""
@@ -123,7 +123,7 @@ class LitVAE(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """The training images, in memory on this device, sharded over the ranks."""
         self.minibatches = Minibatches(
-            self.data.parts["train"],
+            self.data.splits["train"],
             batch_size=self.batch_size,
             seed=self.seed,
             binarization=self.data.binarization,
@@ -145,7 +145,7 @@ class LitVAE(pl.LightningModule):
             log.info(
                 "the training step will be compiled once it is the same every time: that takes up to half a minute"
             )
-        # the first steps make the optimiser's state and name the parts; a continued training has both, and goes on
+        # the first steps make the optimiser's state and name the terms; a continued training has both, and goes on
         # as it would have
         is_new = captured or not self.measured
         warm_up = WARM_UP_STEPS * self.samples_per_step if is_new else 0

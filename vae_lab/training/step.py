@@ -25,7 +25,7 @@ from vae_lab.optimizers import Adagrad, adagrad_step, adam_factors, adam_step
 WARM_UP_STEPS = 3
 """Eager steps before a fast one, so that libraries and optimiser have their memory."""
 LOSS = "loss of update "
-"""What precedes the number of an update in the name of its loss, which is measured beside the parts."""
+"""What precedes the number of an update in the name of its loss, which is measured beside the terms."""
 
 
 class EagerStep:
@@ -35,7 +35,7 @@ class EagerStep:
         objective: whose updates these are.
         model: what they move, beside the objective's own parameters; what is frozen stays.
         optimizer: over the parameters of both.
-        num_train: size of the training part.
+        num_train: size of the training split.
         parameter_prior: whether N(0, I) on the weights adds w / N to their gradients.
         gradient_clip_norm: the norm to which the gradient is cut; None: never.
         backward: what computes the gradients of a loss.
@@ -60,7 +60,7 @@ class EagerStep:
         self.measured = list(measured)
 
     def __call__(self, batch: Minibatch, samples: int) -> Tensor:
-        """The sums over a minibatch of its losses and measured parts, named by `measured`, in float64.
+        """The sums over a minibatch of its losses and measured terms, named by `measured`, in float64.
 
         Before it, `samples` training datapoints have been presented.
         """
@@ -68,7 +68,7 @@ class EagerStep:
         state = TrainingState(samples, self.num_train)
         for i, terms in enumerate(self.objective.updates(self.model, batch, state)):
             self.update(terms)
-            values = {f"{LOSS}{i}": terms.loss, **terms.parts}
+            values = {f"{LOSS}{i}": terms.loss, **terms.logged}
             sums.append(torch.stack([value.detach() for value in values.values()]).sum(-1, dtype=torch.float64))
             self.measured += values
         return torch.cat(sums)
@@ -189,7 +189,7 @@ class CompiledStep:
 
 
 class Update(nn.Module):
-    """The only update of a minibatch: its loss and its measured parts, [values, batch]."""
+    """The only update of a minibatch: its loss and its measured terms, [values, batch]."""
 
     def __init__(self, objective: Objective, model: VAE, num_train: int) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class Update(nn.Module):
     def forward(self, batch: Minibatch) -> Tensor:
         """The loss comes first."""
         (terms,) = self.objective.updates(self.model, batch, self.state)
-        return torch.stack([terms.loss, *terms.parts.values()])
+        return torch.stack([terms.loss, *terms.logged.values()])
 
 
 class Step:

@@ -101,7 +101,7 @@ def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     A whole number written as a float, as in 1e6, becomes an integer where one is asked for.
     """
     if not isinstance(config, Mapping):
-        raise ConfigError(f"{key} must describe a part by its keys, {key}._target_ among them, got {config!r}")
+        raise ConfigError(f"{key} must describe a component by its keys, {key}._target_ among them, got {config!r}")
     if "_target_" not in config:
         raise ConfigError(f"{key} must name its class in {key}._target_, got the keys {sorted(config)}")
     target = locate(config["_target_"], key)
@@ -175,7 +175,7 @@ def find_own_classes() -> None:
 
 
 def refuse_untrusted(config: Mapping[str, Any], allow: Collection[str]) -> None:
-    """Refuses a config, read from a run directory, that names code outside vae_lab's parts and its frameworks.
+    """Refuses a config, read from a run directory, that names code outside vae_lab's components and its frameworks.
 
     The name is judged before anything is imported, and the object that it resolves to by its own module: a path
     that begins in an allowed package can still lead to `os.system`.
@@ -196,9 +196,9 @@ def refuse_untrusted(config: Mapping[str, Any], allow: Collection[str]) -> None:
         if not trusted:
             package = str(value).split(".")[0]
             raise UntrustedTarget(
-                f"{key}={value!r} is not one of vae_lab's parts, torch.nn, torch.optim or Lightning's trainer, loggers "
-                f"and callbacks; a run directory may hold anybody's code. If you trust it: allow=[{package}] on the "
-                f'command line, load_run(path, allow=["{package}"]) in Python'
+                f"{key}={value!r} is not one of vae_lab's components, torch.nn, torch.optim or Lightning's trainer, "
+                f"loggers and callbacks; a run directory may hold anybody's code. If you trust it: allow=[{package}] "
+                f'on the command line, load_run(path, allow=["{package}"]) in Python'
             )
 
 

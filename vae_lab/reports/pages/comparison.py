@@ -48,7 +48,7 @@ def runs_section(runs: Mapping[str, Overview], left_out: Sequence[str]) -> Secti
     lacks = [f"{label} is {run.lack}: its values are the last on its curve." for label, run in runs.items() if run.lack]
     text = [*lacks, *(f"Left out: {reason}." for reason in left_out)]
     if without := [label for label, run in runs.items() if run.value("test/bound") is None]:
-        text.append(f"{enumerated(without)}: no bound on the test part (no encoder, or not measured yet).")
+        text.append(f"{enumerated(without)}: no bound on the test split (no encoder, or not measured yet).")
     found = list(runs.values())
     estimates = [key for run in found for key in log_likelihood_keys(run.measured)]
     table = list_of_runs(Runs(found), [*SHOWN, *estimates, "checkpoint"], labels=list(runs))

@@ -166,7 +166,7 @@ def again_sections(run: Overview, reader: Reader) -> list[Section]:
         how = "A process is at work on it; after an interruption this goes on where it stopped."
     arguments = [repr(str(run.path)), *(f"{name}={value!r}" for name, value in reader.arguments.items())]
     load = f"from vae_lab import load_run\n\nrun = load_run({', '.join(arguments)})\n"
-    load += "images = run.sample(16)\nmeans = run.encode(run.data.parts['test'].images)  # q(z|x)"
+    load += "images = run.sample(16)\nmeans = run.encode(run.data.splits['test'].images)  # q(z|x)"
     use = [pasted(command, override("run", run.path)) for command in ("evaluate", "plot")]
     return [
         Section("Reproduce", [text], list(dict.fromkeys(filter(None, (new, exact))))),

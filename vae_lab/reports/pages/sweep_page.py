@@ -78,7 +78,7 @@ class Sweep:
     def left_out(self) -> list[tuple[str, str, str]]:
         """Directory, status and reason of each run that is not in the means."""
         repeated = [self.groups.runs.runs[i] for i in self.groups.repeated]
-        without = "finished, without a bound on the test part (no encoder, or not measured)"
+        without = "finished, without a bound on the test split (no encoder, or not measured)"
         again = "repeats another run: the same settings and the same seed"
         reasons = [(run, run.lack or ("" if run.value(BOUND) is not None else without)) for run in self.runs]
         rows = [(run, reason or (again if run in repeated else "")) for run, reason in reasons]
@@ -126,7 +126,7 @@ def means_section(sweep: Sweep) -> Section:
     """The bound against the latent size, and the table."""
     section, means = Section("Bound and latent size"), sweep.means
     if means.empty:
-        section.text.append("No run is finished and has a bound on the test part yet.")
+        section.text.append("No run is finished and has a bound on the test split yet.")
         return section
     if len(set(means["yardstick"])) > 1:
         section.text.append("Nats of other data, binarisation or likelihood share no axis: they have a picture each.")
@@ -135,7 +135,7 @@ def means_section(sweep: Sweep) -> Section:
         bars = "bars: the standard error over seeds"
         bars += f" (none at {single} of {len(chosen)} points, which have one seed)" if single else ""
         draw = partial(bound_against_latent_dim, chosen, title=chosen["data"].iloc[0])
-        section.draw(draw, f"Mean bound on the test part against the latent size; {bars}.")
+        section.draw(draw, f"Mean bound on the test split against the latent size; {bars}.")
     section.tables = [sweep.groups.table()]
     return section
 
