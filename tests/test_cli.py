@@ -331,3 +331,16 @@ def test_users_own_network_is_found_in_the_working_folder_and_its_config_in_a_fo
     assert "my_networks.MyEncoder" in config and "latent_dim: 3" in config
     known = {"my_networks.py", "my_configs", "__pycache__", "outputs"}
     assert {path.name for path in work_folder.iterdir()} <= known
+
+
+def test_accident_in_a_sweep_is_a_traceback_and_no_mistake_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def accident(*_: object, **__: object) -> None:
+        raise ValueError("a bug of ours")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vae_lab.sweeps.sweep.run_jobs", accident)
+    line = ["model.latent_dim=2,3", "sweep.speed_seconds=0", "data=digits"]
+    assert main(["train", "-m", *line]) == 1
+    assert "Traceback" in capsys.readouterr().err

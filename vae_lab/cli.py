@@ -1,13 +1,14 @@
 """`vae-lab COMMAND overrides...`: finds the command, lets Hydra compose its config, reports what came of it.
 
-Only dispatch happens here; PyTorch is imported when a command runs. Plain commands have no config: they only read.
+Only dispatch happens here; PyTorch is imported when a command runs. Plain commands have no config of Hydra's.
 """
 
 import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -124,15 +125,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     *(overrides if name in SEVERAL_RUNS else flags.overrides),
                     *(text for text in arguments if text not in flags.overrides),
                 ]
-                hydra.main(config_path=str(folders[-1]), config_name=name, version_base="1.3")(task)()
+                with hydras_mistakes(arguments):  # jobs report theirs themselves
+                    hydra.main(config_path=str(folders[-1]), config_name=name, version_base="1.3")(task)()
         except Interrupted as interrupt:
             raise KeyboardInterrupt(str(interrupt)) from interrupt
-        except ConfigError as error:
-            return task.report_error(error)
-        except ValueError as error:  # Hydra's own, about the command line: jobs report theirs themselves
-            mistake = ConfigError(f"{error} (given: {' '.join(arguments)})")
-            return task.report_error(mistake.with_traceback(error.__traceback__))
-        except Exception as error:
+        except Exception as error:  # the boundary of a command: reported
             return task.report_error(error)
         finally:
             sys.argv[:] = argv
@@ -148,13 +145,26 @@ def swept(line: CommandLine, *, always: bool) -> Path | None:
     from vae_lab.wiring.compose import started
 
     with started(line.folders) as searchpath:
-        overrides = [*searchpath, *one_value_each(line.overrides)]
-        cfg = compose(line.config_name, overrides, return_hydra_config=True)
+        with hydras_mistakes(line.overrides):
+            overrides = [*searchpath, *one_value_each(line.overrides)]
+            cfg = compose(line.config_name, overrides, return_hydra_config=True)
         if not always and cfg.hydra.mode != RunMode.MULTIRUN:
             return None
         from vae_lab.sweeps.sweep import run_sweep
 
         return run_sweep(cfg, line.overrides)
+
+
+@contextmanager
+def hydras_mistakes(arguments: Sequence[str]) -> Iterator[None]:
+    """While Hydra reads a command line, a ValueError of its own is a user's mistake."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        mistake = ConfigError(f"{error} (given: {' '.join(arguments)})")
+        raise mistake.with_traceback(error.__traceback__) from error
 
 
 def command_flags() -> argparse.ArgumentParser:

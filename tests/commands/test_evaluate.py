@@ -148,7 +148,7 @@ def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_i
         (["estimators=[quadrature,quadrature]"], r"estimators must be null or a list of different names"),
         (["estimators=[quadrature]"], r"estimator\.num_samples must be for one of estimators=\[quadrature\]"),
         (["estimator=[quadrature,importance_sampling]"], r"write estimators=\[quadrature,importance_sampling\]"),
-        (["splits=[tset]"], r"splits must name parts of digits, got 'tset': did you mean 'test'"),
+        (["splits=[tset]"], r"splits must name splits of digits, got 'tset': did you mean 'test'"),
         (["splits=[]"], r"splits must be a list such as"),
         (["splits=test"], r"splits must be a list such as"),
         (["num_samples=0"], r"num_samples must be an integer >= 1, got 0"),

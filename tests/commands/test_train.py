@@ -153,9 +153,9 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
         (["model.latent_dim=0"], r"model\.latent_dim"),
         (
             ["evaluation=null"],
-            r"evaluation must describe a part by its keys, evaluation\._target_ among them, got None",
+            r"evaluation must describe a component by its keys, evaluation\._target_ among them, got None",
         ),
-        (["callbacks=default", "callbacks.progress=5"], r"callbacks\.progress must describe a part .* got 5"),
+        (["callbacks=default", "callbacks.progress=5"], r"callbacks\.progress must describe a component .* got 5"),
         (["~callbacks"], r"callbacks must not be taken away: .*callbacks=none"),
     ],
 )

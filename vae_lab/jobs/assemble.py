@@ -169,7 +169,7 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
 
 
 def strategy_for(trainer: Mapping[str, Any], objective: Objective) -> Any:
-    """The strategy of the config; DDP is told where an update moves only some of the parameters."""
+    """The strategy of the config; DDP must know where an update moves only some of the parameters."""
     several = (trainer["devices"], trainer["num_nodes"]) != (1, 1)
     if several and trainer["strategy"] in ("auto", "ddp") and not objective.traits.moves_everything:
         return "ddp_find_unused_parameters_true"

@@ -1,8 +1,8 @@
 """The engine for many runs: trains each planned run directory in a child process, `python -m vae_lab.jobs.execute RUN`.
 
 What is on disk decides: a finished run is skipped, an interrupted one resumed, one that another process is writing is
-waited for. Repeating the same call after a kill of anything finishes the work. This process imports neither PyTorch nor
-Lightning: it waits.
+waited for. Repeating the same call after a kill of anything finishes the work. The engine imports neither PyTorch
+nor Lightning: it waits.
 """
 
 import functools

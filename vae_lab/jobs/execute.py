@@ -132,7 +132,7 @@ def fit(run: RunDir, assembled: Assembled) -> None:
         raise KeyboardInterrupt from ending
     finally:
         assembled.lit.release()
-        os.environ.pop("VAE_LAB_RUN_DIR", None)  # where trainings share a process, which has no further ones
+        os.environ.pop("VAE_LAB_RUN_DIR", None)  # or the next training of this process would be a further one of this
 
 
 def assist(run: RunDir) -> Path:

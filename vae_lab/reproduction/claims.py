@@ -239,11 +239,11 @@ def statement(
         return Row(figure, claim, None, None, None, None, OPEN, "; ".join(notes or []))
     margin, where = min(margins)
     failed = [place for value, place in margins if not value >= -allowed]
-    told = [f"smallest margin: {where}", *(notes or [])]
+    note = [f"smallest margin: {where}", *(notes or [])]
     if len(failed) > 1:
         named = ", ".join(failed[:NAMED]) + (", ..." if len(failed) > NAMED else "")
-        told.append(f"fails in {len(failed)} of {len(margins)} comparisons: {named}")
-    return Row(figure, claim, None, None, None, margin, FAIL if failed else PASS, "; ".join(told))
+        note.append(f"fails in {len(failed)} of {len(margins)} comparisons: {named}")
+    return Row(figure, claim, None, None, None, margin, FAIL if failed else PASS, "; ".join(note))
 
 
 def paper_estimates(table: pd.DataFrame) -> pd.DataFrame:

@@ -158,8 +158,8 @@ class Sweep:
         }
         counts = Counter(names[point.status] for point in points)
         keys = dict.fromkeys(override.partition("=")[0] for point in points for override in point.varied)
-        told = ", ".join(f"{counts[name]} {name}" for name in dict.fromkeys(names.values()) if counts[name])
-        log.info("sweep over %s: %d jobs (%s)", ", ".join(keys) or "one point", len(points), told)
+        states = ", ".join(f"{counts[name]} {name}" for name in dict.fromkeys(names.values()) if counts[name])
+        log.info("sweep over %s: %d jobs (%s)", ", ".join(keys) or "one point", len(points), states)
         for folder in sorted({point.run.path.parent for point in points} - {self.folder}):
             log.info("some of them are in %s: a sweep over less made them", folder)
         room = self.at_once if is_local(self.cfg) else places(self.cfg)

@@ -38,7 +38,7 @@ SHAPE = (100, 784, 500)
 
 def settled(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a run about to be planned: what `auto` stands for on this machine is decided now, and kept."""
-    return {**config, "matmul_backend": choose_backend(config.get("matmul_backend", "default"))}
+    return {**config, "matmul_backend": choose_backend(config["matmul_backend"])}
 
 
 @functools.cache
