@@ -174,6 +174,19 @@ def test_only_values_of_one_yardstick_are_comparable(work_folder, finished_run, 
     assert reason in text and ("not comparable" in text) == bool(reason)
 
 
+def test_curves_with_other_numbers_of_draws_are_not_comparable(work_folder, finished_run, capsys):
+    runs = [copied(finished_run, work_folder / f"a{num}", config={"evaluation.num_samples": num}) for num in (1, 8)]
+    for run in runs:
+        run.update_record(status="interrupted")
+        (run.path / "metrics.json").unlink()
+    page = compared(capsys, f"run={runs[0].path},{runs[1].path}")
+    first, second = page.rows("Runs")
+    assert not first["test bound"].endswith(" a") and second["test bound"].endswith(" a")
+    assert "a: not comparable with the unmarked: draws of z 8 (unmarked: 1)" in page.sections["Runs"]
+    assert "share no axis: A (digits, draws of z=1); B (digits, draws of z=8)" in page.sections["Curves"]
+    assert len(page.pictures["Curves"]) == 2 and len(page.pictures[IMAGES]) == 1
+
+
 def test_pattern_finds_runs_and_names_what_it_leaves_out(work_folder, finished_run, capsys):
     folder = work_folder / "runs"
     copied(finished_run, folder / "one")

@@ -235,6 +235,16 @@ def test_settings_that_vary_beside_the_seed_make_series_of_their_own(sweep, caps
     assert "share no axis" in page.sections["Bound and latent size"]
 
 
+def test_fact_that_a_run_of_a_sweep_lacks_is_not_in_its_name(sweep, capsys):
+    other = RunDir(sweep / "3_1")
+    key = "test/log_likelihood/importance_sampling_5"
+    other.update_ledger("best", other.ledger("best") | {"test/bound_num_samples": 8, key: -1.0, f"{key}_se": 0.1})
+    page = reported(capsys, f"sweep={sweep}")
+    assert "likelihood or number of draws of z share no axis" in page.sections["Bound and latent size"]
+    assert "draws of z 8, estimator importance_sampling_5, latent_dim 3" in page.sections["Samples"]
+    assert "estimator ," not in page.sections["Samples"]
+
+
 def test_sweep_in_which_nothing_is_finished_has_a_page(sweep, capsys):
     for path in sweep.iterdir():
         RunDir(path).update_record(status="planned")

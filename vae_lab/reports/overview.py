@@ -19,6 +19,7 @@ from vae_lab.reports.values import ABSENT, as_text, number_or_none
 from vae_lab.runs.curve import read_rows, series
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import is_computed
+from vae_lab.runs.result import latest
 from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
 
 MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
@@ -129,12 +130,17 @@ class Overview:
             "likelihood": self.likelihood
         }
 
+    @property
+    def draws(self) -> int:
+        """Of z for each datapoint, where its curve was measured."""
+        return int(number_or_none(self.settings.get("evaluation.num_samples")) or 1)
+
     @cached_property
     def measured(self) -> Mapping[str, Any]:
         """The measured values: the ledger of a finished run, else the last value of each column of the curve."""
         if not self.curve or (self.is_finished and (self.ledger or self.checkpoint == "best")):
             return self.ledger
-        return {key: value for row in self.curve for key, value in row.items()}
+        return latest(self.curve, self.draws)
 
     def value(self, key: str) -> float | None:
         """A measured value."""

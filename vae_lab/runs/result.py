@@ -53,6 +53,12 @@ def results(ledger: Mapping[str, Any], splits: Iterable[str] = SPLITS) -> Iterat
             yield Result(key, ledger[key], ledger.get(f"{key}_se"), draws)
 
 
+def latest(rows: Iterable[Mapping[str, float]], num_samples: int) -> dict[str, Any]:
+    """The last value of each column of a curve as a ledger, which says with how many draws of z a bound is measured."""
+    values = {key: value for row in rows for key, value in row.items()}
+    return values | {f"{key}_num_samples": num_samples for key in bound_keys(values)}
+
+
 def bound_keys(ledger: Mapping[str, Any]) -> list[str]:
     """The keys of all bounds."""
     return [key for key in ledger if key.endswith("/bound")]

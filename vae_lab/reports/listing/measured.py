@@ -187,8 +187,9 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
     ledger, (split, _, quantity) = run.measured, key.partition("/")
     if key not in ledger or not quantity:
         return ()
+    draws = {DRAWS: as_text(ledger.get(f"{split}/bound_num_samples", 1))} if quantity in SAMPLED else {}
     if "data" not in ledger:
-        return (("data", run.data), ("part", split))
+        return (("data", run.data), ("part", split), *draws.items())
     shape = run.record.get("image_shape")
     facts = {
         "data": ledger.get("data"),
@@ -201,8 +202,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
     }
     if ledger.get("binarization") == "static":
         facts["seed of the static binarisation"] = as_text(run.settings.get("data.split_seed"))
-    if quantity in SAMPLED:
-        facts[DRAWS] = as_text(ledger.get(f"{split}/bound_num_samples", 1))
+    facts |= draws
     if quantity.startswith("log_likelihood/"):
         facts["estimator"] = quantity.removeprefix("log_likelihood/")
     return tuple((name, UNKNOWN if fact is None else str(fact)) for name, fact in facts.items())

@@ -77,7 +77,7 @@ def shortened(text: str) -> str:
 def curves_section(runs: Mapping[str, Overview]) -> Section:
     """The curves over each other: a picture for every quantity and every group of runs that are comparable."""
     section = grouped_section(
-        "Curves", "Nats of other data, binarisation or likelihood share no axis", runs, conditions
+        "Curves", "Nats of other data, binarisation, likelihood or number of draws of z share no axis", runs, conditions
     )
     for group in grouped(runs, conditions):
         names = Runs(list(group.values())).names(MOST_WORDS)
@@ -140,12 +140,12 @@ Facts = Callable[[Overview], Mapping[str, str]]
 
 def conditions(run: Overview) -> dict[str, str]:
     """What must be equal for values in nats to share an axis."""
-    return {"data": run.data} | run.test_conditions
+    return {"data": run.data, **run.test_conditions, "draws of z": str(run.draws)}
 
 
 def test_images(run: Overview) -> dict[str, str]:
     """What must be equal for the test images to be the same."""
-    return {key: value for key, value in conditions(run).items() if key != "likelihood"}
+    return {key: value for key, value in conditions(run).items() if key not in ("likelihood", "draws of z")}
 
 
 def latent_space(run: Overview) -> dict[str, str]:

@@ -62,7 +62,11 @@ class Sweep:
         frame = pd.DataFrame({"run": [runs.runs[members[0]] for members in self.groups.members]}, dtype=object)
         facts = self.groups.facts
         series = [
-            [runs.runs[members[0]].data, names[members[0]], *(f"{name} {facts[name][i]}" for name in facts)]
+            [
+                runs.runs[members[0]].data,
+                names[members[0]],
+                *(f"{name} {facts[name][i]}" for name in facts if facts[name][i]),
+            ]
             for i, members in enumerate(self.groups.members)
         ]
         return frame.assign(
@@ -129,7 +133,8 @@ def means_section(sweep: Sweep) -> Section:
         section.text.append("No run is finished and has a bound on the test split yet.")
         return section
     if len(set(means["yardstick"])) > 1:
-        section.text.append("Nats of other data, binarisation or likelihood share no axis: they have a picture each.")
+        what = "Nats of other data, binarisation, likelihood or number of draws of z"
+        section.text.append(f"{what} share no axis: they have a picture each.")
     for _, chosen in means.groupby("yardstick", sort=False):
         single = sum(map(math.isnan, chosen["se"]))
         bars = "bars: the standard error over seeds"
