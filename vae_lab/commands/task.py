@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.commands.explanations import explain, is_mistake, needs_no_traceback
 from vae_lab.errors import ConfigError, Interrupted, missing
+from vae_lab.runs.continuation import Request
 from vae_lab.wiring.build import find_own_classes
 from vae_lab.wiring.folders import CommandLine
 
@@ -49,8 +50,7 @@ class Task:
         sys.argv[:] = self.argv
         hydra = HydraConfig.get()
         number = 0 if OmegaConf.is_missing(hydra.job, "num") else hydra.job.num
-        # As typed: an override may hold a ${reference}.
-        title = " ".join(map(str, OmegaConf.to_container(hydra.overrides.task)))  # pyright: ignore[reportArgumentType]
+        title = " ".join(Request.of_this_command().overrides)
         with environment(FULL_ERROR, self.full_error):
             try:
                 artefacts = self.run(cfg)

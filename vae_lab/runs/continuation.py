@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import BUDGET, Kind, kind_of, may_change
+from vae_lab.wiring.compose import own_config
 from vae_lab.wiring.dotted import set_value_at, value_at
 
 
@@ -25,13 +27,10 @@ class Request:
     @classmethod
     def of_this_command(cls) -> "Request":
         """The request that Hydra is serving; an empty one where it is not Hydra that called."""
-        from hydra.core.hydra_config import HydraConfig
-
         if not HydraConfig.initialized():
             return cls()
-        hydra = HydraConfig.get()
-        choices = {group: choice for group, choice in hydra.runtime.choices.items() if not group.startswith("hydra")}
-        overrides = OmegaConf.to_container(hydra.overrides.task)  # as typed: one may hold a ${reference}
+        overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as typed: one may hold a ${reference}
+        _, choices = own_config(cast(DictConfig, HydraConfig.instance().cfg))
         return cls(cast(list[str], overrides), choices)
 
     @property
