@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
-from vae_lab.errors import ConfigError, Interrupted, nearest
+from vae_lab.errors import INTERRUPTED, MISTAKE, ConfigError, Interrupted, nearest
 from vae_lab.wiring.arguments import read_arguments, with_one_list
 from vae_lab.wiring.folders import CommandLine, package_configs
 
@@ -44,7 +44,6 @@ whose name begins with its own, to the path, or paths, it wrote, or None.
 
 SEVERAL_RUNS = ("evaluate", "plot")
 """Commands with a config whose key `run` may name several run directories."""
-MISTAKE, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130
+"""Exit codes, of commands and of the processes that train; what each of the errors below ends with."""
 LISTED = 20
 """Up to so many valid names are listed in a message, not only the likely ones."""
 

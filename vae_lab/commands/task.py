@@ -14,13 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.commands.explanations import explain, is_mistake, needs_no_traceback
-from vae_lab.errors import ConfigError, Interrupted, missing
+from vae_lab.errors import FAILURE, MISTAKE, ConfigError, Interrupted, missing
 from vae_lab.runs.continuation import Request
 from vae_lab.wiring.build import find_own_classes
 from vae_lab.wiring.folders import CommandLine
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-MISTAKE, FAILURE = 2, 1
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vae_lab.errors import INTERRUPTED
 from vae_lab.training.signals import PARENT
 
 log = logging.getLogger("vae_lab")
 
-INTERRUPTED = 130
-"""The exit code of a training that a signal stopped, after a checkpoint."""
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 

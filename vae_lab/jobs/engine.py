@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
 
-from vae_lab.jobs.children import INTERRUPTED, Children
+from vae_lab.errors import INTERRUPTED, MISTAKE
+from vae_lab.jobs.children import Children
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
@@ -28,7 +29,6 @@ log = logging.getLogger("vae_lab")
 
 ATTEMPTS = 2
 POLL_SECONDS = 0.5
-MISTAKE = 2
 NOT_BEGUN = "not begun: another job failed, and sweep.fail_fast is on"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vae_lab.callbacks.checkpoint import take_back_best
-from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
+from vae_lab.errors import FAILURE, INTERRUPTED, MISTAKE, ConfigError, Interrupted, NonFiniteDensity
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs.continuation import budget_of
@@ -248,10 +248,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ConfigError, NonFiniteDensity) as error:
         log.error("%s", error)
-        return 2 if isinstance(error, ConfigError) else 1
+        return MISTAKE if isinstance(error, ConfigError) else FAILURE
     except (Interrupted, KeyboardInterrupt) as interrupt:
         log.error("%s", str(interrupt) or "interrupted")
-        return 130
+        return INTERRUPTED
 
 
 KEPT = object()

@@ -25,8 +25,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from vae_lab.atomic import write_json
-from vae_lab.errors import require_integer, require_number
-from vae_lab.jobs.children import INTERRUPTED, Children
+from vae_lab.errors import INTERRUPTED, require_integer, require_number
+from vae_lab.jobs.children import Children
 from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_job
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.jobs.outcomes import in_words
