@@ -15,6 +15,7 @@ from vae_lab.reproduction.verdicts import as_table, reproduction_rows, write_row
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import is_computed
 from vae_lab.wiring import build
+from vae_lab.wiring.dotted import key_of
 
 log = logging.getLogger("vae_lab")
 
@@ -70,7 +71,8 @@ def preset_rows(run: RunDir) -> list[Row]:
     if not expected:
         what = f"experiment={name} has" if name else "it was no experiment's run, and has"
         raise RunError(f"{run.path}: {what} no key `expected` to be judged by")
-    if changed := [text for text in run.read_record().get("overrides", []) if is_changed(text)]:
+    given = run.read_record().get("overrides", [])
+    if changed := [text for text in given if is_computed(text) and key_of(text) not in HARMLESS]:
         raise RunError(
             f"{run.path} is not experiment={name} as it stands but has {', '.join(changed)}: its expectation "
             "does not apply"
@@ -90,9 +92,3 @@ def preset_rows(run: RunDir) -> list[Row]:
         samples = ledger.get("samples_evaluated")
         rows.append(Row(f"experiment={name}", metric, samples, value, ledger[metric], difference, verdict, note))
     return rows
-
-
-def is_changed(override: str) -> bool:
-    """Whether an override makes another run of a preset than the preset's."""
-    key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-    return is_computed(key) and key not in HARMLESS

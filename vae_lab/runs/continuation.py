@@ -12,7 +12,7 @@ from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import BUDGET, Kind, kind_of, may_change
 from vae_lab.wiring.compose import own_config
-from vae_lab.wiring.dotted import set_value_at, value_at
+from vae_lab.wiring.dotted import key_of, set_value_at, value_at
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Request:
     @property
     def keys(self) -> dict[str, str]:
         """The overridden keys and groups, without the signs of Hydra's grammar."""
-        pairs = (override.partition("=") for override in self.overrides)
-        return {key.lstrip("+~").partition("@")[0]: value for key, _, value in pairs}
+        return {key_of(override): override.partition("=")[2] for override in self.overrides}
 
 
 def budget_of(config: Mapping[str, Any]) -> tuple[Any, Any]:

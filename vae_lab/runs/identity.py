@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from vae_lab.wiring.dotted import value_at, walk
+from vae_lab.wiring.dotted import key_of, value_at, walk
 
 
 class Kind(Enum):
@@ -44,7 +44,7 @@ def kind_of(key: str, config: Mapping[str, Any] | None = None) -> Kind:
         key: such as `trainer.devices`, `+callbacks.mine.every` or `experiment@here`.
         config: nested, or by dotted keys. The lab's own callbacks change nothing; what another class does is not known.
     """
-    names = key.lstrip("+~").partition("@")[0].split(".")
+    names = key_of(key).split(".")
     if config is not None and names[0] == "callbacks" and names[1:]:
         target = f"callbacks.{names[1]}._target_"
         is_own = str(config.get(target) or value_at(config, target) or OWN_CALLBACKS).startswith(OWN_CALLBACKS)

@@ -12,6 +12,11 @@ def value_at(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
+def key_of(override: str) -> str:
+    """The key of an override such as `+key@package=value`, without the signs of Hydra's grammar."""
+    return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
 def set_value_at(config: dict[str, Any], key: str, value: Any) -> None:
     """Sets the value at a dotted key that exists."""
     *folders, name = key.split(".")

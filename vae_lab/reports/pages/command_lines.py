@@ -12,6 +12,7 @@ from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number
 from vae_lab.runs.identity import BUDGET, Kind, kind_of
 from vae_lab.wiring.arguments import quoted
+from vae_lab.wiring.dotted import key_of
 
 PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 NO_TEXT = re.compile(r"[-+\d._e]+|null|true|false|[-+]?(inf|nan)", re.IGNORECASE)
@@ -46,15 +47,10 @@ def new_run(run: Overview) -> str | None:
     if not isinstance(given, list):
         return None
     latest = [*BUDGET, "threads"]  # a continuation changes these; the jobs of a sweep are given their threads
-    kept = [text for text in map(str, given) if kind_of(key := key_of(text)) is not Kind.COMMAND and key not in latest]
+    kept = [text for text in map(str, given) if kind_of(text) is not Kind.COMMAND and key_of(text) not in latest]
     values = {key: run.settings[key] for key in latest if key in run.settings}
     now = [f"{key}={as_text(value)}" for key, value in values.items() if key in BUDGET or value is not None]
     return pasted("train", *kept, *now)
-
-
-def key_of(text: str) -> str:
-    """The key of an override, without the signs of Hydra's grammar."""
-    return text.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
 def recorded(run: Overview) -> str | None:
