@@ -116,7 +116,7 @@ def test_finished_jobs_are_skipped_and_failures_stop_nobody(make_job, stand_in) 
     assert statuses(outcomes) == ["finished", "failed", "finished", "failed", "finished"]
     assert [starts(job) for job in planned] == [1, 2, 1, 2, 1]  # a failed one is tried once more
     assert outcomes[1].reason == "RuntimeError: no luck"
-    assert "the last words" in planned[1].output.read_text()
+    assert "the last words" in planned[1].run.output.read_text()
     assert sorted(outcome.job.name for outcome in reported) == sorted(names)
     again = run_jobs(planned, num_parallel=2)
     assert statuses(again) == ["skipped", "failed", "skipped", "failed", "skipped"]
@@ -166,7 +166,7 @@ def test_as_many_run_at_once_as_asked_for_with_the_cores_divided(make_job, stand
     run_jobs(planned, num_parallel=2)
     spans = []
     for job in planned:
-        threads, begin, end = job.output.read_text().split()
+        threads, begin, end = job.run.output.read_text().split()
         assert int(threads) == max(1, available_cores() // 2)
         spans.append((float(begin), float(end)))
     assert max(sum(a < begin < b for a, b in spans) for begin, _ in spans) <= 1
@@ -230,11 +230,11 @@ def test_line_of_an_ended_job_has_result_and_time_left(tmp_path: Path, caplog: p
     done.run.update_ledger("last", {"test/bound": -101.234, "samples_evaluated": 1})
     report = JobReport([done, new], num_parallel=1)
     report(Outcome(done, "finished", seconds=300.0))
-    new.output.touch()
+    new.run.output.touch()
     report(Outcome(new, "failed", seconds=5.0, reason="no luck"))
     first, second = caplog.messages
     assert first.startswith("[1/2] done finished in 5:00 min: test bound -101.23 nats; about ")
-    assert second.startswith(f"[2/2] new failed in 5 s: no luck ({new.output})")
+    assert second.startswith(f"[2/2] new failed in 5 s: no luck ({new.run.output})")
     assert [duration(seconds) for seconds in (9.6, 61, 7290)] == ["10 s", "1:01 min", "2:01 h"]
 
 

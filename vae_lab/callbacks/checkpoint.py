@@ -12,7 +12,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file
 from vae_lab.errors import ConfigError, NonFiniteDensity, require_number
-from vae_lab.runs.load import read_checkpoint
+from vae_lab.runs.load import read_checkpoint, samples_of
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed
 
@@ -117,7 +117,7 @@ def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:
     undisturbed run with the larger budget has not measured there.
     """
     best, before = folder / "best.ckpt", folder / BEST_BEFORE
-    if best.is_file() and not keep(read_checkpoint(best, mmap=True)["vae_lab"]["samples"]):
+    if best.is_file() and not keep(samples_of(best)):
         best.unlink() if not before.is_file() else os.replace(before, best)
 
 

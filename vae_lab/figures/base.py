@@ -196,7 +196,7 @@ def check_by_scale(**settings: Mapping[str, object]) -> None:
 
 def has_weights(run: RunDir | None) -> bool:
     """Whether the run has been trained as far as its first checkpoint."""
-    return run is not None and (run.checkpoints / "last.ckpt").is_file()
+    return run is not None and run.has_checkpoint
 
 
 def load_last(path: str | Path) -> Run:

@@ -111,16 +111,16 @@ def attempted(job: Job, children: Children, *, threads: int, slot: int | None) -
         return outcome("skipped")
     if job.is_hopeless:
         return outcome("failed", f"as before, and it would fail again: {job.run.read_record()['error']}")
-    begun, code = job.has_checkpoint, MISTAKE
+    begun, code = job.run.has_checkpoint, MISTAKE
     for _ in range(ATTEMPTS):
-        code = children.run(command(job, threads), job.output, thread_environment(threads) | devices(slot, job))
+        code = children.run(command(job, threads), job.run.output, thread_environment(threads) | devices(slot, job))
         if code == 0:
             return outcome("resumed" if begun else "finished")
         if children.stopping.is_set() or code == INTERRUPTED:
-            return outcome("interrupted", last_line(job.output))
+            return outcome("interrupted", last_line(job.run.output))
         if code == MISTAKE or job.is_hopeless:
             break
-        begun = job.has_checkpoint
+        begun = job.run.has_checkpoint
     return outcome("failed", reason_of_failure(job, code))
 
 
@@ -135,7 +135,7 @@ def reason_of_failure(job: Job, code: int) -> str:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     error = job.run.read_record().get("error") if code != MISTAKE else None
-    return " ".join((error or last_line(job.output) or f"exit code {code}").split())
+    return " ".join((error or last_line(job.run.output) or f"exit code {code}").split())
 
 
 def last_line(file: Path) -> str:

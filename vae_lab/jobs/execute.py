@@ -24,7 +24,7 @@ from vae_lab.runs.curve import keep_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
 from vae_lab.runs.identity import whole
-from vae_lab.runs.load import ledger_facts, load_weights, read_checkpoint
+from vae_lab.runs.load import ledger_facts, load_weights, samples_of
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import results
 from vae_lab.training.matmul import settled
@@ -105,11 +105,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
 
 def fit(run: RunDir, assembled: Assembled) -> None:
     """Lets the Trainer run, after taking back what a kill left behind the checkpoint."""
-    last = run.checkpoints / "last.ckpt"
-    samples = 0
-    if last.is_file():
-        samples = read_checkpoint(last, mmap=True)["vae_lab"]["samples"]
-
+    samples = samples_of(run.last) if run.has_checkpoint else 0
     at_the_end = samples >= assembled.lit.max_samples
 
     def keep(at: int) -> bool:
@@ -127,7 +123,7 @@ def fit(run: RunDir, assembled: Assembled) -> None:
         return
     os.environ["VAE_LAB_RUN_DIR"] = str(run.path)
     try:
-        assembled.trainer.fit(assembled.lit, ckpt_path=str(last) if samples else None, weights_only=True)
+        assembled.trainer.fit(assembled.lit, ckpt_path=str(run.last) if samples else None, weights_only=True)
     except SystemExit as ending:  # Lightning's answer to Ctrl-C outside of the blocks
         raise KeyboardInterrupt from ending
     finally:
@@ -138,8 +134,7 @@ def fit(run: RunDir, assembled: Assembled) -> None:
 def assist(run: RunDir) -> Path:
     """A further process of a training: takes run directory and config from the first one."""
     assembled = assemble(run.read_config(), run)
-    last = run.checkpoints / "last.ckpt"
-    assembled.trainer.fit(assembled.lit, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    assembled.trainer.fit(assembled.lit, ckpt_path=str(run.last) if run.has_checkpoint else None, weights_only=True)
     return run.path
 
 

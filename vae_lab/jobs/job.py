@@ -31,16 +31,6 @@ class Job:
         return self.run.path.name
 
     @property
-    def output(self) -> Path:
-        """What its process prints."""
-        return self.run.path / "output.txt"
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
-        return (self.run.checkpoints / "last.ckpt").is_file()
-
-    @property
     def is_done(self) -> bool:
         """Whether nothing is left to do."""
         return not self.budget and self.run.read_status() == "finished"

@@ -48,7 +48,7 @@ def in_words(outcome: Outcome) -> str:
     run = outcome.job.run
     if outcome.is_good:
         return str(result_of(run.ledger(run.default_checkpoint)) or "done")
-    return f"{outcome.reason} ({outcome.job.output})"
+    return f"{outcome.reason} ({outcome.job.run.output})"
 
 
 def as_table(outcomes: Sequence[Outcome], title: str) -> Table:

@@ -17,15 +17,11 @@ from typing import Any
 from vae_lab.errors import RunError
 from vae_lab.reports.values import ABSENT, as_text, number_or_none
 from vae_lab.runs.curve import read_rows, series
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.directory import FOLDERS, MARKS, RunDir
 from vae_lab.runs.identity import is_computed
 from vae_lab.runs.result import latest
 from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
 
-MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
-"""A folder that holds one of these is a run directory, or what is left of one."""
-FOLDERS = {"checkpoints", "images", "tensorboard"}
-"""Folders of a run directory, in which no other is looked for."""
 BROKEN = "broken"
 """The status of what cannot be read."""
 TRAINING_ONLY = ("data.batch_size", "data.train_size")

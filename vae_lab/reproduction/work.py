@@ -143,7 +143,7 @@ def train_all(
     work.outcomes = engine.run(jobs)
     as_table(work.outcomes, "runs").print()
     work.failures += [
-        f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.output})"
+        f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.run.output})"
         for outcome in work.outcomes
         if not outcome.is_good
     ]

@@ -23,6 +23,10 @@ from vae_lab.runs.formats import FORMAT
 from vae_lab.runs.identity import config_hash
 from vae_lab.wiring.arguments import named_paths
 
+MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
+"""A folder that holds one of these is a run directory, or what is left of one."""
+FOLDERS = {"checkpoints", "images", "tensorboard"}
+"""Folders of a run directory, in which no other is looked for."""
 LOCK_SECONDS = 0.5
 """How long a lock is waited for."""
 
@@ -33,10 +37,12 @@ class RunDir:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
         self.tensorboard = self.path / "tensorboard"
         self.images = self.path / "images"
         self.curve = self.path / "metrics.csv"
         self.log = self.path / "log.txt"
+        self.output = self.path / "output.txt"  # what its process prints
 
     @classmethod
     def existing(cls, path: str | Path | None) -> "RunDir":
@@ -145,6 +151,11 @@ class RunDir:
             known = {}
         write_json(path, {key: value for key, value in known.items() if key not in replaced} | dict(entries))
         return path
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return self.last.is_file()
 
     @property
     def default_checkpoint(self) -> str:

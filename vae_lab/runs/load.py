@@ -59,7 +59,7 @@ class Run:
     @cached_property
     def curve(self) -> list[dict[str, float]]:
         """The rows of metrics.csv."""
-        return read_rows(self.path / "metrics.csv")
+        return read_rows(RunDir(self.path).curve)
 
     def at(self, checkpoint: str | int) -> "Run":
         """The same run at another of its checkpoints; a data set that is loaded need not be loaded again."""

@@ -215,5 +215,5 @@ class Sweep:
             again = "leaves what would fail again" if hopeless else "tries them again"
             raise Failed(
                 f"{len(failed)} of {len(self.outcomes)} jobs failed, the last of them {last.job.name}: {last.reason} "
-                f"({last.job.output}); the same command skips what is finished and {again}"
+                f"({last.job.run.output}); the same command skips what is finished and {again}"
             )
