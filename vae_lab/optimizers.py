@@ -129,5 +129,5 @@ def adam_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], factors: Tensor
 
 
 def adam_factors(rate: float, step: float, betas: tuple[float, float]) -> list[float]:
-    """Of the t-th step, the first of which is 1: rate / (1 - beta1^t) and sqrt(1 - beta2^t)."""
+    """The corrections of step t = 1, 2, ...: rate / (1 - beta1^t) and sqrt(1 - beta2^t)."""
     return [rate / (1 - betas[0] ** step), math.sqrt(1 - betas[1] ** step)]

@@ -31,7 +31,7 @@ class Command(NamedTuple):
     summary: str
     example: str
     plain: str = ""
-    """Of a plain command: the module of its function and its settings. Empty: a Hydra app, its module has its name."""
+    """The module of a plain command's function and settings. Empty: a Hydra app, its module has its name."""
 
 
 def overview(commands: dict[str, Command]) -> str:

@@ -27,7 +27,7 @@ SCALES = ("quick", "standard", "paper")
 """Budgets: minutes on two cores, an afternoon, the published axes."""
 
 Arrays = Mapping[str, np.ndarray]
-"""By `<label>/<name>`: what a picture shows besides its table."""
+"""What a picture shows besides its table, by `<label>/<name>`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Curve:
     label: str
     """Its folder's name: letters, digits, '.', '-' and '_'."""
     overrides: tuple[str, ...]
-    """Of `vae-lab train`, without budget, snapshots and, where there are candidates, step size."""
+    """The overrides of `vae-lab train`, without budget, snapshots and, where there are candidates, step size."""
     learning_rates: tuple[float, ...]
     """Step sizes to choose from by short probes; empty: as configured."""
     max_samples: int
@@ -53,7 +53,7 @@ class Curve:
 
     @property
     def all_overrides(self) -> list[str]:
-        """With budget and snapshots, without a step size."""
+        """The overrides with budget and snapshots, without a step size."""
         kept = [f"checkpoint.at=[{','.join(map(str, self.snapshots))}]"] if self.snapshots else []
         return [*self.overrides, *kept, f"max_samples={self.max_samples}"]
 
@@ -85,7 +85,7 @@ class PaperFigure(ABC):
     name: ClassVar[str]
     """That of its files."""
     columns: ClassVar[Sequence[str]]
-    """Of its table."""
+    """The columns of its table."""
 
     @abstractmethod
     def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:

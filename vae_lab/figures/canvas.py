@@ -49,7 +49,7 @@ PUBLISHED: dict[str, Any] = {"linewidth": 2.6, "alpha": 0.25}
 GRID_WIDTH = 5.5
 """Inches."""
 PAGE_DPI = 150
-"""Of figures in pages: enough for a screen."""
+"""The resolution of figures in pages: enough for a screen."""
 TILE_SIDES = (180, 400)
 """Pixels: a tile is enlarged to about the first, and reduced to the second."""
 FEW_COLOURS = 4096

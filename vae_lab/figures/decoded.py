@@ -58,7 +58,7 @@ class PictureRow(ModelFigure):
 
     @abstractmethod
     def titles(self) -> dict[tuple[str, int], str]:
-        """By data set and latent size, from the left."""
+        """The axes by data set and latent size, from the left."""
 
     @abstractmethod
     def images(self, run: Run, data_set: str) -> tuple[Tensor, int]:

@@ -37,7 +37,7 @@ NETWORKS = {"mlp": "MLP", "conv": "convolutional"}
 BACKGROUND: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 PICTURES = ("samples", "original over reconstruction", "latent distribution")
 SCALE, STRIP, GAP = 2, 18, 12
-"""Of an animation: pixels for one of the grid, of the caption's height, and between networks."""
+"""What an animation measures: pixels for one of the grid, of the caption's height, and between networks."""
 MILLISECONDS, LAST_MILLISECONDS = 400, 2500
 
 

@@ -28,7 +28,7 @@ class SnapshotFigure(PaperFigure):
     """
 
     prefix: ClassVar[str]
-    """Of its runs' labels."""
+    """What its runs' labels begin with."""
     value: ClassVar[str]
     """The column of what is measured."""
 

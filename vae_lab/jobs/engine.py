@@ -162,7 +162,7 @@ def count_gpus() -> int:
 
 
 def devices(slot: int | None, job: Job) -> dict[str, str]:
-    """With several GPUs: as many as it asks for, for each of the jobs that run at once."""
+    """The environment that gives each of the jobs that run at once as many of several GPUs as it asks for."""
     if slot is None or (count := count_gpus()) < 2:
         return {}
     wanted = job.run.read_config()["trainer"]["devices"]

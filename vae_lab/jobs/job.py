@@ -51,7 +51,7 @@ class Outcome:
     status: str
     seconds: float = 0.0
     reason: str = ""
-    """Of a failure or an interruption, in one line."""
+    """Why it failed or was interrupted, in one line."""
 
     @property
     def is_good(self) -> bool:

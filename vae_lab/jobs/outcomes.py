@@ -38,7 +38,7 @@ class JobReport:
         log.log(logging.INFO if outcome.is_good else logging.WARNING, line)
 
     def seconds_left(self) -> float:
-        """Until all have ended."""
+        """The seconds until all have ended."""
         scale = self.spent / self.expected if self.expected else 1.0
         return max(0.0, scale * self.pending / self.num_parallel - (time.monotonic() - self.started))
 

@@ -18,7 +18,7 @@ from vae_lab.wiring.dotted import value_at
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one training, alone on the machine."""
+    """How fast one training is, alone on the machine."""
 
     per_sample: float
     """Seconds for a training sample evaluated."""
@@ -26,7 +26,7 @@ class Speed:
     """Seconds for an evaluation of the bound."""
     samples_per_epoch: int
     checkpoint_bytes: int
-    """Of weights and the optimiser's state."""
+    """The size of weights and optimiser's state together."""
 
     def budget(self, config: Mapping[str, Any]) -> int:
         """The samples of a training with this config."""

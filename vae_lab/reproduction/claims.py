@@ -28,7 +28,7 @@ MCEM_FROM = 3e7
 """Monte Carlo EM on the full training set is off the printed axes before."""
 
 PAPER_DATAPOINTS = 1000
-"""Of train and test, for which the paper estimates log p(x)."""
+"""So many datapoints of each split are those whose log p(x) the paper estimates."""
 
 NAMED = 4
 """Up to so many failed comparisons are named."""

@@ -99,7 +99,7 @@ def compose_training(curve: Curve, settings: ReproduceSettings) -> Training:
 
 
 def timed(training: Training, speeds: Speeds) -> Training:
-    """With estimated times, from a moment of this training on this machine."""
+    """The training with estimated times, from a moment of it on this machine."""
     speed, start = speeds.of(training.config), speeds.of_start()
     if speed is None:  # it says itself what is wrong, when its turn comes
         return training
@@ -122,7 +122,7 @@ def remaining_seconds(training: Training, runs: Path, probes: Path) -> float:
 
 
 def samples_done(run: RunDir) -> int:
-    """As its record and its curve say."""
+    """The samples that its record and its curve name."""
     rows = read_rows(run.curve)
     return max(run.read_record().get("samples_evaluated") or 0, int(rows[-1]["samples_evaluated"]) if rows else 0)
 

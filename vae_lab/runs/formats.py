@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 FORMAT = 2
-"""Of what this version writes; run.json says it. Version 0.1 wrote no number, which counts as 1."""
+"""The format that this version writes, and says in run.json. Version 0.1 wrote no number, which counts as 1."""
 
 CHOICES_OF_2 = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "channels_last": False}
 """Keys that some configs of format 1 lack, and what a training did before there was a choice."""

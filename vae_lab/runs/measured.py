@@ -28,7 +28,7 @@ class Measured:
     """A value in nats per datapoint, and what the ledger says about it."""
 
     key: str
-    """In the ledger."""
+    """Its name in the ledger."""
     entries: Mapping[str, Any]
     """All that was measured with it, by the ledger's keys."""
 

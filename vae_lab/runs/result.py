@@ -16,12 +16,12 @@ class Result:
     """A measured value in nats per datapoint."""
 
     key: str
-    """In the ledger."""
+    """Its name in the ledger."""
     value: float
     standard_error: float | None
     """The Monte Carlo error with the data held fixed, where the measurement shows it."""
     draws: int
-    """Of z for each datapoint, where it is a bound."""
+    """How many draws of z there were for each datapoint, where it is a bound."""
 
     @property
     def name(self) -> str:

@@ -32,7 +32,7 @@ class Point:
 
     @property
     def status(self) -> str:
-        """Of the run, as far as there is one."""
+        """The status of the run, as far as there is one."""
         if not self.run.exists():
             return "planned"
         return "broken" if is_broken(self.run.path) else self.run.read_status()
@@ -50,7 +50,7 @@ class Space:
         self.swept = {key: override for key, override in own.items() if override.is_sweep_override()}
 
     def grid(self) -> Iterator[list[str]]:
-        """Of every point, the overrides that tell it from the others: all combinations.
+        """All combinations: for every point the overrides that tell it from the others.
 
         Raises:
             ConfigError: a key has infinitely many values.

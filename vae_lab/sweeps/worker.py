@@ -129,7 +129,7 @@ class SweepJob:
     """What a launcher calls for each job; picklable, for it may call from elsewhere."""
 
     folder: Path
-    """Of this invocation of the sweep: outcomes land here."""
+    """The folder of this invocation of the sweep, where outcomes land."""
     owner: int
     """The sweep's process: one that it started for jobs ends with it."""
     jobs: tuple[Job, ...]

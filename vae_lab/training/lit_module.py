@@ -179,7 +179,7 @@ class LitVAE(pl.LightningModule):
         return self.resident[split]
 
     def learning_rate(self) -> float:
-        """Of the next update."""
+        """The step size of the next update."""
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def next_mark(self, samples: int) -> int:

@@ -2,7 +2,7 @@
 
 
 def duration(seconds: float) -> str:
-    """For a reader: 42 s, 3:05 min, 2:10 h."""
+    """A time as a reader likes it: 42 s, 3:05 min, 2:10 h."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
