@@ -114,6 +114,7 @@ MISTAKES = {
     "a sweep without -m": ("model=mlp,conv", ["-m", "model=[mlp,conv]"]),
     "an open bracket": ("model.encoder.hidden=[5", ["model.encoder.hidden=[5", "key=value"]),
     "no value": ("model", ["'model'", "key=value"]),
+    "a key without a value, taken away": ("~threads", ["~threads", "threads has none"]),
     "a key of a number": ("seed.x=1", ["seed.x", "did you mean seed?"]),
     "a key of a list": ("model.encoder.hidden.x=1", ["model.encoder.hidden.x=1"]),
     "a plus too many": ("+model.latent_dim=5", ["model.latent_dim=VALUE", "without the +"]),

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from training import evaluate_tiny
 
 from vae_lab.cli import main
@@ -193,6 +194,15 @@ def test_a_bad_run_among_several_is_refused_before_anything_is_measured(run, tmp
     assert main(["evaluate", f"run={tmp_path}/none*", *FAST]) == 2
     assert f"run={tmp_path}/none* matches nothing" in capfd.readouterr().err
     assert run.ledger("best") == before
+
+
+@pytest.mark.parametrize("key", ["likelihood", "matmul_backend"])
+def test_a_config_that_lacks_what_is_needed_is_refused(run, key):
+    config = run.read_config()
+    del config[key]
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(RunError, match=f"config.yaml is no frozen config of a run: it lacks {key}$"):
+        evaluate_tiny(run)
 
 
 def test_a_path_that_is_no_run_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 import pytest
 
+from vae_lab.errors import RunError
 from vae_lab.runs.curve import append_row, keep_rows, read_rows
 
 
@@ -60,3 +61,14 @@ def test_a_line_that_a_kill_cut_short_is_removed(path, cut):
     assert read_rows(path) == [{"samples_evaluated": 100, "a": 1.25}]
     keep_rows(path, lambda at: True)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\n\xfe\n", b"a\n1\n", b"samples_evaluated,a\n1,x\n", b"samples_evaluated\n1,2,3\n"]
+)
+def test_a_damaged_curve_is_named(path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    for read in (read_rows, lambda file: keep_rows(file, bool)):
+        with pytest.raises(RunError, match=r"metrics\.csv must have a column samples_evaluated"):
+            read(path)

@@ -1,5 +1,6 @@
 """The run directory as a contract: loading, identity, lock, status, and a stranger's files."""
 
+import json
 import os
 import re
 import shutil
@@ -66,11 +67,27 @@ def test_a_path_that_is_no_run_is_named(tmp_path):
         ("run.json", "{", r"run\.json is no JSON"),
         ("config.yaml", "x: [", r"config\.yaml is no YAML"),
         ("config.yaml", "{}", r"config\.yaml is no frozen config"),
+        ("metrics.json", '{"test/bound": "x"}', r"metrics\.json: test/bound must be a number, got 'x'"),
+        ("metrics.json", '{"test/bound": 1, "test/bound_se": null}', r"test/bound_se must be a number, got null"),
     ],
 )
 def test_a_damaged_file_of_a_run_is_named(copied_run, name, content, message):
     (copied_run.path / name).write_text(content)
     with pytest.raises(RunError, match=message):
+        load_run(copied_run.path)
+
+
+def test_bytes_that_are_no_text_are_said_to_be_so_once(copied_run):
+    (copied_run.path / "config.yaml").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"^\S+: config\.yaml cannot be read: 'utf-8' codec"):
+        load_run(copied_run.path)
+
+
+def test_a_record_without_the_shape_of_the_images_is_named(copied_run):
+    record = copied_run.read_record()
+    del record["image_shape"]
+    (copied_run.path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"run\.json has no image_shape"):
         load_run(copied_run.path)
 
 
@@ -156,6 +173,29 @@ def test_a_corrupt_checkpoint_is_named(copied_run, content):
     file = copied_run.checkpoints / "best.ckpt"
     file.write_bytes(file.read_bytes()[:5000] if content is None else content)
     with pytest.raises(RunError, match=r"best\.ckpt must hold tensors"):
+        load_run(copied_run.path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x02.", b"0" * 100])
+def test_a_text_in_place_of_a_checkpoint_is_named(copied_run, content):
+    (copied_run.checkpoints / "best.ckpt").write_bytes(content)
+    with pytest.raises(RunError, match=r"best\.ckpt must hold tensors"):
+        load_run(copied_run.path)
+
+
+@pytest.mark.parametrize("content", [[1], {"a": 1}, {"state_dict": {}}, {"state_dict": {}, "vae_lab": {}}])
+def test_tensors_that_are_no_checkpoint_are_refused(copied_run, content):
+    torch.save(content, copied_run.checkpoints / "best.ckpt")
+    with pytest.raises(RunError, match=r"best\.ckpt is no checkpoint of a run"):
+        load_run(copied_run.path)
+
+
+def test_weights_of_another_model_are_refused(copied_run):
+    file = copied_run.checkpoints / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["state_dict"] = {name: value[:1] for name, value in content["state_dict"].items()}
+    torch.save(content, file)
+    with pytest.raises(RunError, match=r"best\.ckpt must hold the weights of the model .* size mismatch for encoder"):
         load_run(copied_run.path)
 
 

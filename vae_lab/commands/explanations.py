@@ -86,6 +86,8 @@ def _missing_config(error: MissingConfigException, line: CommandLine) -> str:
 def _composition(error: ConfigCompositionException, line: CommandLine) -> str:
     text = str(error)
     if found := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
+        if found[1] in valid_keys(line):  # one that is null, or left open
+            return f"~{found[1]} must name a key with a value, and {found[1]} has none: leave ~{found[1]} out"
         return unknown_key(found[1], line)
     if found := re.match(r"Ambiguous value for argument '([^']+)'", text):
         key, _, value = found[1].partition("=")

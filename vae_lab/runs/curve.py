@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vae_lab.atomic import write_text
+from vae_lab.errors import RunError
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """All rows, without their empty fields; [] where there is no file."""
+    """All rows, without their empty fields; [] where there is no file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     return [{name: float(text) for name, text in row.items() if text} for row in _read(path)]
 
 
@@ -41,8 +46,17 @@ def keep_rows(path: Path, keep: Callable[[int], bool]) -> None:
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
+        for row in rows:
+            _ = int(row["samples_evaluated"]), [float(text) for text in row.values() if text]
+    except (OSError, ValueError, TypeError, LookupError, csv.Error) as error:
+        raise RunError(
+            f"{path} must have a column samples_evaluated and numbers below it, and is damaged "
+            f"({type(error).__name__}: {error}): restore it, or take it away, and the run goes on without its past rows"
+        ) from error
+    return rows
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> None:

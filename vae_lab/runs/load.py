@@ -21,6 +21,9 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.formats import migrated_checkpoint
 from vae_lab.wiring import build
 
+DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError)
+"""What reading a file that is no checkpoint, or half of one, ends in."""
+
 
 def ledger_facts(data: ImageData, config: Mapping[str, Any]) -> dict[str, Any]:
     """What a value in nats means nothing without."""
@@ -122,8 +125,10 @@ def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, dat
     # an objective that trains no encoder leaves none in its checkpoints
     without = {} if any(name.startswith("model.encoder.") for name in content["state_dict"]) else {"has_encoder": False}
     record = run.read_record()
+    if not isinstance(record.get("image_shape"), list):
+        raise RunError(f"{run.path}: run.json has no image_shape, the [channel, height, width] of the model's images")
     model = build.instantiate(config["model"], "model", image_shape=tuple(record["image_shape"]), **without)
-    model.load_state_dict(state_of("model", content))
+    fill(model, content, file)
     samples = content["vae_lab"]["samples"]
     return Run(run.path, config, model.eval(), record, run.ledger(file.stem), file.stem, samples, data_root)
 
@@ -137,11 +142,24 @@ def load_weights(model: VAE, file: Path) -> int:
     """Loads the model's weights from a checkpoint; returns the samples that had been presented by then.
 
     Raises:
-        RunError: the file is corrupt, or holds more than tensors and plain values.
+        RunError: the file is corrupt, or holds more than tensors and plain values, or another model.
     """
     content = read_checkpoint(file)
-    model.load_state_dict(state_of("model", content))
+    fill(model, content, file)
     return content["vae_lab"]["samples"]
+
+
+def fill(model: VAE, content: Mapping[str, Any], file: Path) -> None:
+    """Gives the model the weights in the content of a checkpoint.
+
+    Raises:
+        RunError: they are another model's.
+    """
+    try:
+        model.load_state_dict(state_of("model", content))
+    except RuntimeError as error:
+        reason = " ".join(str(error).partition("\n")[2].split("\n", 1)[0].split())
+        raise RunError(f"{file} must hold the weights of the model in config.yaml, and does not: {reason}") from error
 
 
 def load_objective(run: Run, file: Path) -> Objective:
@@ -166,12 +184,16 @@ def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:
     """The content of a checkpoint; with `mmap` tensors are read when they are used.
 
     Raises:
-        RunError: the file is corrupt, or holds more than tensors and plain values.
+        RunError: the file is corrupt, holds more than tensors and plain values, or is no checkpoint of a run.
     """
     try:
-        return migrated_checkpoint(torch.load(file, weights_only=True, map_location="cpu", mmap=mmap))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        content = torch.load(file, weights_only=True, map_location="cpu", mmap=mmap)
+    except DAMAGE as error:
         raise RunError(
             f"{file} must hold tensors and plain values, and is corrupt or holds something else, which could run "
             f"code: refused ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         ) from error
+    own = content.get("vae_lab") if isinstance(content, dict) else None
+    if not isinstance(own, dict) or "samples" not in own or not isinstance(content.get("state_dict"), dict):
+        raise RunError(f"{file} is no checkpoint of a run: it lacks the weights, or the count of training samples")
+    return migrated_checkpoint(content)

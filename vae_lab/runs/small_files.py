@@ -3,19 +3,22 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import yaml
 
-from vae_lab.errors import RunError
+from vae_lab.errors import RunError, shown
 from vae_lab.runs.formats import FORMAT, migrated_config
+from vae_lab.runs.result import bound_keys, log_likelihood_keys
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, several times faster, where PyYAML was built with it; it makes plain values only, as the other."""
 TWICE = ("model.likelihood.", "model.initialization.")
 """Components of the model that the config has at its top as well."""
+SECTIONS = ("data", "model", "trainer")
+"""What every reader of a run's config needs."""
 DAMAGE = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 
 
@@ -34,11 +37,12 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         Unreadable: it or run.json is missing, damaged, or of a newer version.
     """
     written = format_of(read_record(path))
+    text = read_text(path, "config.yaml")
     try:
-        config = _mapping(read_text(path, "config.yaml"))
+        config = _mapping(text)
     except DAMAGE as error:
         raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
-    _require_sections(path, config)
+    require_keys(path, {key: value for key, value in config.items() if isinstance(value, Mapping)}, SECTIONS)
     return migrated_config(config, written)
 
 
@@ -58,7 +62,7 @@ def read_settings(path: str | os.PathLike[str], written: int = FORMAT) -> dict[s
             settings = dict(_settings(text))
         except DAMAGE as error:
             raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
-    _require_sections(path, {key.partition(".")[0]: {} for key in settings if "." in key})
+    require_keys(path, {key.partition(".")[0]: {} for key in settings if "." in key}, SECTIONS)
     for key in [key for key in settings if key.startswith(TWICE)]:
         if settings.get(key.removeprefix("model.")) == settings[key]:
             del settings[key]
@@ -82,9 +86,14 @@ def read_ledger(path: str | os.PathLike[str], name: str = "metrics.json") -> dic
     """The ledger; {} where nothing was measured yet.
 
     Raises:
-        Unreadable: it is no JSON.
+        Unreadable: it is no JSON, or a value in it that may stand for the run is no number.
     """
-    return read_json(path, name) if os.path.exists(os.path.join(path, name)) else {}
+    ledger = read_json(path, name) if os.path.exists(os.path.join(path, name)) else {}
+    for key in (*bound_keys(ledger), *log_likelihood_keys(ledger)):
+        for entry in (key, f"{key}_se"):
+            if not isinstance(value := ledger.get(entry, 0.0), int | float):
+                raise Unreadable(path, f"{name}: {entry} must be a number, got {shown(value)}")
+    return ledger
 
 
 def read_text(path: str | os.PathLike[str], name: str) -> str:
@@ -132,8 +141,13 @@ def format_of(record: Mapping[str, Any], path: str | os.PathLike[str] = "") -> i
     return number
 
 
-def _require_sections(path: str | os.PathLike[str], config: Mapping[str, Any]) -> None:
-    if absent := [name for name in ("data", "model", "trainer") if not isinstance(config.get(name), Mapping)]:
+def require_keys(path: str | os.PathLike[str], config: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuses a frozen config without one of these keys.
+
+    Raises:
+        Unreadable: naming all that are absent.
+    """
+    if absent := [key for key in keys if config.get(key) is None]:
         raise Unreadable(path, f"config.yaml is no frozen config of a run: it lacks {', '.join(absent)}")
 
 
