@@ -60,12 +60,12 @@ class Sweep:
         runs, bound = self.groups.runs, self.groups.measured.frame["bound"]
         names = runs.names(without=("data", "seed", *LATENT_DIM))
         frame = pd.DataFrame({"run": [runs.runs[members[0]] for members in self.groups.members]}, dtype=object)
-        facts = self.groups.facts
+        facts = self.groups.facts.to_dict("records")
         series = [
             [
                 runs.runs[members[0]].data,
                 names[members[0]],
-                *(f"{name} {facts[name][i]}" for name in facts if facts[name][i]),
+                *(f"{name} {fact}" for name, fact in facts[i].items() if fact),
             ]
             for i, members in enumerate(self.groups.members)
         ]
