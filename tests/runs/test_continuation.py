@@ -139,6 +139,18 @@ def test_a_kill_while_the_result_is_measured_loses_nothing(finished_run, copied_
     assert len(scalars(copied_run)["hp/test/bound"]) == 1
 
 
+def test_hyperparameters_have_bounds_by_one_draw_of_z_only(finished_run, copied_run):
+    ledger = finished_run.ledger("best")
+    copied_run.update_ledger("best", ledger | {"test/bound": -1.0, "test/bound_num_samples": 8})
+    copied_run.update_record(status="running")
+    train_more(copied_run.path)
+    assert copied_run.ledger("best")["test/bound"] == -1.0
+    logged = [tag for tag in scalars(copied_run) if tag.startswith("hp/")]
+    assert sorted(logged) == [
+        f"hp/{split}/{name}" for split in ("train", "val") for name in ("bound", "kl", "reconstruction")
+    ]
+
+
 def test_a_run_that_another_process_writes_is_refused(copied_run):
     with copied_run.locked():
         with pytest.raises(RunError, match="is being written by another process"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vae_lab.runs.result import result_of, results
+from vae_lab.runs.result import one_draw_bound, result_of, results
 
 LEDGER = {
     "checkpoint": "last",
@@ -27,6 +27,12 @@ def test_bound_of_the_whole_test_split_stands_for_a_run():
 def test_bound_with_several_draws_says_so():
     ledger = LEDGER | {"test/bound_num_samples": 8, "test/bound_se": 0.012}
     assert str(result_of(ledger)) == "test bound -25.12 ± 0.01 nats (8 draws of z)"
+
+
+def test_bound_of_several_draws_is_not_taken_for_one_of_a_single_draw():
+    assert one_draw_bound(LEDGER, "test") == -25.123 and one_draw_bound(LEDGER, "val") is None
+    assert one_draw_bound(LEDGER | {"test/bound_num_samples": 1}, "test") == -25.123
+    assert one_draw_bound(LEDGER | {"test/bound_num_samples": 8}, "test") is None
 
 
 def test_run_without_a_bound_has_its_log_likelihood():

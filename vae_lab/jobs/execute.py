@@ -167,7 +167,7 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
 
 
 def log_hyperparameters(assembled: Assembled, ledger: Mapping[str, Any]) -> None:
-    """TensorBoard's HParams tab: the choices beside the final bounds of the ledger."""
+    """TensorBoard's HParams tab: the choices beside the final values of the ledger, bounds by one draw of z only."""
     config, model = assembled.config, assembled.lit.model
     choices = {
         "data": assembled.data.name,
@@ -180,8 +180,10 @@ def log_hyperparameters(assembled: Assembled, ledger: Mapping[str, Any]) -> None
         "binarization": assembled.data.binarization,
         "seed": config["seed"],
     }
-    terms = [name for name in ledger if name.endswith(("/kl", "/reconstruction"))]
-    metrics = {f"hp/{name}": ledger[name] for name in (*(result.key for result in results(ledger)), *terms)}
+    keys = [result.key for result in results(ledger) if result.draws == 1]
+    splits = [key.removesuffix("/bound") for key in keys if key.endswith("/bound")]
+    terms = [f"{split}/{term}" for split in splits for term in ("reconstruction", "kl") if f"{split}/{term}" in ledger]
+    metrics = {f"hp/{name}": ledger[name] for name in (*keys, *terms)}
     for logger in assembled.trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(choices, metrics, step=assembled.lit.samples)

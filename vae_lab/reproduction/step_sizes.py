@@ -10,6 +10,7 @@ from typing import Any
 from vae_lab.atomic import write_text
 from vae_lab.figures.base import Curve
 from vae_lab.jobs.job import Job, Outcome, plan_job
+from vae_lab.runs.result import one_draw_bound
 from vae_lab.wiring.dotted import set_value_at
 
 COLUMNS = ("label", "learning_rate", "samples", "train_bound", "verdict")
@@ -67,7 +68,13 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
     open_because = ""
     for probe, outcome in zip(probes, outcomes, strict=True):
         if outcome.is_good:
-            bounds[probe.learning_rate] = probe.job.run.ledger(probe.job.run.default_checkpoint)["train/bound"]
+            run = probe.job.run
+            value = one_draw_bound(run.ledger(run.default_checkpoint), "train")
+            if value is None:
+                again = f"vae-lab evaluate run={run.path} splits=[train] num_samples=1"
+                open_because = f"its probe {probe.job.name} has no train/bound with one draw of z: {again}"
+            else:
+                bounds[probe.learning_rate] = value
         elif probe.job.is_hopeless:
             rejected[probe.learning_rate] = "rejected: non-finite"
         else:

@@ -15,6 +15,7 @@ from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.measured import bound
+from vae_lab.runs.result import one_draw_bound
 from vae_lab.wiring.table import Table
 
 TONES = {PASS: "good", FAIL: "bad", EXPLAIN: "warn", OPEN: "dim"}
@@ -59,8 +60,9 @@ def train_bound(root: Path, label: str, count: float) -> float | None:
     if not run.exists():
         return None
     ledger = run.ledger("last")
-    if abs(ledger.get("samples_evaluated", 0) - count) <= (1 - claims.REACHED) * count:
-        return ledger.get("train/bound")
+    is_reached = abs(ledger.get("samples_evaluated", 0) - count) <= (1 - claims.REACHED) * count
+    if is_reached and (value := one_draw_bound(ledger, "train")) is not None:
+        return value
     curve = [
         {"samples_evaluated": row["samples_evaluated"], "bound": row["train/bound"]}
         for row in read_rows(run.curve)

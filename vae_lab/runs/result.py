@@ -34,7 +34,7 @@ class Result:
     def number(self) -> str:
         """The value with its error and, where a bound has several draws of z, their number."""
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2f}"
-        return f"{self.value:.2f}{error} nats{f' ({self.draws} draws of z)' if self.draws > 1 else ''}"
+        return f"{self.value:.2f}{error} nats{draws_of_z(self.draws)}"
 
     def __str__(self) -> str:
         return f"{self.name} {self.number}"
@@ -53,10 +53,20 @@ def results(ledger: Mapping[str, Any], splits: Iterable[str] = SPLITS) -> Iterat
             yield Result(key, ledger[key], ledger.get(f"{key}_se"), draws)
 
 
+def draws_of_z(num: int) -> str:
+    """What stands behind a bound: nothing where it has one draw of z for each datapoint, else ` (8 draws of z)`."""
+    return f" ({num} draws of z)" if num > 1 else ""
+
+
 def latest(rows: Iterable[Mapping[str, float]], num_samples: int) -> dict[str, Any]:
     """The last value of each column of a curve as a ledger, which says with how many draws of z a bound is measured."""
     values = {key: value for row in rows for key, value in row.items()}
     return values | {f"{key}_num_samples": num_samples for key in bound_keys(values)}
+
+
+def one_draw_bound(ledger: Mapping[str, Any], split: str) -> float | None:
+    """The bound of a split where it was measured with one draw of z for each datapoint, as every training does."""
+    return ledger.get(f"{split}/bound") if ledger.get(f"{split}/bound_num_samples", 1) == 1 else None
 
 
 def bound_keys(ledger: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport, as_table
 from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.result import one_draw_bound
 from vae_lab.sweeps.points import Point, Space, sweep_folder
 from vae_lab.sweeps.worker import SweepSettings, is_local, launch, parallel_jobs, places, threads_of_a_job
 from vae_lab.wiring.build import find_own_classes
@@ -131,10 +132,14 @@ class Sweep:
             self.conclude()
         values: list[float | None] = []
         for run in (point.run for point in points):
-            ledger = run.ledger(run.default_checkpoint)
-            if ended[run.path].is_good and "val/bound" not in ledger:
-                raise ConfigError(f"{run.path} has no val/bound, which a search needs: choose data with that split")
-            values.append(ledger["val/bound"] if ended[run.path].is_good else None)
+            value = one_draw_bound(run.ledger(run.default_checkpoint), "val") if ended[run.path].is_good else None
+            if ended[run.path].is_good and value is None:
+                again = f"vae-lab evaluate run={run.path} splits=[val] num_samples=1"
+                raise ConfigError(
+                    f"{run.path} has no val/bound with one draw of z, which a search needs: choose data with that "
+                    f"split, or measure it: {again}"
+                )
+            values.append(value)
         return values
 
     def plan(self, point: Point) -> Job | Outcome:
