@@ -34,7 +34,7 @@ COMMANDS = {
         "one page about a run or a sweep, light enough to mail", "run=RUN_DIR", "vae_lab.commands.report"
     ),
     "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
-    "verify": Command("hold a reproduction against the published values, or a run against its preset", "scale=quick"),
+    "verify": Command("hold a reproduction against the published values, or runs against their presets", "scale=quick"),
 }
 """A command is the function of that name in the module of that name: from a config to the path, or paths, it wrote.
 
@@ -42,7 +42,7 @@ A plain command is the function of that name in the module that its entry names:
 whose name begins with its own, to the path, or paths, it wrote, or None.
 """
 
-SEVERAL_RUNS = ("evaluate", "plot")
+SEVERAL_RUNS = ("evaluate", "plot", "verify")
 """Commands with a config whose key `run` may name several run directories."""
 
 

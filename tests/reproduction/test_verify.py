@@ -6,8 +6,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from training import composed
 
+from vae_lab.cli import main
 from vae_lab.commands.verify import verify
 from vae_lab.errors import Failed, RunError
 from vae_lab.figures.section5 import figure2_published, figure3_published
@@ -172,7 +174,7 @@ def test_command_writes_the_table_and_fails_on_a_fail(tmp_path: Path, capsys: py
     ours = shifted_figure2(0)
     ours[ours["samples_evaluated"] < 1e7].to_csv(figures / "figure2.csv", index=False)
     with composed("verify", f"root={tmp_path}") as cfg:
-        path = verify(cfg)
+        (path,) = verify(cfg)
     written = pd.read_csv(path)
     assert list(written) == ["figure", "claim", "samples", "published", "ours", "difference", "verdict", "note"]
     assert set(written["verdict"]) == {PASS, OPEN} and "PASS" in capsys.readouterr().out
@@ -202,6 +204,8 @@ def test_train_bound_comes_from_the_ledger_or_from_a_snapshot(finished_run: RunD
     run.update_ledger("last", ledger)
     assert train_bound(tmp_path, "a", samples) == -2.5
     assert train_bound(tmp_path, "a", 500) == measured
+    run.update_ledger("last", ledger | {"train/bound_num_samples": 8})  # another quantity than the published
+    assert train_bound(tmp_path, "a", samples) is None
 
 
 EXPECTED = {"test/bound": {"value": -104.1, "tolerance": 1.0}}
@@ -253,3 +257,35 @@ def test_run_without_expectation_or_unfinished_is_refused(tmp_path: Path) -> Non
     RunDir(path).update_record(status="interrupted")
     with composed("verify", f"run={path}") as cfg, pytest.raises(RunError, match="interrupted"):
         verify(cfg)
+
+
+def test_bound_with_several_draws_of_z_is_named_in_the_note(tmp_path: Path) -> None:
+    path = preset_run(tmp_path / "run", -104.0)
+    RunDir(path).update_ledger("last", {"test/bound_num_samples": 8, "samples_evaluated": 1_000_000})
+    with composed("verify", f"run={path}") as cfg:
+        verify(cfg)
+    (note,) = pd.read_csv(path / "verification.csv")["note"].tolist()
+    assert note.endswith("last.ckpt (8 draws of z)")
+
+
+@pytest.mark.parametrize("typed", [["run={0},{1}"], ["run=[{0},{1}]"], ["run={0}", "run={1}"], ["run={2}/*"]])
+def test_several_runs_are_judged_one_after_the_other(
+    typed: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad, good = preset_run(tmp_path / "a", -120.0), preset_run(tmp_path / "b", -104.0)
+    (tmp_path / "no run").mkdir()
+    assert main(["verify", *(text.format(bad, good, tmp_path) for text in typed)]) == 1
+    assert [pd.read_csv(path / "verification.csv")["verdict"][0] for path in (bad, good)] == [FAIL, PASS]
+    shown = capfd.readouterr()
+    assert "1 FAIL" in shown.out and "1 PASS" in shown.out and "1 of 1 verdicts are FAIL" in shown.err
+
+
+def test_nothing_is_written_into_a_folder_that_another_process_writes(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    shifted_figure2(0).to_csv(tmp_path / "figures" / "figure2.csv", index=False)
+    run = preset_run(tmp_path / "run", -104.0)
+    for typed, folder in ((f"root={tmp_path}", tmp_path), (f"run={run}", run)):
+        lock = FileLock(folder / ".lock")
+        with lock, composed("verify", typed) as cfg, pytest.raises(RunError, match="another process"):
+            verify(cfg)
+        assert not (folder / "verification.csv").exists()

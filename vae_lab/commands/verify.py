@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from vae_lab.errors import Failed, RunError
 from vae_lab.figures.base import check_scale
 from vae_lab.reproduction.claims import FAIL, Row, judge
 from vae_lab.reproduction.verdicts import as_table, reproduction_rows, write_rows
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.identity import is_computed
+from vae_lab.runs.result import draws_of_z
 from vae_lab.wiring import build
 from vae_lab.wiring.dotted import key_of
 
@@ -29,35 +29,38 @@ class VerifySettings:
 
     scale: str
     root: str
-    run: str | int | None
+    run: str | int | list[str] | None
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
 
-def verify(cfg: DictConfig) -> Path:
-    """Judges a reproduction, or the run `cfg.run`; prints the table and returns its CSV.
+def verify(cfg: DictConfig) -> list[Path]:
+    """Judges a reproduction, or the runs `cfg.run`, one after the other; prints their tables and returns their CSVs.
 
     Raises:
         Failed: a verdict is FAIL.
-        RunError: there is nothing to judge.
+        RunError: there is nothing to judge; nothing was written.
     """
     settings = build.settings(VerifySettings, cfg)
     if settings.run is not None:
-        folder = Path(str(settings.run)).expanduser()
-        rows = preset_rows(RunDir.existing(folder))
+        judged = {run: preset_rows(run) for run in named_runs(settings.run)}
     else:
-        folder = Path(settings.root).expanduser()
-        rows = reproduction_rows(folder)
-        if not rows:
+        root = RunDir(settings.root)
+        judged = {root: reproduction_rows(root.path)}
+        if not judged[root]:
             again = f"vae-lab reproduce scale={settings.scale}"
-            raise RunError(f"{folder} has no figures/figure2.csv or figure3.csv to judge: {again} makes them")
-    with RunDir(folder).locked() if settings.run is not None else nullcontext():
-        path = write_rows(folder / "verification.csv", rows)
-    as_table(rows, str(folder)).print()
-    if failed := sum(row.verdict == FAIL for row in rows):
-        raise Failed(f"{failed} of {len(rows)} verdicts are FAIL: {path}")
-    return path
+            raise RunError(f"{root.path} has no figures/figure2.csv or figure3.csv to judge: {again} makes them")
+    paths, failures = [], []
+    for run, rows in judged.items():
+        with run.locked():
+            paths.append(write_rows(run.path / "verification.csv", rows))
+        as_table(rows, str(run.path)).print()
+        if failed := sum(row.verdict == FAIL for row in rows):
+            failures.append(f"{failed} of {len(rows)} verdicts are FAIL: {paths[-1]}")
+    if failures:
+        raise Failed("; ".join(failures))
+    return paths
 
 
 def preset_rows(run: RunDir) -> list[Row]:
@@ -89,6 +92,7 @@ def preset_rows(run: RunDir) -> list[Row]:
         difference = ledger[metric] - value
         verdict = judge(difference, tolerance=tolerance, surprising=tolerance)
         note = f"tolerance {tolerance:g} nats; {run.default_checkpoint}.ckpt"
+        note += draws_of_z(ledger.get(f"{metric}_num_samples", 1))
         samples = ledger.get("samples_evaluated")
         rows.append(Row(f"experiment={name}", metric, samples, value, ledger[metric], difference, verdict, note))
     return rows
