@@ -1,11 +1,11 @@
 """The step size of a curve, by short probes on the measured train bound: section 5's early training performance."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from vae_lab.atomic import write_text
 from vae_lab.figures.base import Curve
@@ -102,8 +102,4 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
 
 def write_probes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """probes.csv."""
-    text = io.StringIO()
-    writer: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object).to_csv(index=False))
