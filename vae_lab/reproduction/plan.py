@@ -9,6 +9,7 @@ from typing import Any
 from vae_lab.errors import ConfigError, nearest, require_integer, require_number
 from vae_lab.figures.base import Curve, PaperFigure, check_scale
 from vae_lab.jobs.speed import Speeds, count_evaluations
+from vae_lab.reports.overview import glance
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import frozen_config
@@ -113,24 +114,11 @@ def timed(training: Training, speeds: Speeds) -> Training:
 
 def remaining_seconds(training: Training, runs: Path, probes: Path) -> float:
     """The estimated time of what is not done yet, one after the other."""
-    run = RunDir(runs / training.curve.label)
-    done = samples_done(run) / training.config["max_samples"] if run.exists() else 0.0
-    open_probes = [
-        rate for rate in training.curve.learning_rates if not is_finished(probes / f"{training.curve.label}-lr{rate:g}")
-    ]
+    label, rates = training.curve.label, training.curve.learning_rates
+    run = replace(glance(runs / label), curve=read_rows(RunDir(runs / label).curve))
+    done = run.samples / training.config["max_samples"]
+    open_probes = [rate for rate in rates if not glance(probes / f"{label}-lr{rate:g}").is_finished]
     return training.seconds * max(0.0, 1 - done) + training.probe_seconds * len(open_probes)
-
-
-def samples_done(run: RunDir) -> int:
-    """The samples that its record and its curve name."""
-    rows = read_rows(run.curve)
-    return max(run.read_record().get("samples_evaluated") or 0, int(rows[-1]["samples_evaluated"]) if rows else 0)
-
-
-def is_finished(path: Path) -> bool:
-    """Whether a finished run is there."""
-    run = RunDir(path)
-    return run.exists() and run.read_status() == "finished"
 
 
 def plan_table(trainings: Sequence[Training], runs: Path, probes: Path) -> Table:
