@@ -17,6 +17,7 @@ from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import ConfigError, require_choice, require_integer, require_number
 from vae_lab.objectives.base import Objective
+from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.lit_module import LitVAE
@@ -97,7 +98,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         for name, callback in config["callbacks"].items()
         if callback is not None  # callbacks.NAME=null leaves one out
     ]
-    max_samples = check_budget(settings.max_samples, config["trainer"]["max_epochs"], data, objective)
+    max_samples = check_budget(config, data, objective)
     model.adapt(data.splits["train"].images)
     early.check(data.splits, curve.splits)
     lit = LitVAE(
@@ -193,7 +194,7 @@ def check_sections(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_budget(max_samples: float | None, epochs: int | None, data: ImageData, objective: Objective) -> int:
+def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objective) -> int:
     """The budget in samples: the smaller of `max_samples` and `trainer.max_epochs` passes over the training split."""
     num_train = len(data.splits["train"])
     per_epoch = num_train - num_train % data.batch_size
@@ -202,8 +203,7 @@ def check_budget(max_samples: float | None, epochs: int | None, data: ImageData,
             f"data.batch_size must be <= the {num_train} images of the training split, got {data.batch_size}: "
             "a minibatch holds no datapoint twice"
         )
-    limits = [max_samples, None if epochs is None else epochs * per_epoch]
-    budget = min((int(limit) for limit in limits if limit is not None), default=None)
+    budget = budget_in_samples(config, per_epoch)
     if budget is None:
         raise ConfigError("max_samples and trainer.max_epochs are both null: one of them must set the budget")
     step = objective.samples_per_step(data.batch_size, num_train)

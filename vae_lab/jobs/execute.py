@@ -19,17 +19,16 @@ from vae_lab.callbacks.checkpoint import take_back_best
 from vae_lab.errors import FAILURE, INTERRUPTED, MISTAKE, ConfigError, Interrupted, NonFiniteDensity
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.measurement import measure_bound, summarise
-from vae_lab.runs.continuation import budget_of
 from vae_lab.runs.curve import keep_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
-from vae_lab.runs.identity import whole
+from vae_lab.runs.identity import BUDGET, whole
 from vae_lab.runs.load import ledger_facts, load_weights, samples_of
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import results
 from vae_lab.training.matmul import settled
 from vae_lab.wiring import build
-from vae_lab.wiring.dotted import set_value_at
+from vae_lab.wiring.dotted import set_value_at, value_at
 
 log = logging.getLogger("vae_lab")
 
@@ -42,7 +41,8 @@ def go_on(run: RunDir, config: Mapping[str, Any]) -> Path:
         NonFiniteDensity: the training diverged; the run's status is `failed`.
         Interrupted: a signal stopped it; the same call continues.
     """
-    if run.read_status() == "finished" and budget_of(config) == budget_of(run.read_config()):
+    frozen = run.read_config()
+    if run.read_status() == "finished" and all(value_at(config, key) == value_at(frozen, key) for key in BUDGET):
         log.info("%s is finished, and nothing is to be added", run.path)
         return run.path
     assembled = assemble(config, run)

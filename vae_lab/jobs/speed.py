@@ -28,12 +28,6 @@ class Speed:
     checkpoint_bytes: int
     """The size of weights and optimiser's state together."""
 
-    def budget(self, config: Mapping[str, Any]) -> int:
-        """The samples of a training with this config."""
-        epochs = config["trainer"]["max_epochs"]
-        limits = [config["max_samples"], None if epochs is None else epochs * self.samples_per_epoch]
-        return int(min(limit for limit in limits if limit is not None))
-
     def seconds(self, samples: int, evaluations: int) -> float:
         """The time of a training, without the start of its process."""
         return samples * self.per_sample + evaluations * self.per_evaluation

@@ -44,9 +44,11 @@ class Request:
         return {key_of(override): override.partition("=")[2] for override in self.overrides}
 
 
-def budget_of(config: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The two keys that set the budget."""
-    return config["max_samples"], config["trainer"]["max_epochs"]
+def budget_in_samples(config: Mapping[str, Any], samples_per_epoch: int) -> int | None:
+    """The smaller of the two limits, samples and passes over the training split; None where both are null."""
+    samples, epochs = (value_at(config, key) for key in BUDGET)
+    limits = (samples, None if epochs is None else epochs * samples_per_epoch)
+    return min((int(limit) for limit in limits if limit is not None), default=None)
 
 
 def continued_config(

@@ -20,6 +20,7 @@ from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport, as_table
 from vae_lab.jobs.speed import Speeds, count_evaluations
+from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.result import one_draw_bound
 from vae_lab.sweeps.points import Point, Space, sweep_folder
@@ -193,7 +194,7 @@ class Sweep:
             speed = speeds.of(point.config)
             if speed is None:  # its training will say itself what is wrong
                 continue
-            samples = speed.budget(point.config)
+            samples = budget_in_samples(point.config, speed.samples_per_epoch) or 0
             known += 1
             seconds += speeds.of_start() + speed.seconds(samples, count_evaluations(point.config, samples))
             disk += (2 + len(point.config["checkpoint"]["at"])) * speed.checkpoint_bytes
