@@ -180,7 +180,9 @@ def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path:
     assert 0 < speed.per_sample < 0.1 and speed.per_evaluation > 0
     assert list(tmp_path.iterdir()) == [tmp_path / "speeds.json"]
     known = json.loads((tmp_path / "speeds.json").read_text())
-    assert Speeds(tmp_path / "speeds.json", threads=1, measure_for=0).of(with_step_size(training.config, 0.7)) == speed
+    again = Speeds(tmp_path / "speeds.json", threads=1, measure_for=0)
+    other_budget = {**training.config, "max_samples": None, "trainer": {**training.config["trainer"], "max_epochs": 9}}
+    assert again.of(with_step_size(training.config, 0.7)) == again.of(other_budget) == speed
     assert known == {speeds.key(training.config): dataclasses.asdict(speed)}
     with_times = timed(training, speeds)
     assert with_times.seconds > with_times.probe_seconds > 1.0

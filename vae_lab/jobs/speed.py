@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.atomic import write_json
-from vae_lab.runs.identity import KINDS, Kind, config_hash
+from vae_lab.runs.identity import BUDGET, KINDS, Kind, config_hash
 from vae_lab.training.marks import next_log_mark, next_multiple
-from vae_lab.wiring.dotted import value_at
+from vae_lab.wiring.dotted import set_value_at, value_at
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,10 @@ class Speeds:
 
     def key(self, config: Mapping[str, Any]) -> str:
         """What trainings of one speed have in common."""
-        alike = {**config, "max_samples": None, "seed": 0, "checkpoint": None}
-        alike["optimizer"] = {**config["optimizer"], "lr": None}
+        sections = {name: dict(config[name]) for name in ("optimizer", "trainer")}
+        alike = {**config, **sections, "seed": 0, "checkpoint": None}
+        for key in (*BUDGET, "optimizer.lr"):
+            set_value_at(alike, key, None)
         speed = [value_at(config, key) for key, kind in KINDS.items() if kind in (Kind.SPEED, Kind.DEVICES)]
         return f"{config_hash(alike | {'speed': speed})}-{self.threads}"
 
