@@ -30,17 +30,20 @@ class JobReport:
         else:
             self.expected += outcome.job.seconds
             self.spent += outcome.seconds
-        took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
-        what = "was finished" if outcome.status == "skipped" else outcome.status
         left = f"; about {duration(self.seconds_left())} left" if self.ended < self.total else ""
-        width = len(str(self.total))
-        line = f"[{self.ended:{width}}/{self.total}] {outcome.job.name} {what}{took}: {in_words(outcome)}{left}"
-        log.log(logging.INFO if outcome.is_good else logging.WARNING, line)
+        log_ended(outcome, self.ended, self.total, left)
 
     def seconds_left(self) -> float:
         """The seconds until all have ended."""
         scale = self.spent / self.expected if self.expected else 1.0
         return max(0.0, scale * self.pending / self.num_parallel - (time.monotonic() - self.started))
+
+
+def log_ended(outcome: Outcome, num_ended: int, total: int, left: str = "") -> None:
+    """The line about a job that ended, the `num_ended`th of `total`."""
+    what = "was finished" if outcome.status == "skipped" else f"{outcome.status} in {duration(outcome.seconds)}"
+    line = f"[{num_ended:{len(str(total))}}/{total}] {outcome.job.name} {what}: {in_words(outcome)}{left}"
+    log.log(logging.INFO if outcome.is_good else logging.WARNING, line)
 
 
 def in_words(outcome: Outcome) -> str:

@@ -29,10 +29,9 @@ from vae_lab.errors import INTERRUPTED, require_integer, require_number
 from vae_lab.jobs.children import Children
 from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_job
 from vae_lab.jobs.job import Job, Outcome
-from vae_lab.jobs.outcomes import in_words
+from vae_lab.jobs.outcomes import log_ended
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring.build import settings
-from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
 
@@ -155,7 +154,7 @@ class SweepJob:
         )
         if outcome.status == "failed" and self.fail_fast:
             self.stop_file.touch()
-        self.report(outcome)
+        log_ended(outcome, len(list(self.folder.glob("*.json"))), len(self.jobs))
         if children.stopping.is_set():
             raise KeyboardInterrupt
 
@@ -177,14 +176,6 @@ class SweepJob:
                 return Outcome(job, "interrupted", reason=NOT_BEGUN)
             own = slot if self.places is not None else None  # else the cluster has chosen the devices
             return run_job(job, children, threads=self.threads, slot=own)
-
-    def report(self, outcome: Outcome) -> None:
-        """A line about the job that ended."""
-        ended = len(list(self.folder.glob("*.json")))
-        took = "" if outcome.status == "skipped" else f" in {duration(outcome.seconds)}"
-        level = logging.INFO if outcome.is_good else logging.WARNING
-        name, what = outcome.job.name, in_words(outcome)
-        log.log(level, "[%d/%d] %s %s%s: %s", ended, len(self.jobs), name, outcome.status, took, what)
 
 
 BUSY = threading.Lock()
