@@ -11,6 +11,11 @@ from typing import Any
 
 FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130
 """Exit codes, of commands and of the processes that train; what each of the errors below ends with."""
+DIVERGED = (
+    "try a smaller optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
+    "the checkpoint from before is kept"
+)
+"""What to do about a training that became non-finite."""
 LISTED = 20
 """Up to so many valid names are listed in a message, not only the likely ones."""
 

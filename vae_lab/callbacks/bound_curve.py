@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from vae_lab.data.arrays import ImageData
-from vae_lab.errors import ConfigError, NonFiniteDensity, require_integer
+from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, require_integer
 from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.model import VAE
@@ -140,8 +140,5 @@ def refuse_non_finite(row: dict[str, float | int]) -> None:
     """Stops the training where a measured value is NaN or infinite."""
     bad = [name for name, value in row.items() if not torch.tensor(value).isfinite()]
     if bad:
-        raise NonFiniteDensity(
-            f"{', '.join(bad)} became non-finite at {row['samples_evaluated']:,} samples: try a smaller optimizer.lr, "
-            "gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
-            "the checkpoint from before is kept"
-        )
+        at = f"{row['samples_evaluated']:,} samples"
+        raise NonFiniteDensity(f"{', '.join(bad)} became non-finite at {at}: {DIVERGED}")

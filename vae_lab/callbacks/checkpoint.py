@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file
-from vae_lab.errors import ConfigError, NonFiniteDensity, require_number
+from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, require_number
 from vae_lab.runs.load import read_checkpoint, samples_of
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed
@@ -83,10 +83,7 @@ class Checkpoint(pl.Callback):
     def save(self, trainer: pl.Trainer, lit: LitVAE, name: str) -> None:
         """Everything that continues the run; events are on disk before it."""
         if not all(parameter.isfinite().all() for parameter in lit.parameters()):
-            raise NonFiniteDensity(
-                f"a weight became non-finite by {lit.samples:,} samples: try a smaller optimizer.lr or "
-                "gradient_clip_norm=100; the checkpoint from before is kept"
-            )
+            raise NonFiniteDensity(f"a weight became non-finite by {lit.samples:,} samples: {DIVERGED}")
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.folder / name, weights_only=False)

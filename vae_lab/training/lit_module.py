@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vae_lab.data.arrays import ImageData, Minibatches
-from vae_lab.errors import ConfigError, NonFiniteDensity
+from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective
 from vae_lab.optimizers import lay_out_state
@@ -109,9 +109,7 @@ class LitVAE(pl.LightningModule):
             names = [name for name, total in terms.items() if not math.isfinite(total)]
             raise NonFiniteDensity(
                 f"the loss became {worst} at step {step} "
-                f"({step * self.samples_per_step:,} samples; not finite: {', '.join(names) or 'loss'}): try a smaller "
-                "optimizer.lr, gradient_clip_norm=100, or a floor likelihood.min_log_variance for a Gaussian; "
-                "the checkpoint from before is kept"
+                f"({step * self.samples_per_step:,} samples; not finite: {', '.join(names) or 'loss'}): {DIVERGED}"
             )
         self.running.add(terms, self.batch_size // self.trainer.world_size)
 
