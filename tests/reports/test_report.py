@@ -16,6 +16,7 @@ from training import train_tiny
 from vae_lab.cli import main
 from vae_lab.reports.pages import sweep_page
 from vae_lab.reports.pages.command_lines import override
+from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 
 LARGEST = 5_000_000
@@ -127,10 +128,13 @@ def test_every_path_can_be_pasted(name: str) -> None:
 
 def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):
     run.update_record(status="running")
+    change(run, evaluation=run.read_config()["evaluation"] | {"num_samples": 8})
     (run.path / "metrics.json").unlink()
     page = reported(capsys, f"run={run.path}")
     assert "The run is interrupted at 1,200 samples." in page.sections["Result"]
-    assert "The last evaluation: train/bound_running" in page.sections["Result"]
+    last = read_rows(run.curve)[-1]
+    values = ", ".join(f"{split} bound {last[f'{split}/bound']:.2f} nats (8 draws of z)" for split in ("test", "val"))
+    assert f"The last evaluation: {values} per datapoint." in page.sections["Result"]
     assert page.code["Resume"] == [f"vae-lab train run_dir={run.path}"]
     assert len(page.pictures["Pictures"]) == PICTURES
     with run.locked():

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-from vae_lab.figures.canvas import nats
 from vae_lab.figures.run_pictures import LINES, PICTURES, dark_on_white_by_default
 from vae_lab.figures.side_by_side import Line, curves, kl_bars
 from vae_lab.reports.overview import Overview
@@ -10,7 +9,7 @@ from vae_lab.reports.pages.command_lines import new_run, override, pasted, recor
 from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
-from vae_lab.runs.result import SPLITS, bound_keys, log_likelihood_keys, result_of
+from vae_lab.runs.result import SPLITS, bound_keys, log_likelihood_keys, result_of, results
 from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.table import Cell, Table, number
 from vae_lab.wiring.terminal import duration
@@ -51,8 +50,8 @@ def result_section(run: Overview) -> Section:
     ledger, section = run.ledger, Section("Result")
     if run.lack:
         section.text.append(f"The run is {run.lack}.")
-        if latest := [f"{key} {nats(value)}" for key in LINES if (value := run.value(key)) is not None]:
-            section.text.append(f"The last evaluation: {', '.join(latest)} nats per datapoint.")
+        if latest := ", ".join(map(str, results(run.measured))):
+            section.text.append(f"The last evaluation: {latest} per datapoint.")
 
     rows: dict[str, dict[str, Cell]] = {}
     for key in (*bound_keys(ledger), *log_likelihood_keys(ledger)):
