@@ -5,6 +5,7 @@ from unittest.mock import Mock
 import pytest
 import pytorch_lightning as pl
 
+from vae_lab.callbacks.bound_curve import BoundCurve
 from vae_lab.callbacks.progress import Progress, is_shown
 from vae_lab.training.lit_module import LitVAE
 
@@ -12,7 +13,7 @@ from vae_lab.training.lit_module import LitVAE
 @pytest.fixture
 def parts() -> Any:
     trainer, lit = Mock(spec=pl.Trainer), Mock(spec=LitVAE)
-    trainer.is_global_zero = True
+    trainer.is_global_zero, trainer.callbacks = True, [Mock(spec=BoundCurve, num_samples=1)]
     lit.samples, lit.max_samples = 500, 10_000
     lit.model = Mock(has_encoder=True)
     lit.latest = {"train/bound_running": -91.234, "val/bound": -92.5, "val/kl": 7.0, "learning_rate": 1e-3}
@@ -28,8 +29,20 @@ def test_a_line_per_evaluation_says_samples_bounds_speed_and_time_left(parts: An
         progress.on_evaluation(trainer, lit, 1500)
     progress.on_train_end(trainer, lit)
     (line,) = caplog.messages
-    assert "1,500 samples  bound: train -91.23  val -92.50 nats" in line
+    assert "1,500 samples  bound: val -92.50  running mean -91.23 nats" in line
     assert "samples/s" in line and "s left" in line
+
+
+def test_several_draws_of_z_are_said_once(parts: Any, caplog):
+    trainer, lit = parts
+    trainer.callbacks[0].num_samples = 8
+    lit.latest["test/bound"] = -93.0
+    progress = Progress()
+    progress.on_train_start(trainer, lit)
+    with caplog.at_level("INFO", "vae_lab"):
+        progress.on_evaluation(trainer, lit, 1500)
+    progress.on_train_end(trainer, lit)
+    assert "bound (8 draws of z): test -93.00  val -92.50  running mean -91.23 nats" in caplog.messages[0]
 
 
 def test_only_the_first_process_reports(parts: Any, caplog):

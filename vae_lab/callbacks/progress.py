@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from vae_lab.callbacks.bound_curve import BoundCurve
+from vae_lab.runs.result import draws_of_z, results
 from vae_lab.training.lit_module import LitVAE
 
 log = logging.getLogger("vae_lab")
@@ -42,13 +44,12 @@ class Progress(pl.Callback):
         elapsed = time.monotonic() - self.started
         speed = (samples - self.samples) / elapsed
         left = (lit.max_samples - samples) / speed if speed else float("nan")
-        what = "bound" if lit.model.has_encoder else "log p(x)"
-        values = "  ".join(
-            f"{name.split('/')[0]} {value:.2f}"
-            for name, value in lit.latest.items()
-            if name.endswith(("/bound", "/bound_running")) or (f"{name}_se" in lit.latest and not lit.model.has_encoder)
-        )
-        values = f"{what}: {values} nats"
+        draws = next(callback.num_samples for callback in trainer.callbacks if isinstance(callback, BoundCurve))  # pyright: ignore[reportAttributeAccessIssue]
+        values = [f"{result.key.partition('/')[0]} {result.value:.2f}" for result in results(lit.latest)]
+        if "train/bound_running" in lit.latest:
+            values.append(f"running mean {lit.latest['train/bound_running']:.2f}")
+        what = f"bound{draws_of_z(draws)}" if lit.model.has_encoder else "log p(x)"
+        values = f"{what}: {'  '.join(values)} nats"
         log.info("%11s samples  %s  %6.0f samples/s  %4.0f s left", f"{samples:,}", values, speed, left)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
