@@ -81,7 +81,7 @@ def test_two_processes_finish_and_share_one_run_directory(pair):
     assert {path.name for path in pair.two.path.parent.iterdir() if path.is_dir()} >= {"two", "seen"}
     assert {path.stem for path in (pair.two.checkpoints / "at").iterdir()} == {"150", "900"}
     assert not list(pair.two.path.rglob("*.tmp"))
-    assert pair.two.log.read_text().count("bound in nats") == 2  # one per command
+    assert pair.two.log.read_text().count("per datapoint (best.ckpt): ") == 2  # one per command
 
 
 def test_no_datapoint_is_presented_twice_in_an_epoch(pair):
