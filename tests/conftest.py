@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def fixed_noise() -> None:
-    """Every test draws the same noise, whichever tests ran before it."""
+    """Every test draws the same noise, and has one thread, whichever trainings this process ran before it."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a training without `threads` takes all cores: two such processes slow each other down
 
 
 @pytest.fixture
