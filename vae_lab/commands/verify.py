@@ -1,4 +1,4 @@
-"""`vae-lab verify`: results held against the paper, or one run against its preset; every verdict shown."""
+"""`vae-lab verify`: results held against the paper, or runs against their presets; every verdict shown."""
 
 import logging
 from collections.abc import Mapping
