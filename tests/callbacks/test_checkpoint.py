@@ -29,7 +29,9 @@ def saved(tmp_path):
     def save_checkpoint(path, weights_only):
         names.append(str(path.relative_to(tmp_path)))
         path.parent.mkdir(exist_ok=True)
-        AtomicCheckpointIO().save_checkpoint({"vae_lab": {"samples": lit.samples, "latest": lit.latest}}, path)
+        AtomicCheckpointIO().save_checkpoint(
+            {"state_dict": {}, "vae_lab": {"samples": lit.samples, "latest": lit.latest}}, path
+        )
 
     trainer.save_checkpoint = save_checkpoint
     lit.parameters = nn.Linear(1, 1).parameters
@@ -39,7 +41,7 @@ def saved(tmp_path):
 
 
 def save(path, samples: int, bound: float) -> None:
-    torch.save({"vae_lab": {"samples": samples, "latest": {"val/bound": bound}}}, path)
+    torch.save({"state_dict": {}, "vae_lab": {"samples": samples, "latest": {"val/bound": bound}}}, path)
 
 
 def test_nothing_is_saved_between_the_marks(saved):
@@ -119,7 +121,9 @@ def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(tmp_path)
     replace_by_link(tmp_path / "best.ckpt", tmp_path / BEST_BEFORE)  # there is none yet
     save(best, 100, -90.0)
     replace_by_link(tmp_path / "best.ckpt", tmp_path / BEST_BEFORE)
-    AtomicCheckpointIO().save_checkpoint({"vae_lab": {"samples": 120, "latest": {"val/bound": -85.0}}}, best)
+    AtomicCheckpointIO().save_checkpoint(
+        {"state_dict": {}, "vae_lab": {"samples": 120, "latest": {"val/bound": -85.0}}}, best
+    )
     take_back_best(tmp_path, lambda at: True)
     assert best_bound(tmp_path) == -85
     take_back_best(tmp_path, lambda at: at <= 100)
