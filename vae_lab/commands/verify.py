@@ -70,19 +70,20 @@ def preset_rows(run: RunDir) -> list[Row]:
         RunError: the preset expects nothing, the run is not the preset's, or it is not finished.
     """
     expected: Mapping[str, Mapping[str, float]] | None = run.read_config().get("expected")
-    name = run.read_record().get("choices", {}).get("experiment")
+    record, status = run.read_record(), run.read_status()
+    name = record.get("choices", {}).get("experiment")
     if not expected:
         what = f"experiment={name} has" if name else "it was no experiment's run, and has"
         raise RunError(f"{run.path}: {what} no key `expected` to be judged by")
-    given = run.read_record().get("overrides", [])
+    given = record.get("overrides", [])
     if changed := [text for text in given if is_computed(text) and key_of(text) not in HARMLESS]:
         raise RunError(
             f"{run.path} is not experiment={name} as it stands but has {', '.join(changed)}: its expectation "
             "does not apply"
         )
-    if run.read_status() != "finished":
+    if status != "finished":
         go_on = f"vae-lab train run_dir={run.path}"
-        raise RunError(f"{run.path} is {run.read_status()}, and only a finished run can be judged: {go_on}")
+        raise RunError(f"{run.path} is {status}, and only a finished run can be judged: {go_on}")
     ledger = run.ledger(run.default_checkpoint)
     rows = []
     for metric, claim in expected.items():
