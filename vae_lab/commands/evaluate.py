@@ -14,7 +14,7 @@ from vae_lab.estimators.base import Estimator
 from vae_lab.runs.continuation import Request
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
-from vae_lab.runs.measured import Measurement, bound, log_likelihood, refuse_locked
+from vae_lab.runs.measured import Measurement, bound, log_likelihood
 from vae_lab.runs.provenance import available_cores
 from vae_lab.runs.small_files import require_keys
 from vae_lab.training.matmul import use_backend
@@ -81,7 +81,7 @@ def evaluate(cfg: DictConfig) -> list[Path]:
 
 def load(directory: RunDir, estimators: Sequence[Estimator], settings: EvaluateSettings) -> Run:
     """The run with its weights, which everything that is asked for can be measured of."""
-    refuse_locked(directory)
+    directory.refuse_locked()
     run = load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
     require_keys(run.path, run.config, ("likelihood", "matmul_backend"))
     use_backend(run.config["matmul_backend"])

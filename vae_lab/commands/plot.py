@@ -11,7 +11,6 @@ from vae_lab.figures.canvas import save
 from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
-from vae_lab.runs.measured import refuse_locked
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
 
@@ -63,7 +62,7 @@ def plot(cfg: DictConfig) -> list[Path]:
 
 def load(directory: RunDir, settings: PlotSettings) -> Run:
     """The run with its weights."""
-    refuse_locked(directory)
+    directory.refuse_locked()
     return load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
 
 

@@ -197,6 +197,18 @@ class RunDir:
         except (Timeout, PermissionError):  # what others may not lock is not theirs to judge
             return True
 
+    def refuse_locked(self) -> None:
+        """Refuses to read what a process may be about to replace.
+
+        Raises:
+            RunError: a process is at work on the run.
+        """
+        if self.is_locked():
+            raise self._in_use()
+
+    def _in_use(self) -> RunError:
+        return RunError(f"{self.path} is being written by another process: wait for it or stop it")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """The only writer of this directory while the block runs; the system frees it when the process dies.
@@ -209,7 +221,7 @@ class RunDir:
         try:  # for longer than one that only asks `is_locked` holds it
             lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
-            raise RunError(f"{self.path} is being written by another process: wait for it or stop it") from error
+            raise self._in_use() from error
         try:
             yield
         finally:

@@ -16,6 +16,7 @@ from vae_lab.estimators.base import Estimator, settings_of
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, ledger_facts, samples_of
+from vae_lab.runs.result import BESIDE
 
 log = logging.getLogger("vae_lab")
 
@@ -84,7 +85,7 @@ class Measurement:
         known = directory.ledger(run.checkpoint)
         if known.get("samples_evaluated") == run.samples and (found := self.find(known)):
             return found
-        refuse_locked(directory)
+        directory.refuse_locked()
         images = run.data.measured(self.split).images[: self.num_datapoints]
         name = subset_name(self.split, len(images), len(run.data.splits[self.split]))
         key = f"{name}/{self.quantity}"
@@ -101,7 +102,8 @@ class Measurement:
     def _is_own(self, entry: str, name: str) -> bool:
         split, _, rest = entry.partition("/")
         is_beside = self.quantity == "bound" and rest in WITH_THE_BOUND
-        return split == name and (rest == self.quantity or rest.startswith(f"{self.quantity}_") or is_beside)
+        own = (self.quantity, *(f"{self.quantity}{ending}" for ending in BESIDE))
+        return split == name and (rest in own or is_beside)
 
 
 def bound(split: str, *, num_samples: int, seed: int, num_datapoints: int | None = None) -> Measurement:
@@ -123,13 +125,3 @@ def log_likelihood(split: str, estimator: Estimator, *, seed: int, num_datapoint
 
     request = {"seed": seed, "settings": settings_of(estimator)}
     return Measurement(f"log_likelihood/{estimator.label}", split, num_datapoints, request, make)
-
-
-def refuse_locked(directory: RunDir) -> None:
-    """Refuses to measure weights that a training may be about to replace.
-
-    Raises:
-        RunError: a process is at work on the run.
-    """
-    if directory.is_locked():
-        raise RunError(f"{directory.path} is being written by another process: wait for it or stop it")
