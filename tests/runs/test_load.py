@@ -214,6 +214,31 @@ def test_a_config_that_names_code_is_refused_and_nothing_runs(copied_run, tmp_pa
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_logger_among_the_settings_of_a_network_connects_to_nothing(copied_run, monkeypatch):
+    config = copied_run.read_config()
+    config["model"]["encoder"]["hidden"] = {
+        "_target_": "pytorch_lightning.loggers.CSVLogger",
+        "save_dir": "ftp://127.0.0.1:9/x",
+    }
+    copied_run.write_config(config)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it connects"))
+    with pytest.raises(UntrustedTarget, match=r"model\.encoder\.hidden\._target_"):
+        load_run(copied_run.path)
+    with pytest.raises(ConfigError, match=r"model\.encoder\.hidden must be a list"):  # nor where it is allowed
+        load_run(copied_run.path, allow=["pytorch_lightning"])
+
+
+def test_what_reads_a_run_makes_neither_loggers_nor_callbacks(copied_run, monkeypatch):
+    config = copied_run.read_config()
+    config["callbacks"] = {"timer": {"_target_": "pytorch_lightning.callbacks.Timer"}}
+    config["logger"] = {"_target_": "pytorch_lightning.loggers.CSVLogger"}
+    copied_run.write_config(config)
+    for name in ("callbacks.Timer", "loggers.CSVLogger"):
+        monkeypatch.setattr(f"pytorch_lightning.{name}.__init__", lambda self, **_: pytest.fail(f"{self} is made"))
+    run = load_run(copied_run.path)
+    assert run.data.splits and run.sample(1).shape == (1, 1, 8, 8)
+
+
 def test_an_allowed_module_is_used(copied_run, tmp_path, monkeypatch):
     (tmp_path / "own_part.py").write_text(
         "from vae_lab.networks.initialization import PyTorchDefault\nclass Own(PyTorchDefault): pass\n"

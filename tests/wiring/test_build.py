@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from vae_lab.data.digits import Digits
 from vae_lab.errors import ConfigError, UntrustedTarget, require_integer
 from vae_lab.networks.mlp import MLPEncoder
-from vae_lab.wiring.build import instantiate, refuse_untrusted, settings
+from vae_lab.wiring.build import foreign_packages, instantiate, refuse_untrusted, settings
 
 DIGITS = {
     "_target_": "vae_lab.data.digits.Digits",
@@ -157,7 +157,15 @@ def test_missing_settings_are_named_together():
 
 def test_the_labs_own_parts_and_the_frameworks_are_trusted(finished_run):
     refuse_untrusted(finished_run.read_config(), [])
-    refuse_untrusted({"a": {"_target_": "torch.nn.ReLU"}, "b": [{"_target_": "torch.optim.Adam"}]}, [])
+    named = {
+        "model": {"encoder": {"_target_": "torch.nn.Sequential"}, "decoder": [{"_target_": "torch.nn.ReLU"}]},
+        "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True},
+        "callbacks": {"rate": {"_target_": "pytorch_lightning.callbacks.LearningRateMonitor"}, "images": None},
+        "logger": {"_target_": "pytorch_lightning.loggers.CSVLogger", "flush_logs_every_n_steps": 5},
+        "data": {"_target_": "vae_lab.data.npz.NPZ", "path": "/any/place.npz"},
+    }
+    refuse_untrusted(named, [])
+    assert foreign_packages(named) == []
 
 
 @pytest.mark.parametrize(
@@ -186,11 +194,93 @@ def test_the_labs_own_parts_and_the_frameworks_are_trusted(finished_run):
         ["torch.nn.ReLU"],
     ],
 )
-@pytest.mark.parametrize("place", [lambda part: part, lambda part: {"x": {"y": part}}, lambda part: {"x": [1, [part]]}])
+@pytest.mark.parametrize(
+    "place", [lambda part: {"model": part}, lambda part: {"model": {"y": part}}, lambda part: {"model": [1, [part]]}]
+)
 def test_other_code_is_refused_wherever_it_is_named(target, place):
     with pytest.raises((UntrustedTarget, ConfigError)) as refused:
         refuse_untrusted(place({"_target_": target, "_partial_": True}), [])
     assert "_target_" in str(refused.value) and (not isinstance(target, str) or target in str(refused.value))
+
+
+CSV = "pytorch_lightning.loggers.CSVLogger"
+
+
+@pytest.mark.parametrize(
+    ("key", "target"),
+    [
+        ("model.encoder.hidden", CSV),
+        ("model", "vae_lab.data.digits.Digits"),
+        ("data", "vae_lab.model.VAE"),
+        ("data", "vae_lab.data.arrays.Source"),
+        ("data.path", "vae_lab.data.digits.Digits"),
+        ("objective", "torch.nn.Linear"),
+        ("optimizer.params", "torch.optim.Adam"),
+        ("schedule", "torch.optim.Adam"),
+        ("trainer.profiler", "pytorch_lightning.Trainer"),
+        ("trainer", "pytorch_lightning.trainer.states.TrainerState"),
+        ("evaluation.estimator", "vae_lab.networks.mlp.MLPEncoder"),
+        ("callbacks.mine", CSV),
+        ("callbacks.mine", "vae_lab.callbacks.checkpoint.AtomicCheckpointIO"),
+        ("callbacks.mine.logger", "pytorch_lightning.callbacks.Timer"),
+        ("logger", "pytorch_lightning.callbacks.Timer"),
+        ("logger", "pytorch_lightning.loggers.WandbLogger"),
+        ("logger.name", CSV),
+        ("mine", "torch.nn.ReLU"),
+        ("expected.test", "vae_lab.model.VAE"),
+    ],
+)
+def test_a_class_stands_in_its_own_section_alone(key: str, target: str):
+    config = {"model": {"encoder": {}}, "callbacks": {"mine": {"_target_": "pytorch_lightning.callbacks.Timer"}}}
+    config |= {"logger": {"_target_": CSV}, "trainer": {}, "data": {"_target_": DIGITS["_target_"]}, "expected": {}}
+    config |= {"evaluation": {}, "optimizer": {}}
+    *folders, name = key.split(".")
+    node = config
+    for folder in folders:
+        node = node[folder]
+    node[name] = {"_target_": target}
+    with pytest.raises(ConfigError, match=rf"{key}\._target_"):
+        refuse_untrusted(config, [])
+
+
+@pytest.mark.parametrize("text", ["ftp://host/x", "/tmp/x", "a/../../x", "~/x", "$HOME/x", "C:/x", "..\\x", "a::b"])
+@pytest.mark.parametrize("section", ["logger", "callbacks.mine", "trainer"])
+def test_no_address_and_no_path_that_leads_out_is_given_to_what_writes(section: str, text: str):
+    targets = {
+        "logger": CSV,
+        "callbacks.mine": "pytorch_lightning.callbacks.Timer",
+        "trainer": "pytorch_lightning.Trainer",
+    }
+    config: dict = {"_target_": targets[section], "paths": [{"dirpath": text}]}
+    config = {"callbacks": {"mine": config}} if "." in section else {section: config}
+    with pytest.raises(UntrustedTarget, match=r"paths\.0\.dirpath=.* leads out of the run directory") as refused:
+        refuse_untrusted(config, [])
+    assert "allow=[pytorch_lightning]" in str(refused.value)
+    assert foreign_packages(config) == ["pytorch_lightning"]
+    refuse_untrusted(config, ["pytorch_lightning"])
+
+
+def test_plain_words_with_dots_and_slashes_are_no_way_out():
+    own = {"_target_": CSV, "prefix": "a..b/c.d", "name": "val/bound", "version": "..."}
+    refuse_untrusted({"logger": own}, [])
+
+
+def test_a_component_is_made_only_where_its_owner_asks_for_its_kind(monkeypatch):
+    made = []
+    monkeypatch.setattr(Digits, "__init__", lambda self, **_: made.append(self))
+    wrong = {
+        "model.encoder.hidden": (MODEL | {"encoder": ENCODER | {"hidden": DIGITS}}, r"a list such as \[1,2\]"),
+        "model.latent_dim": (MODEL | {"latent_dim": DIGITS}, "an integer"),
+        "model.encoder": (MODEL | {"encoder": DIGITS | {"_partial_": True}}, "Module"),
+        "model.initialization": (MODEL | {"initialization": DIGITS}, "Callable"),
+        "model.encoder.hidden.1": (MODEL | {"encoder": ENCODER | {"hidden": [8, DIGITS]}}, "an integer"),
+    }
+    for key, (config, expected) in wrong.items():
+        with pytest.raises(ConfigError, match=rf"{key} must be .*{expected}.* got the component vae_lab\.data\.digits"):
+            instantiate(config, "model", image_shape=(1, 2, 2))
+    with pytest.raises(ConfigError, match=r"model\._target_ must name a kind of Module, got Digits"):
+        instantiate(DIGITS, "model")
+    assert not made
 
 
 def test_an_interpolation_is_refused():
@@ -202,10 +292,11 @@ def test_an_interpolation_is_refused():
 @pytest.fixture
 def stranger(tmp_path, monkeypatch):
     """A module that leaves a file when it is imported."""
-    code = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass Network: pass\n"
+    ran = tmp_path / "ran"
+    code = f"import pathlib, torch\npathlib.Path({str(ran)!r}).touch()\nclass Network(torch.nn.Module): pass\n"
     (tmp_path / "strange_package.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path / "ran"
+    yield ran
     sys.modules.pop("strange_package", None)
 
 
@@ -218,7 +309,7 @@ def test_what_is_refused_is_not_even_imported(stranger):
 
 
 def test_an_allowed_package_is_trusted_and_no_other(stranger):
-    refuse_untrusted({"_target_": "strange_package.Network"}, ["strange_package"])
+    refuse_untrusted({"model": {"_target_": "strange_package.Network"}}, ["strange_package"])
     assert stranger.exists()
     with pytest.raises(UntrustedTarget):  # what it imports is not its own
-        refuse_untrusted({"_target_": "strange_package.pathlib.Path"}, ["strange_package"])
+        refuse_untrusted({"model": {"x": {"_target_": "strange_package.pathlib.Path"}}}, ["strange_package"])

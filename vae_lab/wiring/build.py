@@ -8,11 +8,12 @@ the command's, and are checked in the same way.
 import inspect
 import logging
 import os
+import re
 import sys
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -24,22 +25,41 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.errors import ConfigError, UntrustedTarget, missing, nearest, shown
 from vae_lab.wiring.dotted import walk
 
-TRUSTED = (
-    "vae_lab.callbacks",
-    "vae_lab.data",
-    "vae_lab.estimators",
-    "vae_lab.model",
-    "vae_lab.networks",
-    "vae_lab.objectives",
-    "vae_lab.optimizers",
-    "vae_lab.schedules",
-    "torch.nn",
-    "torch.optim",
-    "pytorch_lightning.callbacks",
-    "pytorch_lightning.loggers",
-    "pytorch_lightning.trainer",
-)
-"""Packages whose classes a run directory from a stranger may name."""
+
+class Section(NamedTuple):
+    """A section of a config that describes a component."""
+
+    kind: str
+    """The class that what stands there is of."""
+    trusted: str
+    """Packages and classes that a run directory from a stranger may name in it."""
+
+
+SECTIONS = {
+    "data": Section("vae_lab.data.arrays.ImageData", "vae_lab.data"),
+    "model": Section("torch.nn.Module", "vae_lab.model vae_lab.networks torch.nn"),
+    "likelihood": Section("torch.nn.Module", "vae_lab.networks"),
+    "initialization": Section("builtins.object", "vae_lab.networks"),
+    "objective": Section("vae_lab.objectives.base.Objective", "vae_lab.objectives"),
+    "optimizer": Section("torch.optim.Optimizer", "vae_lab.optimizers torch.optim"),
+    "schedule": Section("torch.optim.lr_scheduler.LRScheduler", "vae_lab.schedules torch.optim.lr_scheduler"),
+    "trainer": Section("pytorch_lightning.Trainer", "pytorch_lightning.trainer"),
+    "evaluation": Section("pytorch_lightning.Callback", "vae_lab.callbacks vae_lab.estimators"),
+    "checkpoint": Section("pytorch_lightning.Callback", "vae_lab.callbacks"),
+    "early_stopping": Section("pytorch_lightning.Callback", "vae_lab.callbacks"),
+    "callbacks": Section("pytorch_lightning.Callback", "vae_lab.callbacks pytorch_lightning.callbacks"),
+    "logger": Section(  # the two that write to a folder: the others send to a service, in the reader's name
+        "pytorch_lightning.loggers.Logger",
+        "pytorch_lightning.loggers.TensorBoardLogger pytorch_lightning.loggers.tensorboard "
+        "pytorch_lightning.loggers.CSVLogger pytorch_lightning.loggers.csv_logs",
+    ),
+    "estimator": Section("vae_lab.estimators.base.Estimator", "vae_lab.estimators"),
+}
+"""The components of a config by the section in which they stand; each of `callbacks` is one."""
+NESTED = ("model", "evaluation")
+"""Sections whose components have others in them."""
+LEADS_OUT = re.compile(r"://|::|^[/\\~$]|^[A-Za-z]:|(^|[/\\])\.\.($|[/\\])")
+"""An address, or a path that is absolute or climbs: what a run directory may give to no component but its data set."""
 
 ALIASES = {"pytorch_lightning.Trainer": "pytorch_lightning.trainer.Trainer"}
 NUMBERS = BeartypeConf(is_pep484_tower=True)
@@ -105,6 +125,7 @@ def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if "_target_" not in config:
         raise ConfigError(f"{key} must name its class in {key}._target_, got the keys {sorted(config)}")
     target = locate(config["_target_"], key)
+    require_kind(target, key)
     parameters = inspect.signature(target).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in config:
@@ -116,12 +137,45 @@ def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
             if parameter.default is parameter.empty and is_positional_or_keyword and name not in {*config, *given}:
                 raise ConfigError(f"{key}.{name} is missing: {target.__name__} needs it; add {key}.{name}=VALUE")
     hints = type_hints(target)
-    return {
-        name: checked(value, f"{key}.{name}", {})
-        if isinstance(value, Mapping) and "_target_" in value
-        else of_type(value, hints.get(name, Any), f"{key}.{name}")
-        for name, value in config.items()
-    }
+    return {name: _checked_value(value, hints.get(name, Any), f"{key}.{name}") for name, value in config.items()}
+
+
+def _checked_value(value: Any, hint: Any, key: str) -> Any:
+    """An argument, and the components in it: Hydra would make them before their owner could refuse them."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        target = locate(value["_target_"], key)
+        if inspect.isclass(target) and not any(_makes(target, value, kind) for kind in _kinds(hint)):
+            raise ConfigError(f"{key} must be {_expected(hint)}, got the component {value['_target_']}")
+        return checked(value, key, {})
+    if isinstance(value, list | dict) and any(name.endswith("_target_") for name, _ in walk(value)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        item_hints = [(typing.get_args(kind) or (Any,))[-1] for kind in _kinds(hint) if _holds(kind, type(value))]
+        if not item_hints:
+            raise ConfigError(f"{key} must be {_expected(hint)}, got components")
+        found = {name: _checked_value(item, item_hints[0], f"{key}.{name}") for name, item in items}
+        return found if isinstance(value, dict) else list(found.values())
+    return of_type(value, hint, key)
+
+
+def _makes(target: type, config: Mapping[str, Any], kind: Any) -> bool:
+    """Whether a class gives what is annotated: an object of it or, where the owner is to call it, the class itself."""
+    origin, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
+    is_open = bool(config.get("_partial_"))
+    if kind in (Any, object):
+        return True
+    if is_open != (origin is Callable):
+        return origin is Callable and "__call__" in dir(target)
+    made = origin if not is_open else arguments[-1] if arguments else object
+    return not inspect.isclass(made) or issubclass(target, made)
+
+
+def _holds(kind: Any, container: type) -> bool:
+    origin = typing.get_origin(kind) or kind
+    return kind in (Any, object) or (inspect.isclass(origin) and origin is not str and issubclass(container, origin))
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
 
 
 def type_hints(target: Any) -> dict[str, Any]:
@@ -133,17 +187,19 @@ def type_hints(target: Any) -> dict[str, Any]:
 
 def of_type(value: Any, hint: Any, key: str) -> Any:
     """The value, if it has the annotated type; a whole float becomes an integer where only that fits."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
     is_good = is_bearable(value, hint, conf=NUMBERS)
     if isinstance(value, bool):  # which Python takes for an integer
-        is_good = is_good and not {bool, Any, object}.isdisjoint(kinds)
+        is_good = is_good and not {bool, Any, object}.isdisjoint(_kinds(hint))
     if is_good:
         return value
     if isinstance(value, float) and value.is_integer() and is_bearable(int(value), hint, conf=NUMBERS):
         return int(value)
-    *words, last = [word for kind in kinds for word in in_words(kind)]
-    expected = f"{', '.join(words)} or {last}" if words else last
-    raise ConfigError(f"{key} must be {expected}, got {shown(value)}")
+    raise ConfigError(f"{key} must be {_expected(hint)}, got {shown(value)}")
+
+
+def _expected(hint: Any) -> str:
+    *words, last = [word for kind in _kinds(hint) for word in in_words(kind)]
+    return f"{', '.join(words)} or {last}" if words else last
 
 
 def in_words(kind: Any) -> list[str]:
@@ -155,6 +211,15 @@ def in_words(kind: Any) -> list[str]:
         return [f"a list such as {EXAMPLES[items[0]]}"]
     name = kind.__name__ if inspect.isclass(kind) and not items else str(kind)
     return WORDS.get(kind) or [f"of type {name.replace('collections.abc.', '').replace('typing.', '')}"]
+
+
+def require_kind(target: Any, key: str) -> None:
+    """Refuses a class that is none of its section's, such as a network in the place of a data set."""
+    section, *rest = key.split(".")
+    if section in SECTIONS and inspect.isclass(target) and len(rest) == (section == "callbacks"):
+        kind = get_object(SECTIONS[section].kind)
+        if not issubclass(target, kind):
+            raise ConfigError(f"{key}._target_ must name a kind of {kind.__name__}, got {target.__name__}")
 
 
 def locate(target: str, key: str) -> Any:
@@ -175,38 +240,83 @@ def find_own_classes() -> None:
 
 
 def refuse_untrusted(config: Mapping[str, Any], allow: Collection[str]) -> None:
-    """Refuses a config, read from a run directory, that names code outside vae_lab's components and its frameworks.
+    """Refuses a config, read from a run directory, that names code or places which its sections may not name.
 
     The name is judged before anything is imported, and the object that it resolves to by its own module: a path
     that begins in an allowed package can still lead to `os.system`.
 
     Raises:
-        UntrustedTarget: naming the `_target_`, its place and what allows it.
+        UntrustedTarget: naming the key, its value and what allows it.
     """
-    for key, value in walk(config):
-        if isinstance(value, str) and "${" in value:
-            raise UntrustedTarget(f"{key} holds the interpolation {value!r}: a frozen config has none; refused")
-        if key.rsplit(".", 1)[-1] != "_target_":
-            continue
-        packages = (*TRUSTED, *allow)
-        trusted = isinstance(value, str) and _lies_in(ALIASES.get(value, value), packages)
-        if trusted:
-            found = locate(value, key.rsplit(".", 1)[0])
-            trusted = inspect.isclass(found) and _lies_in(found.__module__, packages)
-        if not trusted:
-            package = str(value).split(".")[0]
+    for package, problem in distrusted(config, allow):
+        raise UntrustedTarget(
+            f"{problem}; a run directory may hold anybody's code. If you trust it: allow=[{package}] "
+            f'on the command line, load_run(path, allow=["{package}"]) in Python'
+        )
+    for key, value in _targets(config):
+        found, section = locate(value, key), SECTIONS.get(key.split(".")[0])
+        packages = (*(section.trusted.split() if section else ()), *allow)
+        if not inspect.isclass(found) or not _lies_in(found.__module__, packages):
             raise UntrustedTarget(
-                f"{key}={value!r} is not one of vae_lab's components, torch.nn, torch.optim or Lightning's trainer, "
-                f"loggers and callbacks; a run directory may hold anybody's code. If you trust it: allow=[{package}] "
-                f'on the command line, load_run(path, allow=["{package}"]) in Python'
+                f"{key}._target_={value!r} leads to {found!r}, no class of {', '.join(packages)}: refused"
             )
+        require_kind(found, key)
 
 
 def foreign_packages(config: Mapping[str, Any]) -> list[str]:
-    """The packages besides the trusted ones that a config's `_target_`s name: what `allow` must name to continue it."""
-    targets = [value for key, value in walk(config) if key.rsplit(".", 1)[-1] == "_target_"]
-    names = [ALIASES.get(target, target) for target in map(str, targets)]
-    return sorted({name.partition(".")[0] for name in names if not _lies_in(name, TRUSTED)})
+    """The packages that `allow` must name for a config to be read from its run directory."""
+    return sorted({package for package, _ in distrusted(config, ())})
+
+
+def distrusted(config: Mapping[str, Any], allow: Collection[str]) -> Iterator[tuple[str, str]]:
+    """What a config may not name, as a package to allow and what is wrong; judged by names, nothing is imported."""
+    for key, part in _parts(config):
+        section = SECTIONS.get(key.split(".")[0])
+        trusted = (*(section.trusted.split() if section else ()), *allow)
+        for place, value, owner in _owned(part, key):
+            name = value if isinstance(value, str) else ""
+            if "${" in name:
+                raise UntrustedTarget(f"{place} holds the interpolation {value!r}: a frozen config has none; refused")
+            if place.rsplit(".", 1)[-1] == "_target_":
+                is_in_place = key.split(".")[0] in NESTED or place == f"{key}._target_" or _lies_in(name, allow)
+                if not (is_in_place and _lies_in(ALIASES.get(name, name), trusted)):
+                    names = section.trusted.replace(" ", ", ") if section and is_in_place else "nothing"
+                    yield str(value).split(".")[0], f"{place}={value!r} may not stand there: {key} may name {names}"
+            elif section and key != "data" and LEADS_OUT.search(name) and not _lies_in(owner, allow):
+                problem = f"{place}={value!r} leads out of the run directory, by an address or a path"
+                yield owner.split(".")[0], problem
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The components at the top of a config, or what stands in their place, by their keys."""
+    for section, content in config.items():
+        if section == "callbacks" and isinstance(content, Mapping) and "_target_" not in content:
+            yield from ((f"{section}.{name}", callback) for name, callback in content.items())
+        else:
+            yield str(section), content
+
+
+def _owned(node: Any, key: str, owner: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every value with its key and the class that it is an argument of."""
+    if isinstance(node, Mapping):
+        owner = str(node.get("_target_", owner))
+        items = node.items()
+    elif isinstance(node, list):
+        items = enumerate(node)
+    else:
+        yield key, node, owner
+        return
+    for name, value in items:
+        if name == "_target_":
+            yield f"{key}.{name}", value, owner
+        else:
+            yield from _owned(value, f"{key}.{name}", owner)
+
+
+def _targets(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in walk(config):
+        if key.rsplit(".", 1)[-1] == "_target_":
+            yield key.removesuffix("_target_").removesuffix("."), value
 
 
 def _lies_in(path: str, packages: Collection[str]) -> bool:
