@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parents[1] / "vae_lab"
 IMPORT_ALL = """
 import importlib, signal, sys
@@ -20,6 +22,7 @@ print("imported", sum(name.startswith("vae_lab.") for name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_the_modules_and_signals_that_only_posix_has() -> None:
     files = [file.relative_to(PACKAGE.parent).with_suffix("") for file in sorted(PACKAGE.rglob("*.py"))]
     names = [".".join(file.parts).removesuffix(".__init__") for file in files if file.name != "__main__"]

@@ -22,6 +22,7 @@ from vae_lab.wiring.folders import package_configs
 
 TINY = (
     "threads=1",
+    "matmul_backend=default",  # else each processor's own choice
     "callbacks=none",
     "data.train_size=300",
     "data.batch_size=50",

@@ -455,6 +455,7 @@ def test_several_trainings_run_and_a_failure_is_named(conditions: Conditions) ->
 
 
 @pytest.mark.skipif("VAE_LAB_DATA" not in os.environ, reason="VAE_LAB_DATA names no folder with real data")
+@pytest.mark.slow
 def test_real_data_are_measured_by_the_real_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, threads = tmp_path / "bench.json", torch.get_num_threads()
     try:

@@ -120,6 +120,7 @@ def test_fail_fast_begins_no_further_job(stand_in, capfd: pytest.CaptureFixture[
     assert "fail_fast is on" in " ".join(capfd.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_dry_run_shows_the_plan_and_leaves_no_run(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "sweep.dry_run=true", "sweep.speed_seconds=0.01") == 0
     err = capfd.readouterr().err
@@ -218,6 +219,7 @@ def test_brackets_of_a_reason_are_shown(stand_in, capfd: pytest.CaptureFixture[s
     assert "allow=[my_networks]" in " ".join(capfd.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_training_that_cannot_be_tried_stops_no_plan(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,0", "sweep.dry_run=true", "sweep.speed_seconds=0.01") == 0
     assert "2 jobs (2 new)" in capfd.readouterr().err
