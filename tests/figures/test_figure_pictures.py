@@ -10,6 +10,7 @@ from PIL import Image
 
 from vae_lab.figures.base import make_figure
 from vae_lab.figures.canvas import save
+from vae_lab.figures.decoded import caption_of
 from vae_lab.figures.figure4 import Figure4
 from vae_lab.figures.figure5 import Figure5
 from vae_lab.figures.gallery import LAST_MILLISECONDS, Gallery, write_animation
@@ -75,6 +76,17 @@ def test_figure4_shows_the_manifold_without_gaps_and_dark_on_white(tmp_path, sho
     assert digits.get_xlabel() == "(b) Learned digits manifold"
     bound = f"{table['test_bound_nats'][0]:.1f}".replace("-", "−")
     assert texts(picture) == ["no run yet", f"test bound {bound} nats at 200 samples"]
+
+
+def test_caption_is_the_bound_of_the_weights_and_says_how_many_draws_it_has(tmp_path, short_run):
+    run = short_run(tmp_path / "digits_2_aevb", "model.latent_dim=2", "evaluation.num_samples=3")
+    figure = Figure4(training=training(), sizes={"digits": 2})
+    run.ledger_path("last").unlink()  # as long as the training runs
+    row = collected(figure, tmp_path)[0].iloc[0]
+    assert caption_of(row).endswith("nats (3 draws of z) at 200 samples")
+    run.update_ledger("last", {"samples_evaluated": 200, "test/bound": -12.34, "test/bound_num_samples": 8})
+    row = collected(figure, tmp_path)[0].iloc[0]
+    assert caption_of(row) == "test bound −12.3 nats (8 draws of z) at 200 samples"
 
 
 def test_figure5_shows_samples_of_every_latent_size_that_is_there(tmp_path, short_run):

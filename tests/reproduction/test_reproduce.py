@@ -171,6 +171,7 @@ def test_evaluations_are_counted_as_the_training_makes_them(tmp_path: Path) -> N
     assert count_evaluations(run.read_config(), 1000) == rows + 1  # and the ledger
 
 
+@pytest.mark.slow
 def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path: Path) -> None:
     training = compose_training(curve(), SETTINGS)
     speeds = Speeds(tmp_path / "speeds.json", threads=1, measure_for=0.02)

@@ -208,6 +208,15 @@ def test_train_bound_comes_from_the_ledger_or_from_a_snapshot(finished_run: RunD
     assert train_bound(tmp_path, "a", samples) is None
 
 
+@pytest.mark.parametrize(("draws", "expected"), [(1, -3.5), (8, None)])
+def test_train_bound_of_a_curve_counts_where_it_has_one_draw_of_z(draws, expected, finished_run, tmp_path) -> None:
+    run = RunDir(shutil.copytree(finished_run.path, tmp_path / "runs" / "a"))
+    config = run.read_config()
+    run.write_config(config | {"evaluation": config["evaluation"] | {"num_samples": draws}})
+    run.curve.write_text("samples_evaluated,train/bound\n1000,-3.5\n")
+    assert train_bound(tmp_path, "a", 1000) == expected
+
+
 EXPECTED = {"test/bound": {"value": -104.1, "tolerance": 1.0}}
 
 

@@ -19,10 +19,11 @@ from vae_lab.image_grids import image_grid
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, samples_of
+from vae_lab.runs.result import draws_of_z, latest
 
 NAMES = {"mnist": "MNIST", "frey_face": "Frey Face", "digits": "digits"}
 """Data sets as they are printed."""
-COLUMNS = ("label", "run", "samples_evaluated", "test_bound_nats", "bound_samples")
+COLUMNS = ("label", "run", "samples_evaluated", "test_bound_nats", "bound_samples", "bound_draws")
 """What is known of a model."""
 
 
@@ -30,14 +31,18 @@ class ModelFigure(PaperFigure):
     """A figure of trained models: a row for each, whose images are arrays beside the table."""
 
     def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
-        """The model, if it is there, and the test bound last measured."""
+        """The model, if it is there, and its test bound or, where it has none yet, the one that was measured last."""
         if not has_weights(run):
             return []
-        row = {"run": str(run.path), "samples_evaluated": samples_of(run.checkpoint_path("last"))}
-        measured = [row for row in read_rows(run.curve) if "test/bound" in row]
-        if measured:
-            row["test_bound_nats"] = measured[-1]["test/bound"]
-            row["bound_samples"] = int(measured[-1]["samples_evaluated"])
+        row: dict[str, Any] = {"run": str(run.path), "samples_evaluated": samples_of(run.checkpoint_path("last"))}
+        ledger = run.ledger("last")
+        if ledger.get("samples_evaluated") != row["samples_evaluated"] or "test/bound" not in ledger:
+            measured = [row for row in read_rows(run.curve) if "test/bound" in row]
+            ledger = latest(measured, run.read_config()["evaluation"]["num_samples"])
+        if "test/bound" in ledger:
+            row["test_bound_nats"] = ledger["test/bound"]
+            row["bound_samples"] = int(ledger["samples_evaluated"])
+            row["bound_draws"] = ledger.get("test/bound_num_samples", 1)
         return [row]
 
 
@@ -101,7 +106,8 @@ def caption_of(row: Mapping[str, Any]) -> str:
     """The test bound of a row's model, and after how many training samples."""
     if pd.isna(row["test_bound_nats"]):
         return f"{row['samples_evaluated']:,} samples"
-    return f"test bound {nats(row['test_bound_nats'])} nats at {int(row['bound_samples']):,} samples"
+    bound = f"{nats(row['test_bound_nats'])} nats{draws_of_z(int(row['bound_draws']))}"
+    return f"test bound {bound} at {int(row['bound_samples']):,} samples"
 
 
 def show_missing(axes: Axes) -> None:

@@ -63,10 +63,11 @@ def train_bound(root: Path, label: str, count: float) -> float | None:
     is_reached = abs(ledger.get("samples_evaluated", 0) - count) <= (1 - claims.REACHED) * count
     if is_reached and (value := one_draw_bound(ledger, "train")) is not None:
         return value
+    has_one_draw = run.read_config()["evaluation"]["num_samples"] == 1
     curve = [
         {"samples_evaluated": row["samples_evaluated"], "bound": row["train/bound"]}
         for row in read_rows(run.curve)
-        if "train/bound" in row
+        if has_one_draw and "train/bound" in row
     ]
     if curve:
         return claims.value_at_count(pd.DataFrame(curve), "bound", count)
