@@ -8,8 +8,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +19,7 @@ from vae_lab.commands.help import Command, command_help, overview, plain_help
 from vae_lab.errors import INTERRUPTED, MISTAKE, ConfigError, Interrupted, nearest
 from vae_lab.wiring.arguments import read_arguments, with_one_list
 from vae_lab.wiring.folders import CommandLine, package_configs
+from vae_lab.wiring.terminal import put, say
 
 COMMANDS = {
     "train": Command("train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"),
@@ -50,22 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns 0, 1 (failed), 2 (a mistake of the user) or 130 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(overview(COMMANDS))
+        put(overview(COMMANDS))
         return 0
     if arguments[0] == "--version":
-        print(f"vae-lab {__version__}")
+        put(f"vae-lab {__version__}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"vae-lab: there is no command {name!r}: {nearest(name, COMMANDS)}", file=sys.stderr)
+        say("vae-lab", f"there is no command {name!r}: {nearest(name, COMMANDS)}")
         return MISTAKE
     try:
         return run_plain_command(name, COMMANDS[name], rest) if COMMANDS[name].plain else run_command(name, rest)
     except ConfigError as error:
-        print(f"vae-lab {name}: {error}", file=sys.stderr)
+        say(f"vae-lab {name}", error)
         return MISTAKE
     except KeyboardInterrupt as interrupt:
-        print(f"vae-lab {name}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        say(f"vae-lab {name}", str(interrupt) or "interrupted")
         return INTERRUPTED
 
 
@@ -74,16 +76,12 @@ def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> 
     module = import_module(command.plain)
     kind = getattr(module, f"{name.title()}Settings")
     if {"-h", "--help"} & set(arguments):
-        print(plain_help(name, command, kind))
+        put(plain_help(name, command, kind))
         return 0
     try:
         artefacts = getattr(module, name)(read_arguments(name, arguments, kind))
         if artefacts is not None:
-            print(*(artefacts if isinstance(artefacts, list) else [artefacts]), sep="\n")
-        sys.stdout.flush()
-        return 0
-    except BrokenPipeError:  # the reader of our output, as in `| head`, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own last flush would complain
+            put("\n".join(map(str, artefacts if isinstance(artefacts, list) else [artefacts])))
         return 0
     except Exception as error:  # the boundary of a command: reported
         from vae_lab.commands.task import FULL_ERROR, Task
@@ -105,7 +103,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         if not folders[0].is_dir():
             raise ConfigError(f"--config-dir must be a folder, got {flags.config_dir}: no such folder")
     if flags.help:
-        print(command_help(name, COMMANDS[name], folders))
+        put(command_help(name, COMMANDS[name], folders))
         return 0
     line = CommandLine(name, flags.config_name or name, folders, list(flags.overrides))
     argv = tuple(sys.argv)
@@ -114,9 +112,9 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         try:
             # Hydra is to raise, instead of printing and leaving
             with environment(FULL_ERROR, "1"):
-                asks = (flags.cfg, flags.info, flags.hydra_help, flags.version, flags.shell_completion, flags.run)
-                if name == "train" and not any(asks) and (folder := swept(line, always=flags.multirun)):
-                    print(folder, flush=True)
+                asks = any((flags.cfg, flags.info, flags.hydra_help, flags.version, flags.shell_completion))
+                if name == "train" and not asks and not flags.run and (folder := swept(line, always=flags.multirun)):
+                    put(str(folder))
                     return 0
                 # in the order that Hydra's own parser reads: overrides before flags
                 overrides = flags.overrides if flags.multirun else with_one_list(flags.overrides, "run")
@@ -124,8 +122,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     *(overrides if name in SEVERAL_RUNS else flags.overrides),
                     *(text for text in arguments if text not in flags.overrides),
                 ]
-                with hydras_mistakes(arguments):  # jobs report theirs themselves
+                answer = StringIO()
+                with hydras_mistakes(arguments), redirect_stdout(answer if asks else sys.stdout):
                     hydra.main(config_path=str(folders[-1]), config_name=name, version_base="1.3")(task)()
+                put(answer.getvalue(), end="")
         except Interrupted as interrupt:
             raise KeyboardInterrupt(str(interrupt)) from interrupt
         except Exception as error:  # the boundary of a command: reported

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,6 +240,107 @@ def test_broken_run_is_listed_as_such_and_harms_nothing(file, content, reason, a
     assert group["runs"] == ["outputs/good"]
     assert names(listed("where=status=broken")) == ["broken"] and names(listed("where=status!=broken")) == ["good"]
     assert set(names(listed("sort=-test/bound"))) == {"good", "broken"}
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+HOSTILE: dict[str, tuple[str, str, str]] = {
+    "billion laughs": ("config.yaml", LAUGHS, "alias"),
+    "an anchor in itself": ("config.yaml", "data: &a {x: *a}\n", "alias"),
+    "one alias": ("config.yaml", "data: &a {x: 1}\nmodel: *a\ntrainer: {}\n", "alias"),
+    "6,000 digits": ("config.yaml", f"data: {{x: {'9' * 6000}}}\n", "digits"),
+    "6,000 digits of another base": ("config.yaml", f"data: {{x: 0x{'f' * 6000}}}\n", "more than 64 bits"),
+    "a depth of 900": ("config.yaml", f"data: {'[' * 900}{']' * 900}\n", "deep"),
+    "a depth of 100,000": ("config.yaml", f"data: {'[' * 100_000}\n", "depth"),
+    "a date": ("config.yaml", "data: {x: 2024-01-01}\n", "holds a date"),
+    "100,000 keys": ("config.yaml", "".join(f"k{i}: 1\n" for i in range(20_000)), "more than 10,000 keys"),
+    "a million lines": ("config.yaml", "a: 1\n" * 1_000_000, "5,000,000 bytes"),
+    "digits in the record": ("run.json", f'{{"status": "finished", "x": {"9" * 6000}}}', "digits"),
+    "a large number in the record": ("run.json", f'{{"status": "finished", "x": {"9" * 600}}}', "more than 64 bits"),
+    "half a character in the record": ("run.json", '{"status": "finished", "x": "\\ud800"}', "surrogate"),
+    "half a character in a key": ("metrics.json", '{"\\udfff": 1}', "surrogate"),
+    "a depth of 900 in the ledger": ("metrics.json", f'{{"x": {"[" * 900}{"]" * 900}}}', "deep"),
+}
+
+
+@pytest.mark.parametrize(("file", "content", "reason"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_file_makes_its_run_broken_and_ends_nothing(file, content, reason, add_run, listed, shown) -> None:
+    add_run("good")
+    (add_run("hostile") / file).write_text(content)
+    good, hostile = listed()
+    assert (good["status"], hostile["status"]) == ("finished", "broken")
+    assert reason in hostile["problem"]
+    assert "outputs/good" in shown() and main(["report", "run=outputs/good", "out=page.html"]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are none on this system")
+@pytest.mark.parametrize("file", ["config.yaml", "run.json", "metrics.json", "metrics.csv"])
+def test_what_is_no_regular_file_is_not_opened(file, add_run, listed, capsys) -> None:
+    add_run("good")
+    for name in ("fifo", "device", "sparse"):
+        path = add_run(name) / file
+        path.unlink(missing_ok=True)
+        if name == "fifo":
+            os.mkfifo(path)
+        elif name == "device":
+            path.symlink_to("/dev/zero")
+        else:
+            with open(path, "wb") as sparse:
+                sparse.truncate(8 * 2**30)
+    problems = {run["path"]: run.get("problem") for run in listed()}
+    assert not problems.pop("outputs/good")
+    for path, problem in problems.items():
+        assert (file == "metrics.csv") == (not problem), path
+        assert main(["report", f"run={path}"]) == 2
+        reason = "bytes, and such a file has" if "sparse" in path else "no regular file"
+        if not (file in ("config.yaml", "run.json") and "sparse" not in path):
+            assert reason in capsys.readouterr().err
+    assert main(["compare", "run=outputs/good", "run=outputs/fifo"]) == 2
+
+
+def test_names_that_are_no_text_or_would_command_a_terminal_are_shown(add_run, shown, capsys) -> None:
+    name = os.fsdecode(b"\xff\xfe")
+    if sys.platform == "darwin":
+        pytest.skip("its file system takes no such name")
+    add_run(name)
+    add_run("[bold]a[/bold]\x1b]0;title\x07", record={"status": "failed", "error": "\x1b[31mred\r\u202e"})
+    text = shown()
+    assert r"\udcff\udcfe" in text and r"[bold]a[/bold]\x1b]0;title\x07" in text and r"\x1b[31mred" in text
+    for form in ("csv", "markdown", "latex"):
+        text += shown(f"format={form}")
+    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(text)
+    text.encode()
+    assert main(["report", f"run=outputs/{name}"]) == 0
+    assert "udcff" in capsys.readouterr().out
+    assert main(["runs", "root=\x1b[2J"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_cells_that_a_spreadsheet_would_run_are_text(add_run, shown) -> None:
+    formulas = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1"]
+    for i, text in enumerate(formulas):
+        add_run(f"run{i}", {"objective.num_samples": text, "optimizer.lr": -0.5 * i})
+    rows = list(csv.DictReader(io.StringIO(shown("format=csv", "show=objective.num_samples,optimizer.lr"))))
+    found = [row["objective.num_samples"] for row in rows]
+    assert [text[:2] for text in found[:4]] == ["'=", "'+", "'-", "'@"] and all(text[0] == "'" for text in found)
+    assert [float(row["optimizer.lr"]) for row in rows] == [-0.5 * i for i in range(6)]
+
+
+def test_folders_may_lie_deeper_than_calls(outputs: Path, add_run, listed, monkeypatch) -> None:
+    path = add_run("e")
+    monkeypatch.chdir(outputs)
+    for _ in range(1100):
+        os.mkdir("d")
+        os.chdir("d")
+    deepest = os.getcwd()
+    os.chdir(outputs.parent)
+    found = [run["path"] for run in listed()]
+    os.chdir(deepest)
+    for _ in range(1100):  # or pytest would not get to the end of it
+        os.chdir("..")
+        os.rmdir("d")
+    assert str(path) in found
 
 
 def test_strange_values_are_no_numbers(add_run, listed, shown) -> None:

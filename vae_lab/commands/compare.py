@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def page_path(out: str | None, runs: Sequence[Overview], checkpoint: str | None)
             raise ConfigError(f"out must be a page (.html) or a folder, got {out}: a file of another kind")
         return path if path.suffix == ".html" else path / "index.html"
     paths = sorted(str(run.path.resolve()) for run in runs)
-    digest = hashlib.sha256("\n".join([*paths, checkpoint or ""]).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(os.fsencode("\n".join([*paths, checkpoint or ""]))).hexdigest()[:6]
     names = safe_name("_".join(sorted(run.path.resolve().name for run in runs)))[:60].strip("-._")
     return COMPARISONS / f"{names or 'runs'}-{digest}" / "index.html"
 

@@ -1,7 +1,6 @@
 """`vae-lab runs`: the runs below a folder, what they differ in and what was measured; or means over seeds."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from vae_lab.reports.overview import Overview, find_runs
 from vae_lab.reports.values import counted
 from vae_lab.wiring.arguments import key, named_paths
 from vae_lab.wiring.table import Table
+from vae_lab.wiring.terminal import say
 
 MAKE_ONE = "vae-lab train experiment=quickstart"
 
@@ -60,7 +60,7 @@ def runs(settings: RunsSettings) -> None:
         where = " and ".join(settings.where)
         many = f"none of {counted(len(every.runs))} below {', '.join(roots)} has {where}"
         none = f"there is no run below {', '.join(roots)}: {MAKE_ONE} makes one"
-        print(f"vae-lab runs: {many if every.runs else none}", file=sys.stderr)
+        say("vae-lab runs", many if every.runs else none)
     form = settings.format
     if chosen.runs:
         make_table(chosen, every, settings, _title(roots, every.runs, chosen.runs)).write(form)

@@ -18,6 +18,7 @@ from vae_lab.errors import FAILURE, MISTAKE, ConfigError, Interrupted, missing
 from vae_lab.runs.continuation import Request
 from vae_lab.wiring.build import find_own_classes
 from vae_lab.wiring.folders import CommandLine
+from vae_lab.wiring.terminal import put, say
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -60,7 +61,7 @@ class Task:
             else:
                 report = Report(title, 0)
                 if _is_first_process():
-                    print(*artefacts, sep="\n", flush=True)
+                    put("\n".join(map(str, artefacts)))
         (self.reports / f"{number:06}.json").write_text(json.dumps(asdict(report)))
 
     def run(self, cfg: DictConfig) -> list[Path]:
@@ -79,7 +80,7 @@ class Task:
         if not known or self.full_error == "1":
             traceback.print_exception(error)
         if known:
-            print(f"vae-lab {self.line.command}: {explain(error, self.line)}", file=sys.stderr, flush=True)
+            say(f"vae-lab {self.line.command}", explain(error, self.line))
         return MISTAKE if is_mistake(error) else FAILURE
 
 
@@ -88,9 +89,9 @@ def exit_code(line: CommandLine, folder: Path) -> int:
     reports = [Report(**json.loads(file.read_text())) for file in sorted(folder.iterdir())]
     failed = [report for report in reports if report.code]
     if failed and len(reports) > 1:
-        print(f"vae-lab {line.command}: {len(failed)} of {len(reports)} jobs failed", file=sys.stderr)
+        say(f"vae-lab {line.command}", f"{len(failed)} of {len(reports)} jobs failed")
         for report in failed:
-            print(f"  {report.title}: {report.message}", file=sys.stderr)
+            say(f"  {report.title}", report.message)
     return min((report.code for report in failed), default=0)
 
 

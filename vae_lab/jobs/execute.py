@@ -29,6 +29,7 @@ from vae_lab.runs.result import results
 from vae_lab.training.matmul import settled
 from vae_lab.wiring import build
 from vae_lab.wiring.dotted import set_value_at, value_at
+from vae_lab.wiring.terminal import put
 
 log = logging.getLogger("vae_lab")
 
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for key, value in changes.items():
             if value is not KEPT:
                 set_value_at(config, key, value)
-        print(go_on(run, config), flush=True)
+        put(str(go_on(run, config)))
         return 0
     except (ConfigError, NonFiniteDensity) as error:
         log.error("%s", error)

@@ -219,25 +219,30 @@ def grouped(runs: Mapping[str, Overview], key: Callable[[Overview], Mapping[str,
     return list(groups.values())
 
 
-def _search(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Overview]:
-    try:
-        about = os.stat(folder)
-        if (about.st_dev, about.st_ino) in seen:  # reached by a link or by another root
-            return
-        seen.add((about.st_dev, about.st_ino))
-        with os.scandir(folder) as content:
-            found = sorted(content, key=lambda item: item.name)
-    except OSError as error:
-        yield Overview(folder, BROKEN, f"the folder cannot be read ({error.strerror})")
-        return
-    names = {item.name for item in found}
-    if names & MARKS:
-        yield glance(folder)
-        if {"config.yaml", "run.json"} <= names:
-            return
-    for item in found:
-        if not item.name.startswith(".") and item.name not in FOLDERS and item.is_dir():
-            yield from _search(Path(item.path), seen)
+def _search(root: Path, seen: set[tuple[int, int]]) -> Iterator[Overview]:
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            about = os.stat(folder)
+            if (about.st_dev, about.st_ino) in seen:  # reached by a link or by another root
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            with os.scandir(folder) as content:
+                found = sorted(content, key=lambda item: item.name)
+        except OSError as error:
+            yield Overview(folder, BROKEN, f"the folder cannot be read ({error.strerror})")
+            continue
+        names = {item.name for item in found}
+        if names & MARKS:
+            yield glance(folder)
+            if {"config.yaml", "run.json"} <= names:
+                continue
+        waiting += [
+            Path(item.path)
+            for item in reversed(found)
+            if not item.name.startswith(".") and item.name not in FOLDERS and item.is_dir()
+        ]
 
 
 def _scalars(content: Mapping[str, Any]) -> dict[str, Any]:

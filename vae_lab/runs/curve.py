@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vae_lab.atomic import write_text
 from vae_lab.errors import RunError
+from vae_lab.runs.small_files import read_text
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
@@ -44,14 +45,14 @@ def keep_rows(path: Path, keep: Callable[[int], bool]) -> None:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path.parent, path.name)
         rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1])))
         for row in rows:
             _ = int(row["samples_evaluated"]), [float(text) for text in row.values() if text]
-    except (OSError, ValueError, TypeError, LookupError, csv.Error) as error:
+    except (ValueError, TypeError, LookupError, csv.Error) as error:
         raise RunError(
             f"{path} must have a column samples_evaluated and numbers below it, and is damaged "
             f"({type(error).__name__}: {error}): restore it, or take it away, and the run goes on without its past rows"

@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from vae_lab.atomic import write_json, write_text
@@ -98,7 +97,7 @@ class RunDir:
 
     def write_config(self, config: Mapping[str, Any], **record: Any) -> None:
         """Freezes a config in the present format; run.json gets its number, the config's hash and further entries."""
-        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        write_text(self.path / "config.yaml", small_files.settings_text(config))
         self.update_record(format=FORMAT, config_hash=config_hash(config), **record)
 
     def read_record(self) -> dict[str, Any]:
@@ -124,7 +123,9 @@ class RunDir:
     @property
     def snapshots(self) -> dict[int, Path]:
         """The weights that were kept on the way (`checkpoint.at`), by training samples, in their order."""
-        return dict(sorted((int(file.stem), file) for file in (self.checkpoints / "at").glob("*.ckpt")))
+        return dict(
+            sorted((int(file.stem), file) for file in (self.checkpoints / "at").glob("*.ckpt") if file.stem.isdecimal())
+        )
 
     def ledger_path(self, checkpoint: str) -> Path:
         """metrics.json for the checkpoint that is read by default, metrics-<checkpoint>.json for the other.

@@ -1,8 +1,12 @@
-"""The small files of a run directory, read fast and without PyTorch, and what is wrong with them in words."""
+"""The small files of a run directory, read fast and without PyTorch, and what is wrong with them in words.
+
+They may be a stranger's: only regular files of a sensible size are read, and plain values of a sensible depth taken.
+"""
 
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -19,6 +23,13 @@ TWICE = ("model.likelihood.", "model.initialization.")
 """Components of the model that the config has at its top as well."""
 SECTIONS = ("data", "model", "trainer")
 """What every reader of a run's config needs."""
+LARGEST = 2**24
+"""Bytes of a small file, at most."""
+LARGEST_CONFIG = 2**18
+"""Bytes of config.yaml, which takes longer to read, at most."""
+DEEPEST, MOST, LONGEST = 50, 10_000, 2**64
+"""Of the values in a file: how deep they may lie, how many keys there may be, and what an integer is smaller than."""
+TOO_MANY = f"it has more than {MOST:,} keys"
 DAMAGE = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 
 
@@ -37,9 +48,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         Unreadable: it or run.json is missing, damaged, or of a newer version.
     """
     written = format_of(read_record(path))
-    text = read_text(path, "config.yaml")
+    text = read_text(path, "config.yaml", LARGEST_CONFIG)
     try:
-        config = _mapping(text)
+        config = plain_mapping(text)
     except DAMAGE as error:
         raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
     require_keys(path, {key: value for key, value in config.items() if isinstance(value, Mapping)}, SECTIONS)
@@ -52,7 +63,7 @@ def read_settings(path: str | os.PathLike[str], written: int = FORMAT) -> dict[s
     Raises:
         Unreadable: it is missing, no YAML, or not the config of a run.
     """
-    text = read_text(path, "config.yaml")
+    text = read_text(path, "config.yaml", LARGEST_CONFIG)
     settings: dict[str, Any] = {}
     try:
         for section in re.split(r"^(?=\w)", text, flags=re.MULTILINE):  # a block for each key at the top
@@ -62,6 +73,8 @@ def read_settings(path: str | os.PathLike[str], written: int = FORMAT) -> dict[s
             settings = dict(_settings(text))
         except DAMAGE as error:
             raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
+    if len(settings) > MOST:
+        raise Unreadable(path, f"config.yaml is no YAML of settings: {TOO_MANY}")
     require_keys(path, {key.partition(".")[0]: {} for key in settings if "." in key}, SECTIONS)
     for key in [key for key in settings if key.startswith(TWICE)]:
         if settings.get(key.removeprefix("model.")) == settings[key]:
@@ -96,19 +109,41 @@ def read_ledger(path: str | os.PathLike[str], name: str = "metrics.json") -> dic
     return ledger
 
 
-def read_text(path: str | os.PathLike[str], name: str) -> str:
+def read_text(path: str | os.PathLike[str], name: str, largest: int = LARGEST) -> str:
     """The text of a file of a folder.
 
     Raises:
-        Unreadable: it is missing, or no text.
+        Unreadable: it is missing, no regular file, too large, or no text.
     """
+    file = os.path.join(path, name)
     try:
-        with open(os.path.join(path, name), encoding="utf-8") as file:
-            return file.read()
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise Unreadable(path, f"{name} cannot be read: it is no regular file")
+        with open(os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as opened:
+            content = opened.read(largest + 1)
+        if len(content) > largest:
+            size = os.path.getsize(file)
+            raise Unreadable(path, f"{name} has {size:,} bytes, and such a file has {largest:,} at most")
+        return content.decode()
     except FileNotFoundError as error:
         raise Unreadable(path, f"no {name}") from error
+    except Unreadable:
+        raise
     except (OSError, ValueError) as error:
         raise Unreadable(path, f"{name} cannot be read: {_in_one_line(error)}") from error
+
+
+def settings_text(config: Mapping[str, Any]) -> str:
+    """The text of config.yaml: plain values in the config's order."""
+    return yaml.dump(dict(config), Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
+
+
+class PlainDumper(yaml.SafeDumper):
+    """Writes every value out wherever it stands, so that no file needs references."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Never a reference."""
+        return True
 
 
 def read_json(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
@@ -120,6 +155,7 @@ def read_json(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
     text = read_text(path, name)
     try:
         content = json.loads(text)
+        _require_plain(content)
     except (ValueError, RecursionError) as error:
         raise Unreadable(path, f"{name} is no JSON: {_in_one_line(error)}") from error
     if not isinstance(content, dict):
@@ -154,14 +190,49 @@ def require_keys(path: str | os.PathLike[str], config: Mapping[str, Any], keys: 
 @lru_cache(maxsize=10_000)
 def _settings(text: str) -> Mapping[str, Any]:
     """The dotted keys of a YAML mapping; an empty text has none."""
-    return dict(_leaves(_mapping(text), ""))
+    return dict(_leaves(plain_mapping(text), ""))
 
 
-def _mapping(text: str) -> dict[str, Any]:
+def plain_mapping(text: str) -> dict[str, Any]:
+    """The keys of a YAML text, which hold plain values; none of an empty text.
+
+    Raises:
+        Any of `DAMAGE`: it holds something else.
+    """
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=LOADER)):
+        raise ValueError("it refers to itself by an alias, which may stand for anything of any size")
     content = yaml.load(text, Loader=LOADER)
     if not isinstance(content, dict | None):
         raise TypeError(f"it holds {type(content).__name__} instead of keys")
+    _require_plain(content)
     return content or {}
+
+
+def _require_plain(content: Any) -> None:
+    """Refuses what no config, record or ledger holds, and what reads it stumbles over."""
+    level, num_keys = [content], 0
+    for _ in range(DEEPEST):
+        below = []
+        for node in level:
+            if isinstance(node, dict):
+                num_keys += len(node)
+                below += [*node, *node.values()]
+            elif isinstance(node, list):
+                below += node
+            elif isinstance(node, str):
+                if not node.isascii():
+                    node.encode()
+            elif isinstance(node, int):
+                if abs(node) >= LONGEST:
+                    raise ValueError("it holds an integer of more than 64 bits")
+            elif not isinstance(node, float | None):
+                raise ValueError(f"it holds a {type(node).__name__}, and only texts and numbers may stand there")
+        if num_keys > MOST:
+            raise ValueError(TOO_MANY)
+        if not below:
+            return
+        level = below
+    raise ValueError(f"its values lie more than {DEEPEST} deep")
 
 
 def _leaves(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:

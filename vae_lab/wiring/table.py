@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from vae_lab.wiring.terminal import printable, put
+
 if TYPE_CHECKING:  # it is imported where it is needed: whoever only waits for others is not to wait for it
     import pandas as pd
 
@@ -36,6 +38,10 @@ LATEX = str.maketrans(
     }
 )
 """Signs that LaTeX reads otherwise -> how they are written."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What begins a text that a spreadsheet would run."""
+LONGEST = 1000
+"""Signs of a cell that a terminal shows, at most."""
 ANY_WIDTH = 100_000
 FRAME = 3
 """What rich's lines and margins add to the width of a column."""
@@ -124,33 +130,37 @@ class Table:
         if form == "table":
             self.print()
         elif form in ("csv", "json"):
-            sys.stdout.write(self.to_csv() if form == "csv" else self.to_json())
+            put(self.to_csv() if form == "csv" else self.to_json(), end="")
             for note in self.notes:
-                print(note, file=sys.stderr)
+                print(printable(note), file=sys.stderr)
         elif self.rows:
-            sys.stdout.write(self.to_markdown() if form == "markdown" else self.to_latex())
+            put(self.to_markdown() if form == "markdown" else self.to_latex(), end="")
 
     def print(self) -> None:
         """Shows it on a terminal, which breaks long texts inside of their columns; in a file no line is broken."""
         console, rich = Console(), RichTable()
-        texts = [self.columns, *(list(map(str, row)) for row in self.rows)]
+        columns, *rows = texts = [list(map(_shown, row)) for row in (self.columns, *self.rows)]
         longest = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
         least = [num if known else min(num, NARROW) for num, known in zip(longest, self.is_numeric, strict=True)]
         console.width = max(console.width, sum(least) + FRAME * len(least) + 1) if console.is_terminal else ANY_WIDTH
         fits = sum(longest) + FRAME * len(longest) < console.width
-        for title, num, is_numeric in zip(self.columns, longest, self.is_numeric, strict=True):
+        for title, num, is_numeric in zip(columns, longest, self.is_numeric, strict=True):
             look: Any = {"justify": "right", "no_wrap": True} if is_numeric else {"overflow": "fold"}
             rich.add_column(Text(title), width=num if fits else None, **look)  # rich would measure all once more
-        for row in self.rows:
-            rich.add_row(*(Text(str(cell), style=STYLES.get(self.tone(cell), "")) for cell in row))
+        for cells in rows:
+            rich.add_row(*(Text(cell, style=STYLES.get(self.tone(cell), "")) for cell in cells))
         with console.capture() as captured:  # so that a reader who leaves early, as `head` does, is no matter of rich's
-            for content in filter(None, [self.title and Text(self.title), rich, *map(Text, self.notes)]):
+            for content in filter(
+                None, [self.title and Text(_shown(self.title)), rich, *map(Text, map(_shown, self.notes))]
+            ):
                 console.print(content)
-        sys.stdout.write(captured.get())
+        put(captured.get(), end="")
 
     def to_csv(self) -> str:
         """The records with a line of their keys; lists as JSON."""
-        return "\n" if self.records is None else self.records.map(_plain).to_csv(index=False, lineterminator="\n")
+        if self.records is None:
+            return "\n"
+        return self.records.map(_plain).rename(columns=_plain).to_csv(index=False, lineterminator="\n")
 
     def to_json(self) -> str:
         """The records as a list of objects; pandas' own JSON would round to fifteen digits."""
@@ -195,8 +205,18 @@ def is_number(cell: Cell) -> bool:
     return isinstance(cell, Number) or NUMERIC.fullmatch(cell) is not None
 
 
+def _shown(cell: Cell) -> str:
+    """A cell on a terminal."""
+    text = str(cell)
+    return printable(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
+
+
 def _plain(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    """A cell of a CSV file; a text that a spreadsheet would run as a formula begins with an apostrophe."""
+    text = json.dumps(value) if isinstance(value, list | dict) else value
+    if not isinstance(text, str):
+        return text
+    return f"'{printable(text)}" if text.startswith(FORMULA) and not is_number(text) else printable(text)
 
 
 def _finite(value: Any) -> Any:
@@ -211,7 +231,7 @@ def _finite(value: Any) -> Any:
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\|*<`])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|*<`])", r"\\\1", printable(" ".join(text.split())))
 
 
 def _latex(cell: Cell) -> str:
@@ -219,4 +239,4 @@ def _latex(cell: Cell) -> str:
         value, error = cell.texts
         mark = f"\\textsuperscript{{{_latex(cell.mark)}}}" if cell.mark else ""
         return f"${value} \\pm {error}${mark}" if error else f"${value}${mark}"
-    return cell.translate(LATEX).replace("log p(x)", r"$\log p(x)$")
+    return printable(cell).translate(LATEX).replace("log p(x)", r"$\log p(x)$")

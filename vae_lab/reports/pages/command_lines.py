@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number
 from vae_lab.runs.identity import BUDGET, Kind, kind_of
+from vae_lab.runs.small_files import DAMAGE, plain_mapping, read_text
 from vae_lab.wiring.arguments import quoted
 from vae_lab.wiring.dotted import key_of
 
@@ -66,9 +65,9 @@ def recorded(run: Overview) -> str | None:
 def sweep_again(folder: Path) -> str | None:
     """The command line that Hydra kept of the sweep's last invocation; None where it kept none."""
     try:
-        kept: Any = yaml.safe_load((folder / "multirun.yaml").read_text(encoding="utf-8"))
+        kept: Any = plain_mapping(read_text(folder, "multirun.yaml"))
         overrides: Mapping[str, Any] = kept["hydra"]["overrides"]
         typed = [str(text) for name in ("hydra", "task") for text in overrides[name]]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (KeyError, *DAMAGE):
         return None
     return pasted("train", "-m", *(text for text in typed if text not in ("hydra.mode=MULTIRUN", "hydra.run.dir=.")))

@@ -82,7 +82,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, summary: 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), **look)
     page = environment.get_template("page.html").render(title=title, sections=sections, summary=summary)
     try:
-        write_text(path, page)
+        write_text(path, page.encode(errors="backslashreplace").decode())  # a name on disk need not be text
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): name another out=FILE.html") from error
     return path
