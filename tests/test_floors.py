@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vae_lab"
 
 FLOORS = (
-    "errors randomness atomic image_grids",
+    "errors",
+    "randomness atomic image_grids",
     "distributions hmc optimizers schedules",
     "networks data wiring",
     "model",

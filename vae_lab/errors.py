@@ -4,8 +4,10 @@ The command line prints these errors as one message; everything else is a bug an
 """
 
 import difflib
+import errno
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +18,8 @@ DIVERGED = (
     "the checkpoint from before is kept"
 )
 """What to do about a training that became non-finite."""
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system answers where there is no room for a file: disk, quota, or a limit on the size of one file."""
 LISTED = 20
 """Up to so many valid names are listed in a message, not only the likely ones."""
 
@@ -30,6 +34,18 @@ class RunError(ConfigError):
 
 class MissingFile(ConfigError, FileNotFoundError):  # noqa: N818
     """A data set's file that is not there and cannot be had: exit code 2."""
+
+
+class StorageError(ConfigError, OSError):
+    """There is no room for a file, which stays as it was: exit code 2."""
+
+    def __init__(self, path: str | os.PathLike[str], error: BaseException) -> None:
+        number = error.errno if isinstance(error, OSError) else None
+        super().__init__(
+            f"{path} cannot be written ({os.strerror(number) if number else error}): free space there, or raise the "
+            "quota or the limit on file sizes; what was there before is whole, and the same command goes on from it"
+        )
+        self.errno = number
 
 
 class NoEncoder(ConfigError):  # noqa: N818
@@ -50,6 +66,11 @@ class Failed(Exception):  # noqa: N818
 
 class Interrupted(Exception):  # noqa: N818
     """A signal ended the work in good order, and it can be continued: exit code 130."""
+
+
+def is_about_storage(error: BaseException) -> bool:
+    """Whether the system has no room, and nobody has said so in words yet."""
+    return isinstance(error, OSError) and error.errno in STORAGE and not isinstance(error, StorageError)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

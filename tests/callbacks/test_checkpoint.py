@@ -6,12 +6,12 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from vae_lab.atomic import give_name
 from vae_lab.callbacks.checkpoint import (
     BEST_BEFORE,
     AtomicCheckpointIO,
     Checkpoint,
     best_bound,
-    replace_by_link,
     take_back_best,
 )
 from vae_lab.errors import NonFiniteDensity
@@ -118,9 +118,8 @@ def test_non_finite_weights_are_not_saved(saved):
 
 def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(tmp_path):
     best = tmp_path / "best.ckpt"
-    replace_by_link(tmp_path / "best.ckpt", tmp_path / BEST_BEFORE)  # there is none yet
     save(best, 100, -90.0)
-    replace_by_link(tmp_path / "best.ckpt", tmp_path / BEST_BEFORE)
+    give_name(best, tmp_path / BEST_BEFORE)
     AtomicCheckpointIO().save_checkpoint(
         {"state_dict": {}, "vae_lab": {"samples": 120, "latest": {"val/bound": -85.0}}}, best
     )

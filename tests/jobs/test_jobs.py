@@ -7,17 +7,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from training import TINY, kill_training, train_tiny, vae_lab
 
+from vae_lab.atomic import write_json
 from vae_lab.errors import RunError
 from vae_lab.jobs import engine as jobs
 from vae_lab.jobs.children import STOPPING
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport
+from vae_lab.jobs.speed import Speed, read_speeds
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import frozen_config
@@ -325,3 +328,13 @@ def test_parent_of_a_training_imports_neither_torch_nor_lightning(tmp_path: Path
     process = subprocess.run([sys.executable, "-c", code, str(job.run.path)], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("damaged", ["", "{", '{"start": "soon", "a": {"per_sample": 1.0}, "b": 3, "c": null}'])
+def test_damaged_speeds_are_measured_anew(tmp_path, damaged):
+    path = tmp_path / "speeds.json"
+    path.write_text(damaged)
+    assert read_speeds(path) == {}
+    whole = {"start": 1.0, "a": asdict(Speed(1e-5, 0.1, 300, 1000))}
+    write_json(path, whole | {"b": 3})
+    assert read_speeds(path) == whole

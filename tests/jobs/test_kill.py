@@ -38,7 +38,7 @@ def has_begun(run: RunDir) -> bool:
 
 def is_being_saved(run: RunDir) -> bool:
     """While a checkpoint is being written, over one that is complete."""
-    return (run.checkpoints / ".last.ckpt.tmp").exists() and (run.checkpoints / "last.ckpt").exists()
+    return any(run.checkpoints.glob(".last.ckpt.*.tmp")) and (run.checkpoints / "last.ckpt").exists()
 
 
 def is_in_an_epoch(run: RunDir) -> bool:
@@ -49,7 +49,7 @@ def is_in_an_epoch(run: RunDir) -> bool:
 def is_evaluated(run: RunDir) -> bool:
     """During an evaluation: a new row is there, and the checkpoint that belongs to it not yet."""
     rows = run.curve.read_bytes().count(b"\n") if run.curve.is_file() else 0
-    return rows >= 2 and (run.checkpoints / ".best.ckpt.tmp").exists()
+    return rows >= 2 and any(run.checkpoints.glob(".best.ckpt.*.tmp"))
 
 
 def is_at_the_end(run: RunDir) -> bool:

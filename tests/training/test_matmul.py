@@ -44,6 +44,32 @@ def test_measurement_is_made_once_a_machine(monkeypatch, tmp_path):
     assert choose_backend("auto") == "onednn"
 
 
+@pytest.mark.parametrize(
+    "damaged", ["", "{", "[]", '{"KEY": 3}', '{"KEY": {"exact": true}}', '{"KEY": {"exact": 1, "speed_ratio": "x"}}']
+)
+def test_a_damaged_cache_is_measured_anew_and_replaced(monkeypatch, tmp_path, damaged):
+    measured(monkeypatch, exact=True, speed_ratio=1.5)
+    monkeypatch.setattr(matmul, "processor", lambda: "this one")
+    path = tmp_path / "vae_lab" / "matmul.json"
+    path.parent.mkdir()
+    path.write_text(damaged.replace("KEY", f"this one, torch {matmul.torch.__version__}"))
+    assert choose_backend("auto") == "onednn"
+    assert list(json.loads(path.read_text()).values()) == [{"exact": True, "speed_ratio": 1.5}]
+
+
+def test_processes_that_measure_at_once_keep_each_others_entries(monkeypatch, tmp_path):
+    measured(monkeypatch, exact=True, speed_ratio=1.5)
+    path = tmp_path / "vae_lab" / "matmul.json"
+
+    def meanwhile() -> float:
+        matmul.write_json(path, {"another processor": {"exact": True, "speed_ratio": 1.0}})
+        return 1.5
+
+    monkeypatch.setattr(matmul, "speed_ratio", meanwhile)
+    assert choose_backend("auto") == "onednn"
+    assert len(json.loads(path.read_text())) == 2
+
+
 def test_both_backends_compute_in_float32_or_onednn_is_known_not_to():
     x, weight = matmul.matrices()
     exact = x.double() @ weight.double()

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from vae_lab.atomic import atomic_file
+from vae_lab.atomic import atomic_file, give_name
 from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, require_number
 from vae_lab.runs.load import read_checkpoint, samples_of
 from vae_lab.training.lit_module import LitVAE
@@ -55,12 +55,12 @@ class Checkpoint(pl.Callback):
         if bound is None or bound <= self.best_bound:
             self.save(trainer, lit, "last.ckpt")
             return
-        self.best_bound = bound
-        if trainer.is_global_zero:
-            replace_by_link(self.folder / "best.ckpt", self.folder / BEST_BEFORE)
+        self.best_bound, best = bound, self.folder / "best.ckpt"
+        if trainer.is_global_zero and best.is_file():
+            give_name(best, self.folder / BEST_BEFORE)
         self.save(trainer, lit, "best.ckpt")
         if trainer.is_global_zero:
-            replace_by_link(self.folder / "best.ckpt", self.folder / "last.ckpt")
+            give_name(best, self.folder / "last.ckpt")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Saves a snapshot that is due, and last.ckpt where the last save was long ago or the training stops."""
@@ -96,15 +96,6 @@ def best_bound(folder: Path) -> float:
     if not path.is_file():
         return float("-inf")
     return read_checkpoint(path, mmap=True)["vae_lab"]["latest"]["val/bound"]
-
-
-def replace_by_link(file: Path, name: Path) -> None:
-    """Gives `file`, if there is one, a further name, which stays with its content when `file` is replaced."""
-    if file.is_file():
-        link = name.with_name(f".{name.name}.link")
-        link.unlink(missing_ok=True)
-        os.link(file, link)
-        os.replace(link, name)
 
 
 def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:

@@ -1,13 +1,12 @@
 """Published files: found where `data.root` says, or downloaded whole, verified, or not at all."""
 
 import hashlib
-import os
-import uuid
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+from vae_lab.atomic import atomic_file
 from vae_lab.errors import ConfigError, MissingFile
 
 TIMEOUT = 30
@@ -44,7 +43,8 @@ def download(path: Path, *, urls: Sequence[str], algorithm: str, checksum: str) 
             failures.append(f"{url} (delivered other bytes, {algorithm} {found})")
             continue
         try:
-            _store(path, content)
+            with atomic_file(path) as file:
+                file.write(content)
             return path
         except OSError as error:
             failures.append(f"{url} (delivered, but it cannot be stored: {error})")
@@ -65,17 +65,3 @@ def require_published(path: Path, content: bytes, sha256: str) -> None:
 def unreadable(path: Path, reason: object, *, advice: str = "delete it to have it downloaded again") -> ConfigError:
     """The error for a file that is there, but is truncated, corrupt or not what its name says."""
     return ConfigError(f"{path} is truncated, corrupt or of the wrong kind ({reason}): {advice}, or name another place")
-
-
-def _store(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own for every process: several may download at once, and the last rename wins.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,16 +1,15 @@
 """How fast a training is on this machine, from a second of it: what plans estimate their time with."""
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vae_lab.atomic import write_json
+from vae_lab.atomic import read_cache, write_json
 from vae_lab.runs.identity import BUDGET, KINDS, Kind, config_hash
 from vae_lab.training.marks import next_log_mark, next_multiple
 from vae_lab.wiring.dotted import set_value_at, value_at
@@ -75,7 +74,7 @@ class Speeds:
 
     def read(self) -> dict[str, Any]:
         """What the file holds."""
-        return json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        return read_speeds(self.path)
 
     def of_start(self) -> float:
         """Seconds that a process needs before it trains: Python and the frameworks."""
@@ -85,6 +84,18 @@ class Speeds:
             self.known["start"] = time.monotonic() - started
             write_json(self.path, self.known)
         return self.known["start"]
+
+
+def read_speeds(path: Path) -> dict[str, Any]:
+    """The whole entries of a file of measured speeds; what is damaged is measured anew."""
+    names = {field.name for field in fields(Speed)}
+
+    def is_whole(key: str, entry: Any) -> bool:
+        numbers = {"start": entry} if key == "start" else entry
+        is_complete = isinstance(numbers, dict) and set(numbers) in ({"start"}, names)
+        return is_complete and all(isinstance(number, int | float) for number in numbers.values())
+
+    return {key: entry for key, entry in read_cache(path).items() if is_whole(key, entry)}
 
 
 def count_evaluations(config: Mapping[str, Any], samples: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from vae_lab.atomic import write_json
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity
 from vae_lab.jobs.assemble import Assembled, assemble
-from vae_lab.jobs.speed import Speed
+from vae_lab.jobs.speed import Speed, read_speeds
 from vae_lab.runs.directory import RunDir
 from vae_lab.training.lit_module import LitVAE
 
@@ -85,7 +85,7 @@ def main() -> None:
     """Measures trainings one after the other, and adds each to the file of known speeds as it comes."""
     todo, path = map(Path, sys.argv[1:])
     work = json.loads(todo.read_text(encoding="utf-8"))
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = read_speeds(path)
     logging.disable(logging.INFO)
     for key, config in work["trainings"].items():
         try:

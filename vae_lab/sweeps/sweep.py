@@ -15,6 +15,7 @@ import yaml
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
+from vae_lab.atomic import write_text
 from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
@@ -55,7 +56,7 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
     points = [] if is_search else [space.point(cfg, folder, varied) for varied in space.grid()]
     with RunDir(folder).locked():
         kept = {"hydra": hydra, "task": [text for text in typed if text not in hydra]}
-        (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": kept}}), encoding="utf-8")
+        write_text(folder / "multirun.yaml", yaml.safe_dump({"hydra": {"overrides": kept}}))
         try:
             if is_search:
                 try:

@@ -6,7 +6,6 @@ processors. So accuracy is measured first, speed second.
 """
 
 import functools
-import json
 import logging
 import os
 import platform
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_lab.atomic import write_json
+from vae_lab.atomic import read_cache, write_json
 from vae_lab.errors import ConfigError, require_choice
 
 log = logging.getLogger("vae_lab")
@@ -84,14 +83,20 @@ def measured_once() -> dict[str, Any]:
     """Accuracy and speed of oneDNN beside the default, kept in the user's cache for this processor and torch."""
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae_lab" / "matmul.json"
     key = f"{processor()}, torch {torch.__version__}"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if key not in known:
-        known[key] = {"exact": is_exact(), "speed_ratio": round(speed_ratio(), 3)}
+    known = read_cache(path)
+    if not is_measured(known.get(key)):
+        known = {key: {"exact": is_exact(), "speed_ratio": round(speed_ratio(), 3)}}
         try:
-            write_json(path, known)
+            write_json(path, read_cache(path) | known)
         except OSError as error:
             log.info("the choice of matmul_backend is measured again next time: %s", error)
     return known[key]
+
+
+def is_measured(entry: Any) -> bool:
+    """Whether an entry of the cache is whole."""
+    ratio = entry.get("speed_ratio") if isinstance(entry, dict) else None
+    return isinstance(ratio, float) and isinstance(entry.get("exact"), bool)
 
 
 def is_exact() -> bool:
