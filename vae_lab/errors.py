@@ -135,6 +135,17 @@ def require_choice(key: str, value: object, choices: Iterable[str]) -> None:
         raise ConfigError(f"{key} must be one of {', '.join(names)}, got {shown(value)}: {advice}")
 
 
+def require_memory(what: str, num_bytes: float, advice: str) -> None:
+    """Refuses what the memory of this machine cannot hold, before anything is made."""
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if num_bytes > memory:
+            raise ConfigError(
+                f"{what} would take {num_bytes / 2**30:,.0f} GB of memory, and this machine has "
+                f"{memory / 2**30:,.0f} GB: {advice}"
+            )
+
+
 def shown(value: object) -> str:
     """A value as it stands in a config."""
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)

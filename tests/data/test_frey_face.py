@@ -1,4 +1,6 @@
 import hashlib
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,12 @@ def test_impossible_keys_are_refused_before_loading(common):
         frey_face("nowhere", common, validation_size=1600)
     with pytest.raises(ValueError, match=r"data\.train_size must be <= 1400, got 1500"):
         frey_face("nowhere", common | {"train_size": 1500}, validation_size=200)
+
+
+@pytest.mark.parametrize("ratio", [2**26, 2**24])
+def test_a_file_that_unpacks_to_more_than_faces_is_refused(tmp_path, common, ratio):
+    path = write(tmp_path, ff=np.zeros((560, 1965), np.uint8))
+    packed = zlib.compress(bytes(ratio))
+    path.write_bytes(path.read_bytes()[:128] + struct.pack("<II", 15, len(packed)) + packed)
+    with pytest.raises(ValueError, match=r"frey_rawface\.mat is truncated.*it has more than 16,777,216 bytes"):
+        _ = frey_face(tmp_path, common).splits

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import torch
 from PIL import Image
 
 from vae_lab.data.image_folder import ImageFolder
+from vae_lab.errors import ConfigError
 
 
 def write(path: Path, value: int, *, size: tuple[int, int] = (10, 7), mode: str = "RGB") -> None:
@@ -104,3 +107,29 @@ def test_too_few_pictures_or_no_folder_are_refused(tmp_path, common):
 def test_impossible_keys_are_refused_before_loading(common, changes, message):
     with pytest.raises(ValueError, match=message):
         image_folder(Path("nowhere"), common, **changes)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize("side", [9000, 13_000, 40_000, 2**31 - 1])
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(folder, common, side, monkeypatch):
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    file = folder / "cats" / "00.png"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(ValueError, match=r"00\.png is truncated, corrupt .*(pixels|Image size)"):
+        _ = image_folder(folder, common).splits
+
+
+def test_a_file_of_another_kind_is_no_picture_whatever_its_name(folder, common, monkeypatch):
+    file = folder / "cats" / "00.png"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("another program reads it"))
+    with pytest.raises(ValueError, match=r"00\.png is truncated, corrupt"):
+        _ = image_folder(folder, common).splits
+
+
+def test_pictures_of_a_size_that_no_memory_holds_are_refused_with_the_number(folder, common):
+    with pytest.raises(ConfigError, match=r"data\.size: .* pictures would take [\d,]+ GB of memory"):
+        _ = image_folder(folder, common, size=[10**6, 10**6]).splits

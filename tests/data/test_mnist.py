@@ -118,3 +118,20 @@ def test_impossible_validation_sizes_are_refused(common, size):
 def test_a_train_size_beyond_the_train_part_is_refused_before_loading(common):
     with pytest.raises(ValueError, match=r"data\.train_size must be <= 50000, got 50001"):
         MNIST(root="nowhere", validation_size=10_000, **common | {"train_size": 50_001})
+
+
+@pytest.mark.parametrize(
+    ("shape", "num"), [((60_000, 28, 28), 2**28), ((2**32 - 1,), 2**28), ((2**32 - 1,) * 255, 10), ((2,), 2**28)]
+)
+def test_a_packed_file_is_not_unpacked_beyond_what_mnist_has(tmp_path, shape, num, monkeypatch):
+    path = tmp_path / "bomb.gz"
+    with gzip.GzipFile(path, "wb", compresslevel=1) as file:
+        file.write(b"\0\0\x08" + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape))
+        for _ in range(max(1, num // 2**20)):
+            file.write(bytes(min(num, 2**20)))
+    unpacked = []
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", lambda file, size: unpacked.append(size) or read(file, size))
+    with pytest.raises(ValueError, match=r"bomb\.gz is truncated, corrupt"):
+        read_idx(path)
+    assert sum(unpacked) < 5e7

@@ -1,3 +1,4 @@
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -6,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from vae_lab.data.npz import NPZ
+from vae_lab.data.npz import NPZ, Header
+from vae_lab.errors import ConfigError
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (50, 6, 4), dtype=np.uint8)
@@ -140,3 +142,42 @@ def test_a_missing_file_and_another_format_are_refused(tmp_path, common):
         _ = NPZ(path=str(tmp_path / "none.npz"), **common).image_shape
     with pytest.raises(ValueError, match=r"data\.path must name an \.npz file, got 'images\.npy'"):
         NPZ(path="images.npy", **common)
+
+
+def npy(shape: tuple[int, ...], content: bytes = b"") -> bytes:
+    """An .npy file whose header promises this shape of uint8."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue() + content
+
+
+BOMBS = {
+    "a header of terabytes": lambda path: hostile(path, npy((2**20, 2**10, 2**10), bytes(100))),
+    "a header of less than nothing": lambda path: hostile(path, npy((-4, 5, 5), bytes(100))),
+    "a header of fewer bytes than there are": lambda path: hostile(path, npy((2, 2, 2), bytes(100))),
+    "a header that does not end": lambda path: hostile(path, b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65_535),
+    "a bomb": lambda path: hostile(path, npy((2**10, 2**10, 2**9), bytes(2**29))),
+    "a million entries": lambda path: hostile(path, *[b""] * 20_000),
+}
+
+
+def hostile(path: Path, *arrays: bytes) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for i, content in enumerate(arrays):
+            archive.writestr("x.npy" if not i else f"some_longer_name_{i}.npy", content)
+
+
+@pytest.mark.parametrize("write", BOMBS.values(), ids=BOMBS)
+def test_an_archive_that_would_fill_the_memory_is_refused_by_its_headers(path, common, write, monkeypatch):
+    write(path)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it is read"))
+    with pytest.raises(ConfigError, match=r"images\.npz is truncated, corrupt or of the wrong kind"):
+        _ = NPZ(path=str(path), **common).image_shape
+
+
+def test_images_that_no_memory_holds_are_refused_with_the_number(path, common, monkeypatch):
+    header = Header((2**20, 2**10, 2**10), np.dtype(np.uint8))
+    monkeypatch.setattr("vae_lab.data.npz._header", lambda *_: header)
+    np.savez(path, x=np.zeros((1, 1, 1)))
+    with pytest.raises(ConfigError, match=r"images in .*images\.npz would take 4,096 GB of memory"):
+        _ = NPZ(path=str(path), **common).image_shape

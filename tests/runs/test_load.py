@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 
 import pytest
 import torch
@@ -188,6 +189,23 @@ def test_tensors_that_are_no_checkpoint_are_refused(copied_run, content):
     torch.save(content, copied_run.checkpoints / "best.ckpt")
     with pytest.raises(RunError, match=r"best\.ckpt is no checkpoint of a run"):
         load_run(copied_run.path)
+
+
+def test_a_checkpoint_that_would_fill_the_memory_is_refused_by_its_table_of_contents(copied_run, monkeypatch):
+    file = copied_run.checkpoints / "best.ckpt"
+    with zipfile.ZipFile(file) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    (pickled,) = (name for name in entries if name.endswith("data.pkl"))
+    marks = entries | {pickled: b"\x80\x02" + b"(" * 2_000_000 + b"."}
+    bomb = entries | {pickled.replace("data.pkl", "data/0"): bytes(10_000_000)}
+    many = entries | {f"archive/data/{i:030}": b"" for i in range(20_000)}
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it is read"))
+    for content, packing in ((marks, zipfile.ZIP_STORED), (bomb, zipfile.ZIP_DEFLATED), (many, zipfile.ZIP_STORED)):
+        with zipfile.ZipFile(file, "w", packing) as archive:
+            for name, entry in content.items():
+                archive.writestr(name, entry)
+        with pytest.raises(RunError, match=r"best\.ckpt must hold tensors and plain values"):
+            load_run(copied_run.path)
 
 
 def test_weights_of_another_model_are_refused(copied_run):

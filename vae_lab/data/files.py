@@ -1,6 +1,8 @@
 """Published files: found where `data.root` says, or downloaded whole, verified, or not at all."""
 
 import hashlib
+import struct
+import zipfile
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -9,6 +11,8 @@ from urllib.request import Request, urlopen
 from vae_lab.atomic import atomic_file
 from vae_lab.errors import ConfigError, MissingFile
 
+LARGEST_CONTENTS = 2**20
+"""Bytes of an archive's table of contents, at most: some ten thousand entries."""
 TIMEOUT = 30
 """Seconds without an answer after which a download counts as failed."""
 
@@ -65,3 +69,21 @@ def require_published(path: Path, content: bytes, sha256: str) -> None:
 def unreadable(path: Path, reason: object, *, advice: str = "delete it to have it downloaded again") -> ConfigError:
     """The error for a file that is there, but is truncated, corrupt or not what its name says."""
     return ConfigError(f"{path} is truncated, corrupt or of the wrong kind ({reason}): {advice}, or name another place")
+
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """A zip file whose table of contents, which is read at once, is small.
+
+    Raises:
+        ValueError: it has too many entries.
+    """
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16 - 98))
+        end = file.read()
+    place = end.rfind(b"PK\5\6")
+    size = struct.unpack_from("<I", end, place + 12)[0] if 0 <= place <= len(end) - 22 else 0
+    if place >= 76 and end[place - 76 :].startswith(b"PK\6\6"):  # of more than 4 GB
+        size = max(size, struct.unpack_from("<Q", end, place - 36)[0])
+    if size > LARGEST_CONTENTS:
+        raise ValueError(f"its table of contents has {size:,} bytes, and {LARGEST_CONTENTS:,} at most are read")
+    return zipfile.ZipFile(path)

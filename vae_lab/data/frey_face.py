@@ -1,5 +1,7 @@
 """Frey Face (Roweis, Saul, Hinton): 1,965 video frames of one face, 28 x 20, x/256 as the author's code."""
 
+import io
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
 FILE_SHA256 = "6437ae824e6ed35c97f39ce53b7f8b5011386476a24888acc80da90e364b06b4"
 PIXELS_SHA256 = "2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af78"
 NUM_TRAIN, NUM_TEST = 1600, 365
+LARGEST = 2**24
+"""Bytes of the file, packed or not, at most."""
+PACKED = 15
+"""MATLAB's number of an element that is packed."""
 
 
 class FreyFace(ImageData):
@@ -65,7 +71,10 @@ class FreyFace(ImageData):
 
 def _read_matlab(path: Path, key: str) -> np.ndarray:
     try:
-        return scipy.io.loadmat(path, variable_names=[key])[key]
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+        _refuse_bombs(content)
+        return scipy.io.loadmat(io.BytesIO(content), variable_names=[key])[key]
     except KeyError as error:
         raise unreadable(path, f"it holds no variable {key}") from error
     except (
@@ -77,5 +86,20 @@ def _read_matlab(path: Path, key: str) -> np.ndarray:
         NotImplementedError,
         zlib.error,
         MatReadError,
+        struct.error,
     ) as error:
         raise unreadable(path, error) from error
+
+
+def _refuse_bombs(content: bytes) -> None:
+    """Refuses a file that is, or unpacks to, far more than the faces."""
+    position, order, room = 128, ">" if content[126:128] == b"MI" else "<", LARGEST - len(content)
+    while room >= 0 and position + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, position)
+        position += 8
+        if kind == PACKED:
+            unpacker = zlib.decompressobj()
+            room -= len(unpacker.decompress(content[position : position + size], room + 1))
+        position += size
+    if room < 0:
+        raise ValueError(f"it has more than {LARGEST:,} bytes")

@@ -1,5 +1,7 @@
 """A user's own folder of pictures, of any sizes, brought to one size; labels from subfolders."""
 
+import math
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vae_lab.data.arrays import ImageData, Source, cut, shuffled
 from vae_lab.data.files import unreadable
-from vae_lab.errors import ConfigError, MissingFile, require_integer
+from vae_lab.errors import ConfigError, MissingFile, require_integer, require_memory
 
-DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What a picture may be, whatever its name says: Pillow would have other programs read some kinds."""
+LARGEST = 2**26
+"""Pixels of a picture, at most."""
 
 
 class ImageFolder(ImageData):
@@ -46,6 +52,8 @@ class ImageFolder(ImageData):
                 f"add some ({', '.join(IMG_EXTENSIONS)}), or name another data.path"
             )
         channels, height, width = self.image_shape
+        num_bytes = 5 * num * math.prod(self.image_shape)
+        require_memory(f"data.size: {num:,} pictures", num_bytes, "choose a smaller data.size, or fewer pictures")
         images = np.empty((num, height, width) if channels == 1 else (num, height, width, channels), np.uint8)
         for row, file in enumerate(self._files):
             images[row] = _read(file, "L" if channels == 1 else "RGB", (width, height))
@@ -79,7 +87,12 @@ class ImageFolder(ImageData):
 def _read(path: Path, mode: str, size: tuple[int, int]) -> np.ndarray:
     """One picture in 8 bits, averaged over the area that a new pixel covers."""
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=FORMATS)
+        with opened as picture:
+            if math.prod(picture.size) > LARGEST:
+                raise ValueError(f"it has {math.prod(picture.size):,} pixels, and {LARGEST:,} at most are read")
             if picture.mode.startswith(("I", "F")):
                 raise ValueError(f"it has more than 8 bits a channel, mode {picture.mode}")
             return np.asarray(ImageOps.exif_transpose(picture).convert(mode).resize(size, Image.Resampling.BILINEAR))

@@ -16,6 +16,8 @@ from vae_lab.data.files import download, require_published, root_folder, unreada
 from vae_lab.errors import require_integer
 
 NUM_TRAIN, NUM_TEST = 60_000, 10_000
+LARGEST = NUM_TRAIN * 28 * 28
+"""Values of a file, at most."""
 SHA256 = {
     "train-images-idx3-ubyte": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
     "train-labels-idx1-ubyte": "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
@@ -82,12 +84,13 @@ class MNIST(ImageData):
 def read_idx(path: Path) -> np.ndarray:
     """The bytes of an IDX file (0 0 8 ndim, sizes as big-endian uint32, values), `.gz` or not."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        ndim = content[3]
-        shape = struct.unpack_from(f">{ndim}I", content, 4)
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            start = file.read(4)
+            shape = struct.unpack(f">{start[3]}I", file.read(4 * start[3]))
+            num = math.prod(shape)
+            content = file.read(min(num, LARGEST) + 1)  # which reads on to the checksum at the end
     except (OSError, EOFError, IndexError, zlib.error, struct.error) as error:
         raise unreadable(path, error) from error
-    start = 4 + 4 * ndim
-    if content[:3] != b"\0\0\x08" or len(content) != start + math.prod(shape):
-        raise unreadable(path, f"{len(content)} bytes do not make an IDX array of {shape}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    if start[:3] != b"\0\0\x08" or len(content) != num:
+        raise unreadable(path, f"its values do not make an IDX array of {shape}, with {LARGEST:,} values at most")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,5 +1,6 @@
 """A user's own arrays in a NumPy archive: x, optional y, x_test, y_test; no pickles."""
 
+import math
 import zipfile
 import zlib
 from functools import cached_property
@@ -10,11 +11,15 @@ import numpy as np
 import torch
 
 from vae_lab.data.arrays import ImageData, Source, cut, shuffled
-from vae_lab.data.files import unreadable
-from vae_lab.errors import ConfigError, MissingFile, require_choice
+from vae_lab.data.files import open_archive, unreadable
+from vae_lab.errors import ConfigError, MissingFile, require_choice, require_memory
 
 READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 DAMAGE = (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+BOMB_BYTES, BOMB_RATIO = 2**28, 100
+"""An array of more bytes than these that is packed more tightly than so holds no pictures, but fills the memory."""
 
 
 class Header(NamedTuple):
@@ -84,7 +89,7 @@ class NPZ(ImageData):
         if not self.path.is_file():
             raise MissingFile(f"data.path: there is no file {self.path}: write it, or name another one")
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with open_archive(self.path) as archive:
                 headers = {entry.removesuffix(".npy"): _header(archive, entry) for entry in archive.namelist()}
         except DAMAGE as error:
             raise self._unreadable(error) from error
@@ -98,6 +103,8 @@ class NPZ(ImageData):
                 self._check_images(name, header, headers["x"])
             else:
                 self._check_labels(name, header, headers[name.replace("y", "x", 1)])
+        num_values = sum(math.prod(header.shape) for header in headers.values())
+        require_memory(f"data.path: the images in {self.path}", 4 * num_values, "name a file of fewer or smaller ones")
         return headers
 
     def _check_images(self, name: str, header: Header, x: Header) -> None:
@@ -132,6 +139,12 @@ class NPZ(ImageData):
 def _header(archive: zipfile.ZipFile, entry: str) -> Header:
     with archive.open(entry) as file:
         shape, _, dtype = READ_HEADER[np.lib.format.read_magic(file)](file)
+        start = file.tell()
     if dtype.hasobject:
         raise ValueError(f"the array {entry} holds Python objects, that is, pickles")
+    about, size = archive.getinfo(entry), math.prod(shape) * dtype.itemsize
+    if about.file_size != start + size:
+        raise ValueError(f"the array {entry} is said to have {size:,} bytes, and has {about.file_size - start:,}")
+    if size > max(BOMB_BYTES, BOMB_RATIO * about.compress_size):
+        raise ValueError(f"the array {entry} has {size:,} bytes, packed into {about.compress_size:,}")
     return Header(shape, dtype)

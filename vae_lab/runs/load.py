@@ -1,6 +1,7 @@
 """A run with its model: what `load_run` makes of a run directory, which may be a stranger's."""
 
 import pickle
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab.data.arrays import ImageData
-from vae_lab.errors import RunError
+from vae_lab.data.files import open_archive
+from vae_lab.errors import RunError, require_memory
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Objective
@@ -21,7 +23,19 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.formats import migrated_checkpoint
 from vae_lab.wiring import build
 
-DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError)
+LARGEST_PICKLE, PICKLE_OF_TENSOR = 2**18, 2**10
+"""Bytes of what a checkpoint holds besides the values of its tensors, at most, and as many more for each of these."""
+DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
 """What reading a file that is no checkpoint, or half of one, ends in."""
 
 
@@ -180,6 +194,23 @@ def state_of(owner: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)}
 
 
+def refuse_bombs(file: Path) -> None:
+    """Refuses by its table of contents a file that reading would fill the memory with.
+
+    Raises:
+        Any of `DAMAGE`: it is none that `torch.save` writes.
+    """
+    with open_archive(file) as archive:
+        entries = archive.infolist()
+    largest = LARGEST_PICKLE + PICKLE_OF_TENSOR * len(entries)
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > file.stat().st_size:
+            raise ValueError(f"{entry.filename} is packed")
+        if entry.filename.endswith(".pkl") and entry.file_size > largest:
+            raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes, and {largest:,} at most are read")
+    require_memory(f"{file}", sum(entry.file_size for entry in entries), "read it on a larger one")
+
+
 def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:
     """The content of a checkpoint; with `mmap` tensors are read when they are used.
 
@@ -187,6 +218,7 @@ def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:
         RunError: the file is corrupt, holds more than tensors and plain values, or is no checkpoint of a run.
     """
     try:
+        refuse_bombs(file)
         content = torch.load(file, weights_only=True, map_location="cpu", mmap=mmap)
     except DAMAGE as error:
         raise RunError(
