@@ -66,7 +66,7 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
     after = files(run.path)
     assert after.pop(run.path / "report.html") and after == before
     ledger = run.ledger("best")
-    rows = {row["part"]: row for row in page.rows("Result")}
+    rows = {row["split"]: row for row in page.rows("Result")}
     assert list(rows) == ["train", "val", "test"]
     for split, row in rows.items():
         assert row["bound"] == f"{ledger[f'{split}/bound']:.2f}"
@@ -89,7 +89,7 @@ def test_estimates_of_log_likelihood_stand_beside_the_bound(run, capsys):
     name = "test/log_likelihood/importance_sampling_50"
     run.update_ledger("best", run.ledger("best") | {name: -21.234, f"{name}_se": 0.012, f"{name}_num_datapoints": 250})
     page = reported(capsys, f"run={run.path}")
-    (row,) = (row for row in page.rows("Result") if row["part"] == "test")
+    (row,) = (row for row in page.rows("Result") if row["split"] == "test")
     assert row["log p(x) by importance_sampling_50"] == "-21.23 ± 0.01" and row["datapoints"] == "250"
 
 

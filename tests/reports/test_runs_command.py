@@ -553,7 +553,7 @@ def test_group_has_mean_standard_error_and_number_of_seeds(add_run, listed, show
         ({"likelihood": "GaussianLikelihood"}, "likelihood"),
         ({"test/bound_num_samples": 8}, "draws of z"),
         ({f"{IWAE}500": None, f"{IWAE}50": -1.0, f"{IWAE}50_se": 0.1}, "estimator"),
-        ({f"{IWAE}500": None, f"{IWAE.replace('test', 'test[:5]')}500": -1.0}, "part"),
+        ({f"{IWAE}500": None, f"{IWAE.replace('test', 'test[:5]')}500": -1.0}, "split"),
     ],
 )
 def test_values_that_cannot_be_compared_are_never_averaged(facts, reason, add_run, listed) -> None:

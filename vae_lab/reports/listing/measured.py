@@ -61,7 +61,7 @@ class Measured:
             counts = Counter(filter(None, frames[name]["yardstick"]))
             data = dict(unmarked.get("bound", ())).get("data")
             ranks = {
-                by: (facts["data"] != data, SPLIT not in facts, -counts[by], place(facts["part"]))
+                by: (facts["data"] != data, SPLIT not in facts, -counts[by], place(facts["split"]))
                 for by in counts
                 if (facts := dict(by))
             }
@@ -189,7 +189,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         return ()
     draws = {DRAWS: as_text(ledger.get(f"{split}/bound_num_samples", 1))} if quantity in SAMPLED else {}
     if "data" not in ledger:
-        return (("data", run.data), ("part", split), *draws.items())
+        return (("data", run.data), ("split", split), *draws.items())
     shape = run.record.get("image_shape")
     facts = {
         "data": ledger.get("data"),
@@ -198,7 +198,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         "likelihood": str(ledger.get("likelihood") or UNKNOWN).removesuffix("Likelihood"),
         "image shape": "x".join(map(str, shape)) if isinstance(shape, list) else None,
         SPLIT: ledger.get("split_hash"),
-        "part": split,
+        "split": split,
     }
     if ledger.get("binarization") == "static":
         facts["seed of the static binarisation"] = as_text(run.settings.get("data.split_seed"))

@@ -75,7 +75,7 @@ def result_section(run: Overview) -> Section:
     caption = f"Nats per datapoint ({place}; {', '.join(facts)}); ±: the Monte Carlo error, with the data held fixed."
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     cells = [[split, *(row.get(name, "") for name in columns)] for split, row in rows.items()]
-    section.tables = [Table(("part", *columns), cells, caption)]
+    section.tables = [Table(("split", *columns), cells, caption)]
     return section
 
 
