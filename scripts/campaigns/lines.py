@@ -116,7 +116,7 @@ def lines(trial: Trial) -> str:
     elif command in ("figure", "reproduce"):
         arguments = [command, *given, *flags]
         if command == "reproduce":
-            arguments.append("dry_run=true")
+            arguments += ["dry_run=true", "speed_seconds=0"]
     else:
         arguments = [
             command,
