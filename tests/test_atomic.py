@@ -151,7 +151,7 @@ def test_a_full_disk_and_a_full_quota_are_said_likewise(tmp_path, monkeypatch, n
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="cannot be written") as caught:
         write_text(tmp_path / "file.txt", "new")
-    assert caught.value.errno == number and names(tmp_path) == []
+    assert os.strerror(number) in str(caught.value) and names(tmp_path) == []
 
 
 @pytest.mark.parametrize("has_links", [True, False])

@@ -15,7 +15,7 @@ from pathlib import Path
 from platform import node
 from typing import Any, BinaryIO
 
-from vae_lab.errors import StorageError, is_about_storage
+from vae_lab.errors import is_about_storage, no_room
 
 NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 """Answers of file systems (CIFS, VirtualBox, some of FUSE) that cannot wait until a folder is on disk."""
@@ -72,7 +72,7 @@ def atomic_file(path: str | os.PathLike[str], *, new_folder: bool = True) -> Ite
         with suppress(OSError):
             temporary.unlink()
         if is_about_storage(error):
-            raise StorageError(target, error) from error
+            raise no_room(target, error) from error
         raise
     folder_is_on_disk(target.parent)
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130
 """Exit codes, of commands and of the processes that train; what each of the errors below ends with."""
@@ -39,14 +39,6 @@ class MissingFile(ConfigError, FileNotFoundError):  # noqa: N818
 class StorageError(ConfigError, OSError):
     """There is no room for a file, which stays as it was: exit code 2."""
 
-    def __init__(self, path: str | os.PathLike[str], error: BaseException) -> None:
-        number = error.errno if isinstance(error, OSError) else None
-        super().__init__(
-            f"{path} cannot be written ({os.strerror(number) if number else error}): free space there, or raise the "
-            "quota or the limit on file sizes; what was there before is whole, and the same command goes on from it"
-        )
-        self.errno = number
-
 
 class NoEncoder(ConfigError):  # noqa: N818
     """The request needs q(z|x), and the model was trained without one: exit code 2."""
@@ -68,9 +60,17 @@ class Interrupted(Exception):  # noqa: N818
     """A signal ended the work in good order, and it can be continued: exit code 130."""
 
 
-def is_about_storage(error: BaseException) -> bool:
+def is_about_storage(error: BaseException | None) -> TypeGuard[OSError]:
     """Whether the system has no room, and nobody has said so in words yet."""
     return isinstance(error, OSError) and error.errno in STORAGE and not isinstance(error, StorageError)
+
+
+def no_room(path: str | os.PathLike[str], error: OSError) -> StorageError:
+    """The message about a file or folder that there is no room for."""
+    return StorageError(
+        f"{path} cannot be written ({os.strerror(error.errno or 0)}): free space there, or raise the quota or the "
+        "limit on file sizes; what was there before is whole, and the same command goes on from it"
+    )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

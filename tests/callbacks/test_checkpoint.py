@@ -15,6 +15,7 @@ from vae_lab.callbacks.checkpoint import (
     take_back_best,
 )
 from vae_lab.errors import NonFiniteDensity
+from vae_lab.runs.directory import RunDir
 from vae_lab.training.lit_module import LitVAE
 
 
@@ -29,7 +30,7 @@ def saved(tmp_path):
     def save_checkpoint(path, weights_only):
         names.append(str(path.relative_to(tmp_path)))
         path.parent.mkdir(exist_ok=True)
-        AtomicCheckpointIO().save_checkpoint(
+        AtomicCheckpointIO(RunDir(tmp_path)).save_checkpoint(
             {"state_dict": {}, "vae_lab": {"samples": lit.samples, "latest": lit.latest}}, path
         )
 
@@ -120,7 +121,7 @@ def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(tmp_path)
     best = tmp_path / "best.ckpt"
     save(best, 100, -90.0)
     give_name(best, tmp_path / BEST_BEFORE)
-    AtomicCheckpointIO().save_checkpoint(
+    AtomicCheckpointIO(RunDir(tmp_path)).save_checkpoint(
         {"state_dict": {}, "vae_lab": {"samples": 120, "latest": {"val/bound": -85.0}}}, best
     )
     take_back_best(tmp_path, lambda at: True)
@@ -134,9 +135,9 @@ def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(tmp_path)
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
     path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"samples": 1}, path)
+    AtomicCheckpointIO(RunDir(tmp_path)).save_checkpoint({"samples": 1}, path)
     with pytest.raises(AttributeError, match="pickle"):
-        AtomicCheckpointIO().save_checkpoint({"samples": lambda: 2}, path)
+        AtomicCheckpointIO(RunDir(tmp_path)).save_checkpoint({"samples": lambda: 2}, path)
     assert torch.load(path, weights_only=True) == {"samples": 1}
 
 

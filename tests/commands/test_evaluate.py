@@ -1,15 +1,17 @@
 """`vae-lab evaluate` on a run directory: what it writes, that it repeats, what it refuses."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from training import evaluate_tiny
+from training import composed, evaluate_tiny
 
 from vae_lab.cli import main
-from vae_lab.errors import ConfigError, RunError, UntrustedTarget
+from vae_lab.commands.evaluate import evaluate
+from vae_lab.errors import ConfigError, RunError, StorageError, UntrustedTarget, no_room
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.runs.load import load_run
 
@@ -123,6 +125,53 @@ def test_what_was_measured_before_an_interruption_is_in_the_ledger(run, monkeypa
     ledger = run.ledger("best")
     assert {"test[:20]/bound", "test[:20]/log_likelihood/importance_sampling_5"} <= set(ledger)
     assert not [key for key in ledger if "quadrature" in key]
+
+
+@pytest.fixture
+def read_only(run, monkeypatch) -> RunDir:
+    """A run that lies where nobody may write."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("vae_lab.runs.lock.FileLock.acquire", refused)
+    return run
+
+
+def files(run: RunDir) -> dict[Path, tuple[int, bytes]]:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_cannot_be_written_to_is_refused_before_anything_is_measured(read_only, monkeypatch):
+    monkeypatch.setattr("vae_lab.runs.measured.measure_bound", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(RunError, match=r"cannot be written to \(Read-only file system\): make it writable, or copy it"):
+        evaluate_tiny(read_only)
+
+
+def test_a_run_in_use_is_refused_before_anything_is_measured(run, monkeypatch):
+    monkeypatch.setattr("vae_lab.runs.measured.measure_bound", lambda *_, **__: pytest.fail("measured"))
+    run.update_record(status="running")
+    with run.locked(), pytest.raises(RunError, match="is being written by another process"):
+        evaluate_tiny(RunDir(run.path))
+
+
+def test_without_save_the_table_is_printed_and_nothing_is_written(read_only, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    before = files(read_only)
+    with composed("evaluate", f"run={read_only.path}", "save=false", "threads=1", *FAST) as cfg:
+        assert evaluate(cfg) == []
+    rows = table_rows(capsys.readouterr().out)
+    assert rows["test[:20]/log_likelihood/importance_sampling_5"][3] == "20"
+    assert files(read_only) == before
+
+
+def test_values_that_find_no_room_at_the_end_are_in_the_message(run, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise no_room(run.path / "metrics.json", OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(RunDir, "update_ledger", full)
+    with pytest.raises(StorageError, match=r"test/bound = -\d+\.\d+.*metrics\.json cannot be written"):
+        evaluate_tiny(run)
 
 
 def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_is_measured(run, monkeypatch):

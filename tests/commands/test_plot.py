@@ -1,5 +1,7 @@
 import logging
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from vae_lab.cli import main
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, RunError
+from vae_lab.runs.directory import RunDir
 from vae_lab.wiring.folders import package_configs
 
 with warnings.catch_warnings():  # beartype on the aliases of `typing` that OmegaConf's own classes are made of
@@ -92,3 +95,31 @@ def test_plot_of_several_runs_draws_each_and_a_bad_one_stops_all_of_them(tmp_pat
     assert main(["plot", f"run={tmp_path}/?", "pictures=[samples]"]) == 0
     assert capfd.readouterr().out.splitlines() == [str(run.images) for run in runs]
     assert all(names(run.images) == {"samples.png", "samples.pdf"} for run in runs)
+
+
+def test_two_plots_of_one_run_at_once_both_work(tmp_path, monkeypatch):
+    run, both = make_drawn_run(tmp_path / "run"), threading.Barrier(2, timeout=60)
+    original = PICTURES["samples"]
+
+    def while_the_other_draws(*arguments, **settings):
+        both.wait()
+        return original(*arguments, **settings)
+
+    monkeypatch.setitem(PICTURES, "samples", while_the_other_draws)
+    cfg = config(f"run={run.path}", "pictures=samples")
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(plot, [cfg, cfg])) == [[run.images], [run.images]]
+    assert names(run.images) == {"samples.png", "samples.pdf"}
+
+
+def test_a_plot_waits_while_another_writes_its_pictures_and_not_for_a_training(tmp_path):
+    run = make_drawn_run(tmp_path / "run")
+    with ThreadPoolExecutor(1) as pool:
+        with RunDir(run.path).locked():
+            waiting = pool.submit(plot, config(f"run={run.path}", "pictures=samples"))
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=1)
+        assert waiting.result(timeout=60) == [run.images]
+    run.update_record(status="running")
+    with RunDir(run.path).locked(), pytest.raises(RunError, match="is being written by another process"):
+        plot(config(f"run={run.path}", "pictures=samples"))

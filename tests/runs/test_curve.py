@@ -6,6 +6,7 @@ from vae_lab.runs.curve import append_row, keep_rows, read_rows
 
 @pytest.fixture
 def path(tmp_path):
+    (tmp_path / "run").mkdir()
     return tmp_path / "run" / "metrics.csv"
 
 
@@ -67,7 +68,6 @@ def test_a_line_that_a_kill_cut_short_is_removed(path, cut):
     "content", [b"\xff\n\xfe\n", b"a\n1\n", b"samples_evaluated,a\n1,x\n", b"samples_evaluated\n1,2,3\n"]
 )
 def test_a_damaged_curve_is_named(path, content):
-    path.parent.mkdir()
     path.write_bytes(content)
     for read in (read_rows, lambda file: keep_rows(file, bool)):
         with pytest.raises(RunError, match=r"metrics\.csv must have a column samples_evaluated"):

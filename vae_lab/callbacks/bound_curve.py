@@ -12,7 +12,7 @@ from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, require_inte
 from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.model import VAE
-from vae_lab.runs.curve import append_row
+from vae_lab.runs.curve import append_row, read_rows
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed, next_log_mark, next_multiple
 from vae_lab.training.running_means import RunningMeans
@@ -65,6 +65,7 @@ class BoundCurve(pl.Callback):
         self.splits, self.num_samples, self.seed, self.curve = splits, num_samples, seed, curve
         self.num_datapoints, self.estimator = num_datapoints, estimator
         self.seconds = 0.0  # spent on measuring
+        self.written: float | None = None  # samples at the last row
 
     def next_mark(self, samples: int) -> int:
         """The smallest count above `samples` at which the bound is measured."""
@@ -74,6 +75,18 @@ class BoundCurve(pl.Callback):
     def is_mark(self, samples: int, samples_per_step: int) -> bool:
         """Whether a training that counts `samples_per_step` a step evaluates at this count."""
         return is_passed(self.next_mark(samples - samples_per_step), samples - samples_per_step, samples)
+
+    def marks_until(self, samples: int, samples_per_step: int) -> list[int]:
+        """The counts up to `samples` at which a training that counts `samples_per_step` a step has evaluated."""
+        marks, at = [], 0
+        while (at := -(-self.next_mark(at) // samples_per_step) * samples_per_step) <= samples:
+            marks.append(at)
+        return marks
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remembers where the curve ends."""
+        rows = read_rows(self.curve) if trainer.is_global_zero else []
+        self.written = rows[-1]["samples_evaluated"] if rows else None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Evaluates at a mark, and at the end of the budget.
@@ -122,7 +135,8 @@ class BoundCurve(pl.Callback):
         refuse_non_finite(row)
         lit.latest = row
         if trainer.is_global_zero:
-            append_row(self.curve, row)
+            append_row(self.curve, row, after=self.written)
+            self.written = lit.samples
             for logger in trainer.loggers:
                 logger.log_metrics(
                     {name: value for name, value in row.items() if name != "samples_evaluated"} | per_dimension,

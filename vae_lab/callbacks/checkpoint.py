@@ -12,6 +12,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file, give_name
 from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, require_number
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import read_checkpoint, samples_of
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed
@@ -39,9 +40,9 @@ class Checkpoint(pl.Callback):
         """The next count at which a snapshot is due."""
         return min((count for count in self.at if count > samples), default=None)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Starts the clock, and takes the score to beat from best.ckpt itself."""
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_samples = time.monotonic(), pl_module.samples
         self.best_bound = best_bound(self.folder)
         self.snapshot_at = 0
 
@@ -70,6 +71,11 @@ class Checkpoint(pl.Callback):
         if trainer.strategy.reduce_boolean_decision(overdue or trainer.should_stop, all=False):
             self.save(trainer, lit, "last.ckpt")
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Saves what another callback, after this one, has ended."""
+        if self.saved_samples < pl_module.samples < pl_module.max_samples:
+            self.save(trainer, pl_module, "last.ckpt")
+
     def save_snapshot(self, trainer: pl.Trainer, lit: LitVAE) -> None:
         """The weights alone, where the block just run reached a count of `at`."""
         is_due = is_passed(self.next_mark(lit.block_start), lit.block_start, lit.samples)
@@ -87,7 +93,7 @@ class Checkpoint(pl.Callback):
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.folder / name, weights_only=False)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_samples = time.monotonic(), lit.samples
 
 
 def best_bound(folder: Path) -> float:
@@ -110,12 +116,21 @@ def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written so that a kill never leaves half of one."""
+    """Lightning's checkpoint files, written so that a kill never leaves half of one.
+
+    Args:
+        run: whose files they are; nothing is written where it has gone.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self.run = run
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
         """Replaces `path` once the new file is complete and on disk."""
+        self.run.require_whole()
         with atomic_file(path) as file:
             torch.save(checkpoint, file)
 

@@ -43,6 +43,7 @@ class EvaluateSettings:
     threads: int | None
     data_root: str | None
     allow: list[str]
+    save: bool
 
     def __post_init__(self) -> None:
         require_integer("num_samples", self.num_samples, minimum=1)
@@ -55,7 +56,7 @@ class EvaluateSettings:
 
 
 def evaluate(cfg: DictConfig) -> list[Path]:
-    """Measures the runs `cfg.run` one after the other, prints a table of each, and returns the ledgers.
+    """Measures the runs `cfg.run` one after the other, prints a table of each, and returns the ledgers it wrote.
 
     Raises:
         ConfigError: a setting is refused; nothing was measured.
@@ -73,15 +74,18 @@ def evaluate(cfg: DictConfig) -> list[Path]:
         run.model.to(choose_device(settings.device))
         measured: dict[str, Any] = {}
         for wanted in measurements(run, estimators, settings):
-            measured |= wanted.of(run).entries
+            measured |= wanted.of(run, save=settings.save).entries
         print_table(run, measured, directory.ledger(run.checkpoint))
-        ledgers.append(directory.ledger_path(run.checkpoint))
+        if settings.save:
+            ledgers.append(directory.ledger_path(run.checkpoint))
     return ledgers
 
 
 def load(directory: RunDir, estimators: Sequence[Estimator], settings: EvaluateSettings) -> Run:
     """The run with its weights, which everything that is asked for can be measured of."""
     directory.refuse_locked()
+    if settings.save:
+        directory.require_writable()
     run = load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
     require_keys(run.path, run.config, ("likelihood", "matmul_backend"))
     use_backend(run.config["matmul_backend"])

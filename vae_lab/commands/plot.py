@@ -7,9 +7,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vae_lab.errors import ConfigError, RunError, require_choice, require_integer
-from vae_lab.figures.canvas import save
+from vae_lab.figures.canvas import rendered, write
 from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
-from vae_lab.runs.directory import RunDir, named_runs
+from vae_lab.runs.directory import WRITING_SECONDS, RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
@@ -63,6 +63,7 @@ def plot(cfg: DictConfig) -> list[Path]:
 def load(directory: RunDir, settings: PlotSettings) -> Run:
     """The run with its weights."""
     directory.refuse_locked()
+    directory.require_writable()
     return load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
 
 
@@ -70,19 +71,18 @@ def draw(directory: RunDir, run: Run, settings: PlotSettings) -> Path:
     """Draws the pictures of one run into its folder of images; returns that."""
     use_backend(run.config["matmul_backend"])
     dark_on_white = dark_on_white_by_default(run) if settings.dark_on_white is None else settings.dark_on_white
-    drawn = 0
-    with directory.locked():
-        for name in settings.names:
-            try:
-                figure = PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed)
-            except CannotDrawError as error:
-                if settings.pictures != "all":
-                    raise RunError(f"{name} cannot be drawn: {error}") from error
-                log.info("%s is left out: %s", name, error)
-                continue
-            png, pdf = save(figure, directory.images / name)
-            log.info("%s, %s", png, pdf.name)
-            drawn += 1
+    drawn = {}
+    for name in settings.names:
+        try:
+            drawn[name] = rendered(PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed))
+        except CannotDrawError as error:
+            if settings.pictures != "all":
+                raise RunError(f"{name} cannot be drawn: {error}") from error
+            log.info("%s is left out: %s", name, error)
     if not drawn:
         raise RunError(f"{run.path}: no picture can be drawn; the reasons are above")
+    with directory.locked(WRITING_SECONDS):
+        for name, files in drawn.items():
+            png, pdf = write(files, directory.images / name)
+            log.info("%s, %s", png, pdf.name)
     return directory.images

@@ -67,5 +67,4 @@ def train(cfg: DictConfig) -> Path:
             return execute(run, assembled)
     frozen = run.read_config()
     build.refuse_untrusted(frozen, destination.allow)
-    config = continued_config(frozen, config, request, run)
-    return go_on(run, config)
+    return go_on(run, lambda frozen: continued_config(frozen, config, request, run))

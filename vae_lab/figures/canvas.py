@@ -158,13 +158,28 @@ def label_rows(axes: Axes, labels: Sequence[str]) -> None:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Writes `stem`.png and `stem`.pdf, the same bytes for the same figure; returns the two paths."""
+    return write(rendered(figure), stem)
+
+
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """The two files of a figure, by their suffixes."""
     logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # a line per font table at INFO
-    paths = []
+    files = {}
     for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
-        path = stem.with_name(stem.name + suffix)
-        with matplotlib.rc_context(STYLE), atomic_file(path) as file:
-            figure.savefig(file, format=suffix[1:], metadata=metadata)
-        paths.append(path)
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format=suffix[1:], metadata=metadata)
+        files[suffix] = buffer.getvalue()
+    return files
+
+
+def write(files: Mapping[str, bytes], stem: Path) -> list[Path]:
+    """Writes the files of a figure; returns their paths."""
+    paths = []
+    for suffix, content in files.items():
+        paths.append(stem.with_name(stem.name + suffix))
+        with atomic_file(paths[-1]) as file:
+            file.write(content)
     return paths
 
 

@@ -4,22 +4,34 @@
 """
 
 import argparse
+import copy
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vae_lab.callbacks.checkpoint import take_back_best
-from vae_lab.errors import FAILURE, INTERRUPTED, MISTAKE, ConfigError, Interrupted, NonFiniteDensity
+from vae_lab.errors import (
+    FAILURE,
+    INTERRUPTED,
+    MISTAKE,
+    ConfigError,
+    Interrupted,
+    NonFiniteDensity,
+    RunError,
+    is_about_storage,
+    no_room,
+)
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.measurement import measure_bound, summarise
-from vae_lab.runs.curve import keep_rows
+from vae_lab.runs.continuation import is_larger
+from vae_lab.runs.curve import keep_rows, read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
 from vae_lab.runs.identity import BUDGET, whole
@@ -34,20 +46,34 @@ from vae_lab.wiring.terminal import put
 log = logging.getLogger("vae_lab")
 
 
-def go_on(run: RunDir, config: Mapping[str, Any]) -> Path:
+def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
     """Trains a planned run on, by its frozen config or one that differs in what may change; returns its directory.
+
+    Args:
+        run: the run.
+        changed: what makes the config of this training from the frozen one, which another process may have changed
+            until the run is locked.
 
     Raises:
         ConfigError: the config is refused; nothing was written.
         NonFiniteDensity: the training diverged; the run's status is `failed`.
         Interrupted: a signal stopped it; the same call continues.
     """
+
+    def has_nothing_to_add(frozen: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+        same_budget = all(value_at(config, key) == value_at(frozen, key) for key in BUDGET)
+        return same_budget and run.read_status() == "finished"
+
     frozen = run.read_config()
-    if run.read_status() == "finished" and all(value_at(config, key) == value_at(frozen, key) for key in BUDGET):
+    if has_nothing_to_add(frozen, changed(frozen)):  # which can be said of a run that must not be written to
         log.info("%s is finished, and nothing is to be added", run.path)
         return run.path
-    assembled = assemble(config, run)
     with run.locked():
+        frozen = run.read_config()
+        config = changed(frozen)
+        if has_nothing_to_add(frozen, config):
+            return run.path
+        assembled = assemble(config, run)
         # on another machine its backend may be refused to new runs, while this one goes on with the default
         run.write_config(settled(config) if config["matmul_backend"] == "auto" else config)
         return execute(run, assembled)
@@ -68,6 +94,8 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
         where = provenance(assembled.trainer.strategy.root_device) | {"image_shape": list(assembled.data.image_shape)}
         run.update_record(status="running", error=None, command=sys.argv, **where)
         log.info("run directory: %s", run.path)
+        for limit in run.limits():
+            log.warning(limit)
         log.info(
             "budget: %s samples; seed %d; data %s",
             f"{assembled.lit.max_samples:,}",
@@ -83,15 +111,18 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
                 raise Interrupted(f"stopped at {assembled.lit.samples:,} samples; {continuation}")
             ledger = measure(run, assembled)
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | Interrupted)
-            run.update_record(
-                status="interrupted" if stopped else "failed",
-                error=None if stopped else f"{type(error).__name__}: {error}",
-                samples_evaluated=assembled.lit.samples,
-                wall_seconds=wall_seconds(),
-            )
-            if isinstance(error, KeyboardInterrupt):
-                raise Interrupted(f"interrupted; {continuation}") from error
+            ending = ending_of(error, run, continuation)
+            stopped = isinstance(ending, Interrupted)
+            if run.exists():
+                with suppress(OSError):  # the disk is full: the status stays, and is not believed without the lock
+                    run.update_record(
+                        status="interrupted" if stopped else "failed",
+                        error=None if stopped else f"{type(ending).__name__}: {ending}",
+                        samples_evaluated=assembled.lit.samples,
+                        wall_seconds=wall_seconds(),
+                    )
+            if ending is not error:
+                raise ending from error
             raise
         run.update_record(
             status="finished",
@@ -102,6 +133,17 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
         )
         report(run, assembled, ledger)
     return run.path
+
+
+def ending_of(error: BaseException, run: RunDir, continuation: str) -> BaseException:
+    """What ended a training, in the words that help: an accident of the directory or the disk has many faces."""
+    try:
+        run.require_whole()
+    except RunError as gone:
+        return gone
+    if is_about_storage(error):
+        return no_room(run.path, error)
+    return Interrupted(f"interrupted; {continuation}") if isinstance(error, KeyboardInterrupt) else error
 
 
 def fit(run: RunDir, assembled: Assembled) -> None:
@@ -118,6 +160,14 @@ def fit(run: RunDir, assembled: Assembled) -> None:
     take_back_best(run.checkpoints, keep)
     if samples:
         log.info("continuing from %s samples", f"{samples:,}")
+        present = {row["samples_evaluated"] for row in read_rows(run.curve)}
+        marks = assembled.curve.marks_until(samples, assembled.lit.samples_per_step)
+        if missing := [mark for mark in marks if mark not in present]:
+            log.warning(
+                "%s lacks %d of the %d evaluations that the checkpoint has behind it, the first at %s samples: they "
+                "are lost, and the curve goes on without them",
+                *(run.curve, len(missing), len(marks), f"{missing[0]:,}"),
+            )
     assembled.lit.stopped_early = assembled.early.is_over()
     if at_the_end or assembled.lit.stopped_early:
         assembled.lit.samples = samples
@@ -127,6 +177,9 @@ def fit(run: RunDir, assembled: Assembled) -> None:
         assembled.trainer.fit(assembled.lit, ckpt_path=str(run.last) if samples else None, weights_only=True)
     except SystemExit as ending:  # Lightning's answer to Ctrl-C outside of the blocks
         raise KeyboardInterrupt from ending
+    else:  # Lightning ends a training of its own accord, as by its Timer or trainer.max_time
+        lit = assembled.lit
+        lit.interrupted = lit.samples < lit.max_samples and not lit.stopped_early
     finally:
         assembled.lit.release()
         os.environ.pop("VAE_LAB_RUN_DIR", None)  # or the next training of this process would be a further one of this
@@ -206,7 +259,7 @@ def report(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> None
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Everything that is logged goes to the run's log.txt as well, whoever set up the logging."""
-    handler = logging.FileHandler(path)
+    handler = LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     level = log.level
@@ -217,7 +270,17 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         log.setLevel(level)
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class LogFile(logging.FileHandler):
+    """log.txt; where there is no room for a line, the files that matter say so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Says nothing about a full disk."""
+        if not is_about_storage(sys.exc_info()[1]):
+            super().handleError(record)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,10 +302,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = run.read_config()
         build.refuse_untrusted(config, given.allow)
         changes = {"threads": given.threads, "max_samples": given.max_samples, "trainer.max_epochs": given.max_epochs}
-        for key, value in changes.items():
-            if value is not KEPT:
-                set_value_at(config, key, value)
-        put(str(go_on(run, config)))
+
+        def changed(frozen: dict[str, Any]) -> dict[str, Any]:
+            config = copy.deepcopy(frozen)
+            for key, value in changes.items():
+                if value is not KEPT and (key not in BUDGET or is_larger(value, value_at(frozen, key))):
+                    set_value_at(config, key, value)
+            return config
+
+        put(str(go_on(run, changed)))
         return 0
     except (ConfigError, NonFiniteDensity) as error:
         log.error("%s", error)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vae_lab.atomic import write_text
-from vae_lab.errors import RunError
+from vae_lab.errors import RunError, is_about_storage, no_room
 from vae_lab.runs.small_files import read_text
 
 
@@ -26,16 +26,36 @@ def series(rows: Sequence[Mapping[str, float]], key: str) -> tuple[list[float], 
     return [row["samples_evaluated"] for row in found], [row[key] for row in found]
 
 
-def append_row(path: Path, row: Mapping[str, float | int]) -> None:
-    """Adds a row, on disk when this returns. A name that the file does not know yet becomes a new column."""
+def append_row(path: Path, row: Mapping[str, float | int], *, after: float | None = None) -> None:
+    """Adds a row, on disk when this returns. A name that the file does not know yet becomes a new column.
+
+    Args:
+        path: the file.
+        row: its values.
+        after: the number of samples of the row before, which must still be there; None: whatever is there.
+
+    Raises:
+        RunError: rows have gone since.
+        StorageError: there is no room.
+    """
     rows = _read(path)
+    if after is not None and (not rows or float(rows[-1]["samples_evaluated"]) != after):
+        raise RunError(
+            f"{path} was changed or deleted while the run was written: it ended at {after:,.0f} samples, and no longer "
+            "does; put it back, and the same command goes on"
+        )
     if not rows or not set(row) <= set(rows[0]):
         _write(path, [*rows, {name: str(value) for name, value in row.items()}])
         return
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        csv.DictWriter(file, list(rows[0]), lineterminator="\n").writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, list(rows[0]), lineterminator="\n").writerow(row)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if is_about_storage(error):
+            raise no_room(path, error) from error
+        raise
 
 
 def keep_rows(path: Path, keep: Callable[[int], bool]) -> None:
@@ -65,4 +85,4 @@ def _write(path: Path, rows: list[dict[str, str]]) -> None:
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), new_folder=False)

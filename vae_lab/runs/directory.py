@@ -5,6 +5,7 @@ metrics.json its ledger in nats; checkpoints/, images/, tensorboard/ and log.txt
 here, so that what only lists runs need not wait for PyTorch.
 """
 
+import os
 import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,13 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from vae_lab.atomic import write_json, write_text
-from vae_lab.errors import ConfigError, RunError
+from vae_lab.atomic import folder_is_on_disk, write_json, write_text
+from vae_lab.errors import ConfigError, RunError, is_about_storage, no_room
 from vae_lab.runs import small_files
 from vae_lab.runs.formats import FORMAT
 from vae_lab.runs.identity import config_hash
+from vae_lab.runs.lock import Held, Lock
 from vae_lab.wiring.arguments import named_paths
 
 MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
@@ -28,6 +28,8 @@ FOLDERS = {"checkpoints", "images", "tensorboard"}
 """Folders of a run directory, in which no other is looked for."""
 LOCK_SECONDS = 0.5
 """How long a lock is waited for."""
+WRITING_SECONDS = 30.0
+"""How long it is waited for by what has a result in its hands: others of its kind hold it for a moment."""
 
 
 class RunDir:
@@ -35,13 +37,62 @@ class RunDir:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
-        self.checkpoints = self.path / "checkpoints"
-        self.last = self.checkpoints / "last.ckpt"
-        self.tensorboard = self.path / "tensorboard"
-        self.images = self.path / "images"
-        self.curve = self.path / "metrics.csv"
-        self.log = self.path / "log.txt"
-        self.output = self.path / "output.txt"  # what its process prints
+        self._lock: Lock | None = None
+        self._seen: set[str] = set()
+
+    def part(self, *names: str) -> Path:
+        """A file or folder of this directory.
+
+        Raises:
+            RunError: it is a link that leads out of the directory.
+        """
+        return Path(small_files.own_part(self.path, *names))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the weights."""
+        return self.part("checkpoints")
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to continue from."""
+        return self.part("checkpoints", "last.ckpt")
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's events."""
+        return self.part("tensorboard")
+
+    @property
+    def images(self) -> Path:
+        """The folder of the pictures."""
+        return self.part("images")
+
+    @property
+    def curve(self) -> Path:
+        """One row per evaluation."""
+        return self.part("metrics.csv")
+
+    @property
+    def log(self) -> Path:
+        """What was logged in words."""
+        return self.part("log.txt")
+
+    @property
+    def output(self) -> Path:
+        """What its process prints."""
+        return self.part("output.txt")
+
+    def refuse_ways_out(self) -> None:
+        """Refuses a directory with a link to what lies outside of it, at any depth.
+
+        Raises:
+            RunError: naming it.
+        """
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                if os.path.islink(os.path.join(folder, name)):
+                    self.part(*Path(folder, name).relative_to(self.path).parts)
 
     @classmethod
     def existing(cls, path: str | Path | None) -> "RunDir":
@@ -55,6 +106,7 @@ class RunDir:
         run = cls(str(path))
         if not run.exists():
             raise RunError(f"{path} is no run directory: it has no config.yaml and run.json")
+        run.refuse_ways_out()
         return run
 
     def exists(self) -> bool:
@@ -97,7 +149,7 @@ class RunDir:
 
     def write_config(self, config: Mapping[str, Any], **record: Any) -> None:
         """Freezes a config in the present format; run.json gets its number, the config's hash and further entries."""
-        write_text(self.path / "config.yaml", small_files.settings_text(config))
+        write_text(self.path / "config.yaml", small_files.settings_text(config), new_folder=False)
         self.update_record(format=FORMAT, config_hash=config_hash(config), **record)
 
     def read_record(self) -> dict[str, Any]:
@@ -110,7 +162,7 @@ class RunDir:
 
     def update_record(self, **changes: Any) -> None:
         """Changes entries of run.json."""
-        write_json(self.path / "run.json", (self.read_record() if self.exists() else {}) | changes)
+        write_json(self.path / "run.json", (self.read_record() if self.exists() else {}) | changes, new_folder=False)
 
     def read_status(self) -> str:
         """The status of run.json: planned, running, interrupted, finished or failed.
@@ -123,9 +175,10 @@ class RunDir:
     @property
     def snapshots(self) -> dict[int, Path]:
         """The weights that were kept on the way (`checkpoint.at`), by training samples, in their order."""
-        return dict(
-            sorted((int(file.stem), file) for file in (self.checkpoints / "at").glob("*.ckpt") if file.stem.isdecimal())
-        )
+        names = [file.name for file in self.part("checkpoints", "at").glob("*.ckpt") if file.stem.isdecimal()]
+        return {
+            int(name[:-5]): self.part("checkpoints", "at", name) for name in sorted(names, key=lambda n: int(n[:-5]))
+        }
 
     def ledger_path(self, checkpoint: str) -> Path:
         """metrics.json for the checkpoint that is read by default, metrics-<checkpoint>.json for the other.
@@ -133,8 +186,8 @@ class RunDir:
         That of a snapshot lies beside it.
         """
         if checkpoint.isdigit():
-            return self.checkpoints / "at" / f"{checkpoint}.json"
-        return self.path / ("metrics.json" if checkpoint == self.default_checkpoint else f"metrics-{checkpoint}.json")
+            return self.part("checkpoints", "at", f"{checkpoint}.json")
+        return self.part("metrics.json" if checkpoint == self.default_checkpoint else f"metrics-{checkpoint}.json")
 
     def ledger(self, checkpoint: str) -> dict[str, Any]:
         """The measured values of a checkpoint; {} where nothing was measured yet."""
@@ -150,7 +203,9 @@ class RunDir:
         known = self.ledger(checkpoint)
         if known.get("samples_evaluated") != entries["samples_evaluated"]:
             known = {}
-        write_json(path, {key: value for key, value in known.items() if key not in replaced} | dict(entries))
+        write_json(
+            path, {key: value for key, value in known.items() if key not in replaced} | dict(entries), new_folder=False
+        )
         return path
 
     @property
@@ -161,7 +216,7 @@ class RunDir:
     @property
     def default_checkpoint(self) -> str:
         """`best` where a validation set chose one, else `last`."""
-        return "best" if (self.checkpoints / "best.ckpt").is_file() else "last"
+        return "best" if self.part("checkpoints", "best.ckpt").is_file() else "last"
 
     def checkpoint_path(self, checkpoint: str | int | None) -> Path:
         """The file of `best`, `last` or the snapshot at a count of training samples; None: the default.
@@ -183,50 +238,99 @@ class RunDir:
             raise ConfigError(
                 f"checkpoint must be best, last, the count of a snapshot or null (best if there is one), got {name!r}"
             )
-        path = self.checkpoints / f"{name}.ckpt"
+        path = self.part("checkpoints", f"{name}.ckpt")
         if not path.is_file():
             raise RunError(f"{self.path} has no checkpoint {name}.ckpt; its status is {self.read_status()}")
         return path
 
     def is_locked(self) -> bool:
         """Whether a process writes here now."""
-        if not (self.path / ".lock").is_file():
-            return False
-        try:
-            with FileLock(self.path / ".lock").acquire(blocking=False):
-                return False
-        except (Timeout, PermissionError):  # what others may not lock is not theirs to judge
-            return True
+        return Lock(self.path / ".lock").is_held()
 
     def refuse_locked(self) -> None:
-        """Refuses to read what a process may be about to replace.
+        """Refuses to read what a training may be about to replace; others write whole files in a moment.
 
         Raises:
-            RunError: a process is at work on the run.
+            RunError: the run is being trained.
         """
-        if self.is_locked():
-            raise self._in_use()
+        lock = Lock(self.path / ".lock")
+        if self.read_record()["status"] == "running" and lock.is_held():
+            raise self._in_use(lock.words(lock.holder()))
 
-    def _in_use(self) -> RunError:
-        return RunError(f"{self.path} is being written by another process: wait for it or stop it")
+    def require_writable(self) -> None:
+        """Refuses a directory that a result could not be written to, before the work for it.
+
+        Raises:
+            RunError: a process is at work on it, or it may not be written to.
+        """
+        with self.locked(WRITING_SECONDS if self.read_record()["status"] != "running" else LOCK_SECONDS):
+            pass
+
+    def _in_use(self, writer: object) -> RunError:
+        return RunError(f"{self.path} is being written by another process: wait for it or stop it ({writer})")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """The only writer of this directory while the block runs; the system frees it when the process dies.
 
         Raises:
-            RunError: another process holds it, or the folder cannot be made.
+            RunError: another process holds it, or the folder cannot be made or written to, or a link in it leads out.
         """
         self.make()
-        lock = FileLock(self.path / ".lock")
+        if self.exists():
+            self.refuse_ways_out()
+        lock = Lock(self.part(".lock"))
         try:  # for longer than one that only asks `is_locked` holds it
-            lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout as error:
-            raise self._in_use() from error
+            lock.acquire(seconds)
+        except Held as error:
+            raise self._in_use(error) from error
+        except OSError as error:
+            if is_about_storage(error):
+                raise no_room(self.path, error) from error
+            raise RunError(
+                f"{self.path} cannot be written to ({error.strerror}): make it writable, or copy it and name the copy"
+            ) from error
+        self._lock, self._seen = lock, set()
         try:
             yield
         finally:
+            self._lock = None
             lock.release()
+
+    def limits(self) -> list[str]:
+        """What this file system cannot promise to the one who holds the lock, in sentences."""
+        limits = []
+        if self._lock is not None and not self._lock.is_of_the_system:
+            limits.append(
+                f"{self.path} lies on a file system without locks: a file with the name of this process keeps others "
+                "out, but for two that start in the same instant; should another machine die while it writes there, "
+                f"delete {self._lock.name}"
+            )
+        if not folder_is_on_disk(self.path):
+            limits.append(
+                f"{self.path} lies on a file system that cannot wait for its folders: after a power failure the newest "
+                "files may be those of before"
+            )
+        return limits
+
+    def require_whole(self) -> None:
+        """Refuses to write on where the directory of the one who holds the lock, or a part of it, has gone.
+
+        Raises:
+            RunError: saying what is missing, or that another process has taken the lock.
+        """
+        if self._lock is None:
+            return
+        advice = "nothing more is written; put it back, or go on from what is left: vae-lab train run_dir="
+        if not self.exists():
+            raise RunError(f"{self.path} was moved, renamed or deleted while it was written: {advice}DIR")
+        if not self._lock.is_mine() and not self._lock.sign():
+            raise RunError(f"{self.path} was taken by another process while it was written: {advice}{self.path}")
+        parts = ("metrics.csv", "log.txt", "tensorboard", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+        present = {name for name in parts if (self.path / name).exists()}
+        if gone := sorted(self._seen - present):
+            raise RunError(f"{self.path}: {', '.join(gone)} vanished while the run was written: {advice}{self.path}")
+        self._seen = present
 
 
 def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:

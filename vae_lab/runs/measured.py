@@ -11,10 +11,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lab.errors import RunError
+from vae_lab.errors import RunError, StorageError
 from vae_lab.estimators.base import Estimator, settings_of
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.directory import WRITING_SECONDS, RunDir
 from vae_lab.runs.load import Run, ledger_facts, samples_of
 from vae_lab.runs.result import BESIDE
 
@@ -75,28 +75,34 @@ class Measurement:
                 return found
         return None
 
-    def of(self, run: Run) -> Measured:
-        """The value for a run: from the ledger of its checkpoint, or measured now and written there.
+    def of(self, run: Run, *, save: bool = True) -> Measured:
+        """The value for a run: from the ledger of its checkpoint, or measured now and, with `save`, written there.
 
         Raises:
-            RunError: a process is at work on the run, and it would have to be measured.
+            RunError: it would have to be measured, and a process is at work on the run or it cannot be written to.
         """
         directory = RunDir(run.path)
         known = directory.ledger(run.checkpoint)
         if known.get("samples_evaluated") == run.samples and (found := self.find(known)):
             return found
-        directory.refuse_locked()
+        if save:
+            directory.require_writable()
         images = run.data.measured(self.split).images[: self.num_datapoints]
         name = subset_name(self.split, len(images), len(run.data.splits[self.split]))
         key = f"{name}/{self.quantity}"
         log.info("%s, %s.ckpt: %s of %d datapoints", run.path.name, run.checkpoint, key, len(images))
         entries = self.make(run, images, name) | {f"{key}_{k}": value for k, value in self.request.items()}
+        if not save:
+            return Measured(key, entries)
         facts = {"checkpoint": run.checkpoint, "samples_evaluated": run.samples, **ledger_facts(run.data, run.config)}
-        with directory.locked():
+        with directory.locked(WRITING_SECONDS):
             if samples_of(directory.checkpoint_path(run.checkpoint)) != run.samples:
                 raise RunError(f"{run.path} went on while its {run.checkpoint}.ckpt was measured: measure it again")
             replaced = [entry for entry in directory.ledger(run.checkpoint) if self._is_own(entry, name)]
-            directory.update_ledger(run.checkpoint, facts | entries, replaced)
+            try:
+                directory.update_ledger(run.checkpoint, facts | entries, replaced)
+            except StorageError as error:
+                raise StorageError(f"{key} = {entries[key]} was measured and is not kept: {error}") from error
         return Measured(key, entries)
 
     def _is_own(self, entry: str, name: str) -> bool:

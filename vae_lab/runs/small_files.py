@@ -109,13 +109,33 @@ def read_ledger(path: str | os.PathLike[str], name: str = "metrics.json") -> dic
     return ledger
 
 
+def own_part(folder: str | os.PathLike[str], *names: str) -> str:
+    """The path of a part of a folder; where it, or a folder above it, is a link, that must stay within the folder.
+
+    Raises:
+        Unreadable: it leads out.
+    """
+    part = os.fspath(folder)
+    for name in names:
+        part = os.path.join(part, name)
+        if os.path.islink(part):
+            root, found = os.path.realpath(folder), os.path.realpath(part)
+            if os.path.commonpath([root, found]) != root:
+                raise Unreadable(
+                    folder,
+                    f"{'/'.join(names)} is a link that leads out of the folder, to {found}, and is neither read nor "
+                    "written: put the thing itself in its place",
+                )
+    return part
+
+
 def read_text(path: str | os.PathLike[str], name: str, largest: int = LARGEST) -> str:
     """The text of a file of a folder.
 
     Raises:
         Unreadable: it is missing, no regular file, too large, or no text.
     """
-    file = os.path.join(path, name)
+    file = own_part(path, name)
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise Unreadable(path, f"{name} cannot be read: it is no regular file")

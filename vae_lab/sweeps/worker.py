@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
@@ -30,6 +29,7 @@ from vae_lab.jobs.children import Children
 from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_job
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.jobs.outcomes import log_ended
+from vae_lab.runs.lock import Held, Lock
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring.build import settings
 
@@ -205,12 +205,12 @@ def free_slot(folder: Path, count: int | None, children: Children) -> Iterator[i
     if count is None:
         yield 0
         return
-    locks = [FileLock(folder / f".slot-{socket.gethostname()}-{i}") for i in range(count)]
+    locks = [Lock(folder / f".slot-{socket.gethostname()}-{i}") for i in range(count)]
     while True:
         for i, lock in enumerate(locks):
             try:
-                lock.acquire(blocking=False)
-            except Timeout:
+                lock.acquire()
+            except Held:
                 continue
             try:
                 yield i

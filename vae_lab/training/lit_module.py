@@ -189,6 +189,7 @@ class LitVAE(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the counts; Lightning's own loop counters are left out, for they would end an extended run."""
         checkpoint.pop("loops", None)
+        checkpoint.get("callbacks", {}).pop("Timer", None)  # Lightning's: its time would be over for ever
         running = self.running.sums(self.trainer.strategy)
         checkpoint["vae_lab"] = {"samples": self.samples, "running": running, "latest": self.latest}
         checkpoint["measured"] = self.measured
