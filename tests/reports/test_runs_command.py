@@ -350,7 +350,7 @@ def test_strange_values_are_no_numbers(add_run, listed, shown) -> None:
     record, _ = listed("show=test/kl", "sort=test/bound")[::-1]
     assert record["bound_key"] == "val/bound" and record["log_likelihood"] is None and record["test/kl"] is None
     assert record["wall_seconds"] is None and record["max_samples"] == "inf"
-    assert "part val (unmarked: test)" in shown()
+    assert "split val (unmarked: test)" in shown()
 
 
 def test_what_is_left_of_a_run_is_listed_too(listed, outputs: Path) -> None:
@@ -483,7 +483,7 @@ def test_values_that_cannot_be_compared_are_marked_and_the_reason_is_said(add_ru
     for expected in (
         "binarization dynamic (unmarked: none)",
         "split hash 0123456789ab (unmarked: ",
-        "part test[:10] (unmarked: test)",
+        "split test[:10] (unmarked: test)",
         "estimator importance_sampling_50 (unmarked: importance_sampling_500)",
         "data mnist (unmarked: digits), scale x/255 (unmarked: x/16), binarization none",
         "data mnist (unmarked: digits), scale x/255 (unmarked: x/16), binarization static",

@@ -112,7 +112,7 @@ class Measured:
                 number(value, error, " ".join(filter(None, [mark, f"(n={num})" if num < total else ""])))
                 for value, error, mark, num, total in columns
             ]
-            title = f"{dict(unmarked).get('part', '')} {TITLES[name]}".strip() if name in TITLES else name
+            title = f"{dict(unmarked).get('split', '')} {TITLES[name]}".strip() if name in TITLES else name
             found.append((title, cells))
         return found
 
