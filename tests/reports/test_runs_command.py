@@ -625,6 +625,12 @@ def test_repeated_run_counts_once(add_run, listed) -> None:
     )
 
 
+def test_notes_explain_no_column_that_is_not_there(add_run, listed) -> None:
+    add_run("2026-01-01", ledger={f"{IWAE}500": -1.0})
+    add_run("2026-01-02")
+    assert listed("over=seed")[0]["log_likelihood"] is None and "log p(x)" not in listed.notes
+
+
 def test_what_has_no_mean_is_refused(add_run, capsys) -> None:
     add_run("a")
     assert "device is no number" in refused(capsys, "group=seed", "show=device")

@@ -24,7 +24,7 @@ KEYS = {"bound": bound_keys, "log_likelihood": log_likelihood_keys}
 UNKNOWN = "unknown"
 SAMPLED = ("bound", "reconstruction")
 """What is measured with as many draws of z as `<split>/bound_num_samples` says; without that entry, with one."""
-DRAWS, SPLIT = "draws of z", "split hash"
+DRAWS, SPLIT, SPLIT_HASH = "draws of z", "split", "split hash"
 
 Yardstick = tuple[tuple[str, str], ...]
 """The names and values of all that two values must share to be compared; empty: the value may be compared with any."""
@@ -61,7 +61,7 @@ class Measured:
             counts = Counter(filter(None, frames[name]["yardstick"]))
             data = dict(unmarked.get("bound", ())).get("data")
             ranks = {
-                by: (facts["data"] != data, SPLIT not in facts, -counts[by], place(facts["split"]))
+                by: (facts["data"] != data, SPLIT_HASH not in facts, -counts[by], place(facts[SPLIT]))
                 for by in counts
                 if (facts := dict(by))
             }
@@ -112,7 +112,7 @@ class Measured:
                 number(value, error, " ".join(filter(None, [mark, f"(n={num})" if num < total else ""])))
                 for value, error, mark, num, total in columns
             ]
-            title = f"{dict(unmarked).get('split', '')} {TITLES[name]}".strip() if name in TITLES else name
+            title = f"{dict(unmarked).get(SPLIT, '')} {TITLES[name]}".strip() if name in TITLES else name
             found.append((title, cells))
         return found
 
@@ -153,9 +153,10 @@ class Measured:
 
     def notes(self, error: str) -> Iterator[str]:
         """What the unmarked values are, what ± is, and what the letters mean."""
-        bound, log_likelihood = (dict(self.unmarked[name]) for name in KEYS)
+        shown = {name: any(self.frame[name, "value"].notna()) for name in KEYS}
+        bound, log_likelihood = (dict(self.unmarked[name]) if shown[name] else {} for name in KEYS)
         has_errors = any(self.frame[name, "error"].notna().any() for name in self.unmarked)
-        if SPLIT in (facts := bound or log_likelihood):
+        if SPLIT_HASH in (facts := bound or log_likelihood):
             how = f"{facts['scale']}, binarization {facts['binarization']}, {facts['likelihood']} likelihood"
             meaning = f"; ±: {error}" if has_errors else ""
             yield f"nats per datapoint of {facts['data']} ({how}), higher is better{meaning}"
@@ -189,7 +190,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         return ()
     draws = {DRAWS: as_text(ledger.get(f"{split}/bound_num_samples", 1))} if quantity in SAMPLED else {}
     if "data" not in ledger:
-        return (("data", run.data), ("split", split), *draws.items())
+        return (("data", run.data), (SPLIT, split), *draws.items())
     shape = run.record.get("image_shape")
     facts = {
         "data": ledger.get("data"),
@@ -197,8 +198,8 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         "binarization": ledger.get("binarization"),
         "likelihood": str(ledger.get("likelihood") or UNKNOWN).removesuffix("Likelihood"),
         "image shape": "x".join(map(str, shape)) if isinstance(shape, list) else None,
-        SPLIT: ledger.get("split_hash"),
-        "split": split,
+        SPLIT_HASH: ledger.get("split_hash"),
+        SPLIT: split,
     }
     if ledger.get("binarization") == "static":
         facts["seed of the static binarisation"] = as_text(run.settings.get("data.split_seed"))

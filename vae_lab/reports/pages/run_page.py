@@ -90,7 +90,7 @@ def curve_section(run: Overview) -> Section:
     estimates = log_likelihood_keys(columns)
     look = zip(estimates, ("tab:blue", "black", "tab:red"), strict=False)
     if lines := [Line(key.partition("/")[0], *run.series(key), colour) for key, colour in look]:
-        caption = f"log p(x) by {estimates[0].rpartition('/')[2]}, of the first datapoints of each part."
+        caption = f"log p(x) by {estimates[0].rpartition('/')[2]}, of the first datapoints of each split."
         section.draw(partial(curves, lines, title=title, quantity="log p(x)"), caption)
     if not section.pictures:
         section.text.append("No evaluation has been written yet.")
@@ -124,7 +124,7 @@ def kl_section(run: Overview) -> Section:
         return section
     used = sum(value >= 0.01 for value in values)
     section.text.append(
-        f"{sum(values):.2f} nats in all, on the {split} part; {used} of {len(values)} dimensions have 0.01 or more."
+        f"{sum(values):.2f} nats in all, on the {split} split; {used} of {len(values)} dimensions have 0.01 or more."
     )
     draw = partial(kl_bars, values, title=f"KL(q(z|x) || p(z)) by dimension: {run.data}")
     section.draw(draw, "Most first; dimensions are counted from 0.")
