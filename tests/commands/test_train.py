@@ -137,6 +137,7 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
         (["seed=true"], "seed must be an integer, got true"),
         (["seed=4294967296"], "seed must be an integer in 0 ... 4294967295"),
         (["~threads"], "threads must be given.* add threads=VALUE"),
+        (["sweep.jobs=0"], r"sweep\.jobs must be an integer >= 1, got 0"),
         (["max_samples=many"], "max_samples must be a number or null, got 'many'"),
         (["compile=on"], "compile must be true or false, got 'on'"),
         (["parameter_prior=1"], "parameter_prior must be true or false, got 1"),

@@ -14,6 +14,7 @@ from vae_lab.jobs.execute import assist, execute, go_on
 from vae_lab.runs.continuation import Request, continued_config
 from vae_lab.runs.directory import RunDir, new_run_path, plan_run
 from vae_lab.runs.identity import frozen_config
+from vae_lab.sweeps.worker import SweepSettings
 from vae_lab.training.matmul import settled
 from vae_lab.wiring import build
 
@@ -55,6 +56,7 @@ def train(cfg: DictConfig) -> Path:
     config = frozen_config(requested)
     request = Request.of_this_command()
     destination = build.settings(Destination, requested)
+    SweepSettings.of(cfg)  # refuses what could be meant for no sweep either
     run = RunDir(destination.path(request))
     if not run.exists():
         run.require_free()
