@@ -391,6 +391,28 @@ def test_continued_search_proposes_no_point_again(stand_in) -> None:
     assert all(config["model"]["latent_dim"] in (2, 5, 8) for config in configs)
 
 
+def test_search_of_something_else_in_the_same_folder_learns_nothing_from_its_trials(stand_in) -> None:
+    pytest.importorskip("optuna")
+    stand_in()
+    line = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1"]
+    for typed in (
+        "model.latent_dim=choice(2,5)",
+        "model.latent_dim=choice(2,10)",
+        "model.latent_dim=int(interval(2,10))",
+    ):
+        assert sweep(*line, typed) == 0
+    assert sweep(*line, "model.latent_dim=choice(2,5)", "optimizer.lr=0.002") == 0
+    assert sweep(*line, "model.latent_dim=choice(2,5)", "hydra.sweeper.direction=minimize") == 0
+    assert sweep(*line, "model.latent_dim=choice(2,5)", "matmul_backend=default") == 0  # it is the first one
+    assert [len(study.trials) for study in studies(FOLDER)] == [1] * 5
+
+
+def test_space_that_cannot_be_searched_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("optuna")
+    assert sweep("hydra/sweeper=optuna", "optimizer.lr=interval(0.1,0.01)") == 2
+    assert "optimizer.lr=interval(0.1,0.01) is no space to search: " in capfd.readouterr().err
+
+
 def test_failed_trial_has_no_value_and_stops_no_search(stand_in) -> None:
     pytest.importorskip("optuna")
     stand_in(fails="latent_dim")
@@ -429,4 +451,4 @@ def studies(folder: Path) -> list[Any]:
     from optuna.storages.journal import JournalFileBackend
 
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "search.log")))
-    return [optuna.load_study(study_name=None, storage=storage)]
+    return [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]

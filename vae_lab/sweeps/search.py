@@ -1,7 +1,9 @@
 """Optuna chooses the points of a sweep by the validation bound; its trials are kept beside the runs, and counted."""
 
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +11,19 @@ from typing import Any, Literal
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from vae_lab.errors import require_integer
+from vae_lab.errors import ConfigError, require_integer
+from vae_lab.runs.identity import identity_hash
 from vae_lab.sweeps.points import Space
 from vae_lab.wiring import build
 
@@ -39,6 +48,7 @@ class SearchSettings:
 def search(
     config: DictConfig,
     space: Space,
+    fixed: Mapping[str, Any],
     folder: Path,
     run: Callable[[Sequence[list[str]]], Sequence[float | None]],
 ) -> None:
@@ -49,12 +59,16 @@ def search(
     Args:
         config: the `hydra.sweeper` of the command.
         space: the keys that vary.
+        fixed: the config in which they do. What computes something else, or varies otherwise, is another search.
         folder: where the trials are kept.
         run: from overrides to the values of their runs; None where a run has none.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = build.settings(SearchSettings, config, "hydra.sweeper")
-    study = open_study(folder, settings)
+    distributions = {key: distribution(override) for key, override in space.swept.items()}
+    shapes = {key: distribution_to_json(shape) for key, shape in distributions.items()}
+    about = json.dumps([identity_hash(fixed), settings.direction, shapes], sort_keys=True)
+    study = open_study(folder, f"{folder.name}-{hashlib.sha256(about.encode()).hexdigest()[:6]}", settings)
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
         if trial.state == TrialState.RUNNING:
@@ -63,7 +77,6 @@ def search(
     left = settings.n_trials - sum(trial.state == TrialState.COMPLETE for trial in trials)
     if left <= 0:
         log.info("the search in %s is finished: a larger hydra.sweeper.n_trials goes on", folder)
-    distributions = {key: distribution(override) for key, override in space.swept.items()}
     for begin in range(0, left, settings.n_jobs):
         batch = [study.ask(distributions) for _ in range(min(settings.n_jobs, left - begin))]
         values = run([[f"{key}={value}" for key, value in trial.params.items()] for trial in batch])
@@ -71,16 +84,16 @@ def search(
             study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
 
 
-def open_study(folder: Path, settings: SearchSettings) -> optuna.Study:
-    """The search of a sweep's folder, with what it knows so far."""
+def open_study(folder: Path, name: str, settings: SearchSettings) -> optuna.Study:
+    """The search of this name in a sweep's folder, with what it knows so far."""
     file = str(folder / "search.log")
     storage = JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
     known = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
     sampler = dict(settings.sampler)
-    if sampler.get("seed") is not None and folder.name in known:  # or the first trials would be proposed again
-        sampler["seed"] += known[folder.name].n_trials
+    if sampler.get("seed") is not None and name in known:  # or the first trials would be proposed again
+        sampler["seed"] += known[name].n_trials
     return optuna.create_study(
-        study_name=folder.name,
+        study_name=name,
         storage=storage,
         sampler=build.instantiate(sampler, "hydra.sweeper.sampler"),
         direction=settings.direction,
@@ -89,7 +102,18 @@ def open_study(folder: Path, settings: SearchSettings) -> optuna.Study:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What Optuna calls an `interval`, a `range`, or the choices of an override in Hydra's grammar."""
+    """What Optuna calls an `interval`, a `range`, or the choices of an override in Hydra's grammar.
+
+    Raises:
+        ConfigError: there is no such space, as of an interval that ends before it begins.
+    """
+    try:
+        return _distribution(override)
+    except ValueError as error:
+        raise ConfigError(f"{override.input_line} is no space to search: {error}") from error
+
+
+def _distribution(override: Override) -> BaseDistribution:
     value = override.value()
     if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
         is_log = "log" in value.tags

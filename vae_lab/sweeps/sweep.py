@@ -23,10 +23,12 @@ from vae_lab.jobs.outcomes import JobReport, as_table
 from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import frozen_config
 from vae_lab.runs.result import one_draw_bound
 from vae_lab.sweeps.points import Point, Space, sweep_folder
 from vae_lab.sweeps.worker import SweepSettings, is_local, launch, parallel_jobs, places, threads_of_a_job
 from vae_lab.wiring.build import find_own_classes
+from vae_lab.wiring.compose import own_config
 from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
@@ -64,9 +66,10 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
                 except ModuleNotFoundError as error:
                     raise ConfigError(f"hydra/sweeper=optuna needs {error.name}: pip install optuna") from error
 
-                search(
-                    settings, space, folder, lambda batch: sweep.values([space.point(cfg, folder, v) for v in batch])
-                )
+                def values(batch: Sequence[list[str]]) -> list[float | None]:
+                    return sweep.values([space.point(cfg, folder, varied) for varied in batch])
+
+                search(settings, space, frozen_config(own_config(cfg)[0]), folder, values)
             else:
                 sweep.run(points)
         except PlanShown:
