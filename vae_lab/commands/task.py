@@ -24,7 +24,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 @dataclass(frozen=True)
-class Report:
+class Ending:
     """How a job ended: its exit code, and what was said if that is not 0."""
 
     title: str
@@ -36,17 +36,18 @@ class Report:
 class Task:
     """What Hydra calls with a composed config; picklable, so that a launcher may take it to another process.
 
-    A failed job says why, and lets the other jobs of a sweep run: it leaves a report and raises nothing.
+    A failed job says why, and lets the other jobs of a sweep run: it leaves its `Ending` and raises nothing.
     """
 
     line: CommandLine
-    reports: Path
+    endings: Path
+    """A folder for what the jobs leave: how each ended."""
     full_error: str | None
     argv: tuple[str, ...] = ()
     """The program's own arguments: further processes of a training are started with them."""
 
     def __call__(self, cfg: DictConfig) -> None:
-        """Runs the command, prints the paths that it wrote, and leaves a report."""
+        """Runs the command, prints the paths that it wrote, and leaves how it ended."""
         sys.argv[:] = self.argv
         hydra = HydraConfig.get()
         number = 0 if OmegaConf.is_missing(hydra.job, "num") else hydra.job.num
@@ -57,12 +58,12 @@ class Task:
             except Interrupted as interrupt:
                 raise KeyboardInterrupt(str(interrupt)) from interrupt
             except Exception as error:  # the boundary of a job: recorded and reported
-                report = Report(title, self.report_error(error), " ".join(str(error).split()))
+                ending = Ending(title, self.report_error(error), " ".join(str(error).split()))
             else:
-                report = Report(title, 0)
+                ending = Ending(title, 0)
                 if _is_first_process():
                     put("\n".join(map(str, artefacts)))
-        (self.reports / f"{number:06}.json").write_text(json.dumps(asdict(report)))
+        (self.endings / f"{number:06}.json").write_text(json.dumps(asdict(ending)))
 
     def run(self, cfg: DictConfig) -> list[Path]:
         """The command itself, once its config is known to be whole."""
@@ -85,14 +86,14 @@ class Task:
 
 
 def exit_code(line: CommandLine, folder: Path) -> int:
-    """The exit code of all jobs together, from their reports; names the failed ones if there were several."""
-    reports = [Report(**json.loads(file.read_text())) for file in sorted(folder.iterdir())]
-    failed = [report for report in reports if report.code]
-    if failed and len(reports) > 1:
-        say(f"vae-lab {line.command}", f"{len(failed)} of {len(reports)} jobs failed")
-        for report in failed:
-            say(f"  {report.title}", report.message)
-    return min((report.code for report in failed), default=0)
+    """The exit code of all jobs together, from how each ended; names the failed ones if there were several."""
+    endings = [Ending(**json.loads(file.read_text())) for file in sorted(folder.iterdir())]
+    failed = [ending for ending in endings if ending.code]
+    if failed and len(endings) > 1:
+        say(f"vae-lab {line.command}", f"{len(failed)} of {len(endings)} jobs failed")
+        for ending in failed:
+            say(f"  {ending.title}", ending.message)
+    return min((ending.code for ending in failed), default=0)
 
 
 @contextmanager

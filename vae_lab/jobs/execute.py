@@ -131,7 +131,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
             evaluation_seconds=assembled.curve.seconds,
             wall_seconds=wall_seconds(),
         )
-        report(run, assembled, ledger)
+        log_result(run, assembled, ledger)
     return run.path
 
 
@@ -244,7 +244,7 @@ def log_hyperparameters(assembled: Assembled, ledger: Mapping[str, Any]) -> None
         logger.save()
 
 
-def report(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> None:
+def log_result(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> None:
     """The result in nats, a note on unused latent dimensions, and where everything is."""
     has_encoder = assembled.lit.model.has_encoder
     log.info("per datapoint (%s.ckpt): %s", ledger["checkpoint"], ", ".join(map(str, results(ledger))))

@@ -128,7 +128,7 @@ class Overview:
 
     @property
     def draws(self) -> int:
-        """Of z for each datapoint, where its curve was measured."""
+        """How many draws of z there are for each datapoint where its curve is measured."""
         return int(number_or_none(self.settings.get("evaluation.num_samples")) or 1)
 
     @cached_property
