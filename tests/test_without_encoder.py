@@ -60,9 +60,9 @@ def test_evaluate_refuses_what_needs_an_encoder_and_names_what_does_not(run):
 
 
 def test_evaluate_measures_without_a_bound(run):
-    settings = ("estimator=posterior_density", "num_datapoints=5", "estimator.num_samples=10")
+    settings = ("estimator=posterior_density", "num_datapoints=5", "estimator.num_samples=50")
     ledger = json.loads(evaluate_tiny(run, *settings).read_text())
-    assert {LABEL, "test[:5]/log_likelihood/posterior_density_10"} <= set(ledger)
+    assert {LABEL, "test[:5]/log_likelihood/posterior_density_50"} <= set(ledger)
     assert not [name for name in ledger if "bound" in name]
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -58,6 +60,17 @@ def test_log_mean_equals_the_two_pass_formula_at_any_scale(offset):
     weights = log_weights.exp()
     torch.testing.assert_close(log_mean.value, weights.mean(0).log() + offset, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(log_mean.variance, weights.var(0) / 1001 / weights.mean(0) ** 2, rtol=1e-6, atol=0)
+
+
+def test_log_mean_counts_weights_of_zero_wherever_they_come():
+    log_weights = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    log_weights[:10] = log_weights[20:30, 0] = -math.inf
+    log_mean = LogMean()
+    for chunk in log_weights.split(10):
+        log_mean.add(chunk)
+    weights = log_weights.exp()
+    torch.testing.assert_close(log_mean.value, weights.mean(0).log())
+    torch.testing.assert_close(log_mean.variance, weights.var(0) / 40 / weights.mean(0) ** 2)
 
 
 def test_log_mean_keeps_the_variance_of_nearly_equal_weights():

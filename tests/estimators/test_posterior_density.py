@@ -5,6 +5,7 @@ import pytest
 import torch
 from linear_gaussian import six_standard_errors
 
+from vae_lab.errors import ConfigError
 from vae_lab.estimators.posterior_density import (
     PosteriorDensity,
     kernel_log_density,
@@ -33,9 +34,23 @@ def test_bias_of_the_log_falls_with_more_samples(linear_gaussian):
     exact = linear_gaussian.log_marginal(x)
     bias = [
         (estimator(num_samples=n).estimate(linear_gaussian.model, x, seed=0).log_likelihood - exact).mean()
-        for n in (16, 100)
+        for n in (50, 300)
     ]
     assert bias[0] > 2 * bias[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("latent_dim", "num_samples", "refused"),
+    [
+        (5, 500, "latent_dim must be <= 4"),
+        (3, 49, "num_samples must be .*>= 50"),
+        (2, 15, "num_samples must be .*>= 16"),
+    ],
+)
+def test_fits_that_are_nats_away_are_refused(make_linear_gaussian, latent_dim, num_samples, refused):
+    linear_gaussian = make_linear_gaussian(latent_dim=latent_dim, image_shape=(1, 4, 4))
+    with pytest.raises(ConfigError, match=refused):
+        estimator(num_samples=num_samples).estimate(linear_gaussian.model, linear_gaussian.sample(1), seed=0)
 
 
 def test_stated_variance_is_that_of_the_error(linear_gaussian):

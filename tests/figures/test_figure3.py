@@ -30,7 +30,7 @@ def figure3(**changes):
         "max_samples": dict.fromkeys(SCALES, 200),
         "snapshots": {scale: [100, 200] for scale in SCALES},
         "num_datapoints": dict.fromkeys(SCALES, 20),
-        "paper_estimator": PosteriorDensity(num_samples=20, num_starts=20, burn_in=5, **hmc),
+        "paper_estimator": PosteriorDensity(num_samples=50, num_starts=20, burn_in=5, **hmc),
         "check_estimator": Quadrature(num_nodes=4),
         "seed": 0,
     }
@@ -91,7 +91,7 @@ def test_table_has_every_snapshot_twice_and_nothing_is_estimated_again(tmp_path,
     assert len(table) == len(estimates) == 2 * 2 * 2
     assert set(table["samples_evaluated"]) == {100, 200}
     assert set(table["num_datapoints"]) == {20}
-    assert set(select(table, role="paper")["estimator"]) == {"posterior_density_20"}
+    assert set(select(table, role="paper")["estimator"]) == {"posterior_density_50"}
     assert set(select(table, role="check")["estimator"]) == {"quadrature_4"}
     for samples in (100, 200):
         for split in ("train", "test"):
@@ -109,7 +109,7 @@ def test_table_has_every_snapshot_twice_and_nothing_is_estimated_again(tmp_path,
 
 EVALUATE = (
     *("num_datapoints=20", "splits=[train,test]", "estimators=[posterior_density,quadrature]"),
-    *("estimator=posterior_density", "estimator.num_samples=20", "estimator.num_starts=20"),
+    *("estimator=posterior_density", "estimator.num_samples=50", "estimator.num_starts=20"),
 )
 """What the command measures then is what the figure shows, with the command's own choice of nodes."""
 NODES = Quadrature(num_nodes=20)
@@ -132,7 +132,7 @@ def test_what_the_figure_has_measured_is_found_by_evaluate(tmp_path, short_run, 
     assert len(estimates) == 8
     ledger = run.ledger("200")
     (row,) = records(select(table, samples_evaluated=200, split="test", role="paper"))
-    assert ledger["test[:20]/log_likelihood/posterior_density_20"] == row["log_marginal_nats"]
+    assert ledger["test[:20]/log_likelihood/posterior_density_50"] == row["log_marginal_nats"]
     assert "test[:20]/bound" in ledger, "which the figure had not asked for"
 
 
@@ -146,7 +146,7 @@ def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeyp
     with pytest.raises(FloatingPointError):
         figure3().measure({"figure3_1000_aevb": run}, "quick")
     assert set(run.ledger("100")) > {
-        f"train[:20]/log_likelihood/posterior_density_20{end}" for end in ("", "_settings")
+        f"train[:20]/log_likelihood/posterior_density_50{end}" for end in ("", "_settings")
     }
     assert not run.ledger("200")
 
@@ -240,7 +240,7 @@ def test_figure_without_a_run_is_drawn(tmp_path):
         ({"max_samples": {"quick": 1}}, r"figure\.max_samples must have a value for each of quick"),
         (
             {"check_estimator": ImportanceSampling(num_samples=5, samples_per_chunk=None)},
-            "must do without an encoder.* got posterior_density_20 and importance_sampling_5",
+            "must do without an encoder.* got posterior_density_50 and importance_sampling_5",
         ),
     ],
 )

@@ -5,6 +5,7 @@ in pieces of blocks where memory asks for it. The noise of a datapoint depends o
 """
 
 import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -136,8 +137,9 @@ class LogMean:
             self._scale = largest
             self._mean = self._squares = torch.zeros_like(largest)
         scale = torch.maximum(self._scale, largest)
-        shrink = (self._scale - scale).exp()
-        weights = (log_weights - scale).exp()
+        reference = scale.where(scale > -math.inf, 0.0)  # as long as all weights are 0
+        shrink = (self._scale - reference).exp()
+        weights = (log_weights - reference).exp()
         mean = weights.mean(0)
         old_mean, total = self._mean * shrink, self.count + count
         step = mean - old_mean

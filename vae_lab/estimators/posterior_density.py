@@ -3,11 +3,12 @@
 1. Draw samples of z from p(z|x) by HMC. 2. Fit a density q(z) to them. 3. Draw *new* samples z_l from p(z|x):
 p(x) ~ (1/L sum q(z_l) / p(x, z_l))^-1.
 
-Unbiased for 1/p(x) where the chains have reached p(z|x), so log p(x) is biased *upwards*, for large L by half
-of the stated variance. Chains held by a minor peak of p(z|x) pull the estimate down, and no error bar tells:
-hence `num_starts`. Good below 5 dimensions. As in the author's code, one chain a datapoint starts from the
-prior, the first half of its samples is fitted, the second half plugged in; q is a Gaussian kernel density, whose
-bandwidth is tuned, here by leave-one-out likelihood.
+Unbiased for 1/p(x) where the samples plugged in are draws from p(z|x) that do not depend on q, so log p(x) is biased
+*upwards*, for large L by half of the stated variance. Here, as in the author's code, one chain a datapoint starts from
+the prior, the first half of its samples is fitted, the second half plugged in: nearly so for a chain that moves well.
+Chains held by a minor peak of p(z|x) pull the estimate down, and no error bar tells: hence `num_starts`. Nor does one
+tell where q is too far from p(z|x): more than 4 dimensions, or too few samples for theirs, are refused. q is a
+Gaussian kernel density, whose bandwidth is tuned, here by leave-one-out likelihood.
 """
 
 import math
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab import hmc
-from vae_lab.errors import require_integer
+from vae_lab.errors import ConfigError, require_integer
 from vae_lab.estimators.base import Estimator, Noise
 from vae_lab.model import VAE
 
@@ -25,6 +26,8 @@ _BANDWIDTHS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.85, 1.0)
 _SMALLEST_SCALE = 1e-3
 """Any q gives an unbiased 1/p(x): so a chain that never moved has one too, 1/1000 of the prior wide."""
 _PAIRS_AT_ONCE = 2**21
+_LEAST_SAMPLES = {1: 8, 2: 16, 3: 50, 4: 50}
+"""Latent dimensions -> samples with which the fitted density was found to be near enough."""
 
 
 class PosteriorDensity(Estimator):
@@ -65,6 +68,18 @@ class PosteriorDensity(Estimator):
     def label(self) -> str:
         """`posterior_density_L`."""
         return f"posterior_density_{self.num_samples}"
+
+    def check(self, model: VAE) -> None:
+        """Refuses more than 4 latent dimensions, and too few samples for those that there are."""
+        dim = model.latent_dim
+        if dim not in _LEAST_SAMPLES:
+            raise ConfigError(
+                f"model.latent_dim must be <= {max(_LEAST_SAMPLES)} for estimator=posterior_density, got {dim}: a "
+                "density fitted in more dimensions is nats away; use (annealed_)importance_sampling"
+            )
+        least = _LEAST_SAMPLES[dim]
+        advice = f"with fewer the density fitted in {dim} dimensions is nats away, and no error tells"
+        require_integer("estimator.num_samples", self.num_samples, minimum=least, advice=advice)
 
     def estimate_batch(
         self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
