@@ -8,6 +8,7 @@ import copy
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -258,16 +259,26 @@ def log_result(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Everything that is logged goes to the run's log.txt as well, whoever set up the logging."""
-    handler = LogFile(path)
+    """Everything that is logged goes to the run's log.txt as well, whoever set up the logging.
+
+    What a thread cannot write is said by the training alone, once.
+    """
+    handler, hook = LogFile(path), threading.excepthook
+
+    def without_what_the_training_says(arguments: threading.ExceptHookArgs) -> None:
+        if not is_about_storage(arguments.exc_value) and not isinstance(arguments.exc_value, FileNotFoundError):
+            hook(arguments)  # of TensorBoard's thread, whose errors come back to the training
+
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     level = log.level
     if not log.isEnabledFor(logging.INFO):
         log.setLevel(logging.INFO)
+    threading.excepthook = without_what_the_training_says
     try:
         yield
     finally:
+        threading.excepthook = hook
         log.setLevel(level)
         log.removeHandler(handler)
         with suppress(OSError):

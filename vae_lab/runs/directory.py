@@ -24,6 +24,10 @@ from vae_lab.wiring.arguments import named_paths
 
 MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
 """A folder that holds one of these is a run directory, or what is left of one."""
+NEEDED = {"config.yaml", "run.json"}
+"""Without these it is no run directory."""
+PARTS = {"metrics.csv", "log.txt", "tensorboard", "checkpoints/last.ckpt", "checkpoints/best.ckpt"}
+"""What a training does not take away once it is there."""
 FOLDERS = {"checkpoints", "images", "tensorboard"}
 """Folders of a run directory, in which no other is looked for."""
 LOCK_SECONDS = 0.5
@@ -111,7 +115,7 @@ class RunDir:
 
     def exists(self) -> bool:
         """Whether a run was planned here."""
-        return (self.path / "config.yaml").is_file() and (self.path / "run.json").is_file()
+        return all((self.path / name).is_file() for name in NEEDED)
 
     def make(self) -> None:
         """Makes the folder, if there is none.
@@ -322,13 +326,12 @@ class RunDir:
         if self._lock is None:
             return
         advice = "nothing more is written; put it back, or go on from what is left: vae-lab train run_dir="
-        if not self.exists():
+        if not self.path.is_dir():
             raise RunError(f"{self.path} was moved, renamed or deleted while it was written: {advice}DIR")
         if not self._lock.is_mine() and not self._lock.sign():
             raise RunError(f"{self.path} was taken by another process while it was written: {advice}{self.path}")
-        parts = ("metrics.csv", "log.txt", "tensorboard", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
-        present = {name for name in parts if (self.path / name).exists()}
-        if gone := sorted(self._seen - present):
+        present = {name for name in (*PARTS, *NEEDED) if (self.path / name).exists()}
+        if gone := sorted((self._seen | NEEDED) - present):
             raise RunError(f"{self.path}: {', '.join(gone)} vanished while the run was written: {advice}{self.path}")
         self._seen = present
 

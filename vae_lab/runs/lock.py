@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 
@@ -43,6 +43,9 @@ class Lock:
         self.file, self.name = file, file.with_name(f"{file.name}.json")
         self.system = FileLock(file, fallback_to_soft=False)
         self.own: dict[str, Any] | None = None
+
+    _tokens: ClassVar[set[str]] = set()
+    """Of the locks that this process holds."""
 
     @property
     def is_of_the_system(self) -> bool:
@@ -78,6 +81,8 @@ class Lock:
         if self.is_mine():
             with suppress(OSError):
                 self.name.unlink()
+        if self.own is not None:
+            self._tokens.discard(self.own["token"])
         self.own = None
         with suppress(OSError):  # a folder that is gone
             self.system.release()
@@ -112,6 +117,7 @@ class Lock:
             with suppress(OSError):
                 self.name.unlink()
             raise
+        self._tokens.add(self.own["token"])
         return self.is_mine()
 
     def clear(self) -> bool:
@@ -150,6 +156,8 @@ class Lock:
             return found.get("locked") is True and self.is_of_the_system
         process = found.get("process")
         if not isinstance(process, int) or not is_alive(process) or start_of(process) != found.get("started"):
+            return True
+        if process == os.getpid() and found.get("token") not in self._tokens:
             return True
         return found.get("folder") != str(self.file.parent.resolve())  # a copy of what the process writes into
 
