@@ -92,6 +92,13 @@ def test_mistakes_in_nested_partials_are_refused_by_their_whole_key():
             instantiate(MODEL | {"encoder": ENCODER | changes}, "model", image_shape=(1, 8, 8))
 
 
+@pytest.mark.parametrize("hidden", [[3, "big"], [3, 4.5], [True, 3], [[3], 3], [3, None]])
+def test_every_item_of_a_list_has_its_type(hidden):
+    for _ in range(5):  # a check of one item by chance would let some pass
+        with pytest.raises(ConfigError, match=r"model\.encoder\.hidden must be a list such as \[1,2\], got \["):
+            instantiate(MODEL | {"encoder": ENCODER | {"hidden": hidden}}, "model", image_shape=(1, 8, 8))
+
+
 def test_an_unknown_setting_of_a_framework_is_refused_too():
     with pytest.raises(ConfigError, match=r"optimizer\.learning_rate is no setting of Adam"):
         instantiate({"_target_": "torch.optim.Adam", "_partial_": True, "learning_rate": 1}, "optimizer")

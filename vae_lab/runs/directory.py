@@ -371,4 +371,4 @@ def new_run_path(root: Path, name: str) -> Path:
 
 def safe_name(name: str) -> str:
     """The name in letters, digits, '.', '-' and '_', so that a path can be pasted into a command line."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"(?<=\de)\+", "", name)).strip("-.")

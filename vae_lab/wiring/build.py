@@ -187,14 +187,22 @@ def type_hints(target: Any) -> dict[str, Any]:
 
 def of_type(value: Any, hint: Any, key: str) -> Any:
     """The value, if it has the annotated type; a whole float becomes an integer where only that fits."""
-    is_good = is_bearable(value, hint, conf=NUMBERS)
-    if isinstance(value, bool):  # which Python takes for an integer
-        is_good = is_good and not {bool, Any, object}.isdisjoint(_kinds(hint))
-    if is_good:
+    if _fits(value, hint):
         return value
-    if isinstance(value, float) and value.is_integer() and is_bearable(int(value), hint, conf=NUMBERS):
+    if isinstance(value, float) and value.is_integer() and _fits(int(value), hint):
         return int(value)
     raise ConfigError(f"{key} must be {_expected(hint)}, got {shown(value)}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether it has the annotated type, every item of a list included: beartype looks at one of them, by chance."""
+    if not is_bearable(value, hint, conf=NUMBERS):
+        return False
+    if isinstance(value, bool):  # which Python takes for an integer
+        return not {bool, Any, object}.isdisjoint(_kinds(hint))
+    items = [items for kind in _kinds(hint) if len(items := typing.get_args(kind)) == 1]
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return not is_list or not items or any(all(_fits(item, inner) for item in value) for (inner,) in items)
 
 
 def _expected(hint: Any) -> str:
