@@ -42,8 +42,14 @@ def test_a_non_finite_value_is_named_with_its_count(value):
 @pytest.mark.parametrize("setting", ["first=0", "per_decade=0", "num_samples=0", "every=0"])
 def test_counts_below_one_are_refused(tmp_path, setting):
     key = setting.split("=")[0]
-    with pytest.raises(ConfigError, match=rf"evaluation\.{key} must be an integer >= 1.*got 0"):
+    with pytest.raises(ConfigError, match=rf"evaluation\.{key} must be an integer (>= 1|in 1 \.\.\. 90).*got 0"):
         make(tmp_path, setting)
+
+
+@pytest.mark.parametrize("count", ["91", "1e30"])
+def test_more_marks_than_two_digits_tell_apart_are_refused(tmp_path, count):
+    with pytest.raises(ConfigError, match=r"evaluation\.per_decade must be an integer in 1 \.\.\. 90, got"):
+        make(tmp_path, f"per_decade={count}")
 
 
 def test_an_unknown_split_is_refused(tmp_path):

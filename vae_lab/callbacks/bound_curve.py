@@ -50,7 +50,9 @@ class BoundCurve(pl.Callback):
         seed: int,
         curve: Path,
     ) -> None:
-        counts = {"first": first, "per_decade": per_decade, "num_samples": num_samples}
+        advice = "counts of two significant digits have no more than 90 marks"
+        require_integer("evaluation.per_decade", per_decade, minimum=1, maximum=90, advice=advice)
+        counts = {"first": first, "num_samples": num_samples}
         for key, value in (counts | {"num_datapoints": num_datapoints}).items():
             require_integer(f"evaluation.{key}", value, minimum=1)
         if estimator.needs_encoder:
