@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
 from vae_lab.commands.evaluate import evaluate
 from vae_lab.commands.train import train
 from vae_lab.runs.directory import RunDir
@@ -97,6 +98,13 @@ def checkpoint(run: RunDir, name: str = "last") -> dict:
 def weights(run: RunDir, name: str = "last") -> dict[str, torch.Tensor]:
     """Name -> tensor of a checkpoint."""
     return checkpoint(run, name)["state_dict"]
+
+
+def freeze_anew(run: RunDir, config: dict) -> None:
+    """Lets the run be as if it had been trained with this config."""
+    run.write_config(config)
+    for file in run.checkpoints.glob("*.ckpt"):
+        AtomicCheckpointIO(run, config).save_checkpoint(torch.load(file, weights_only=True), file)
 
 
 def scalars(run: RunDir) -> dict[str, list[tuple[int, float]]]:

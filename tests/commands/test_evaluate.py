@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from training import composed, evaluate_tiny
+from training import composed, evaluate_tiny, freeze_anew
 
 from vae_lab.cli import main
 from vae_lab.commands.evaluate import evaluate
@@ -264,7 +264,7 @@ def test_a_strangers_run_is_refused_until_its_module_is_allowed(run, tmp_path, m
     monkeypatch.syspath_prepend(tmp_path)
     config = run.read_config()
     config["data"]["_target_"] = "own_data.Own"
-    run.write_config(config)
+    freeze_anew(run, config)
     with pytest.raises(UntrustedTarget, match=r"data\._target_='own_data\.Own'.*allow=\[own_data\]"):
         evaluate_tiny(run)
     evaluate_tiny(run, "allow=[own_data]")

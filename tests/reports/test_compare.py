@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from html_page import Page
 from sklearn.datasets import load_digits
-from training import train_tiny
+from training import freeze_anew, train_tiny
 
 from vae_lab.cli import main
 from vae_lab.reports.values import letters
@@ -81,7 +80,7 @@ def copied(run: RunDir, path: Path, *, ledger: dict | None = None, config: dict 
         for part in parts:
             node = node[part]
         node[last] = value
-    (path / "config.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    freeze_anew(copy, content)
     (path / "metrics.json").write_text(json.dumps(run.ledger("best") | (ledger or {})))
     return copy
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from drawn_run import make_drawn_run
 from html_page import Page
-from training import train_tiny
+from training import freeze_anew, train_tiny
 
 from vae_lab.cli import main
 from vae_lab.reports.pages import sweep_page
@@ -57,7 +57,7 @@ def files(folder: Path) -> dict[Path, int]:
 
 
 def change(run: RunDir, **config: object) -> None:
-    (run.path / "config.yaml").write_text(yaml.safe_dump(run.read_config() | config, sort_keys=False))
+    freeze_anew(run, run.read_config() | config)
 
 
 def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):

@@ -20,6 +20,7 @@ from vae_lab.cli import main
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import find_runs
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import FIXED, fixed_settings
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 IWAE = "test/log_likelihood/importance_sampling_"
@@ -51,7 +52,7 @@ def add_run(finished_run: RunDir) -> Callable[..., Path]:
                 part = part[parent]
             part[last] = value
         (folder / "config.yaml").write_text(yaml.dump(config, Dumper=DUMPER, sort_keys=False))
-        (folder / "run.json").write_text(json.dumps(run_json | dict(record)))
+        (folder / "run.json").write_text(json.dumps(run_json | {FIXED: fixed_settings(config)} | dict(record)))
         if ledger is not None:
             entries = metrics | dict(ledger)
             kept = {key: value for key, value in entries.items() if value is not None}

@@ -1,5 +1,6 @@
 """What each config key is to a run, and what follows from it."""
 
+import json
 import re
 
 import pytest
@@ -9,15 +10,18 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import (
     KINDS,
     Kind,
+    changed_settings,
     config_hash,
     differing_keys,
+    fixed_hash,
+    fixed_settings,
     frozen_config,
     is_computed,
     kind_of,
     may_change,
 )
 from vae_lab.wiring.compose import compose_command
-from vae_lab.wiring.dotted import value_at
+from vae_lab.wiring.dotted import leaves, value_at
 
 
 def test_hash_knows_what_a_run_computes_and_nothing_else(finished_run):
@@ -44,10 +48,12 @@ def test_hash_knows_what_a_run_computes_and_nothing_else(finished_run):
 
 
 def test_every_key_of_the_table_is_a_key_of_train():
-    composed, _ = compose_command("train", ["data=mnist"])
+    images, _ = compose_command("train", ["data=mnist"])
+    own, _ = compose_command("train", ["data=npz", "data.path=x.npz"])
     for key in KINDS:
         folder, _, name = key.rpartition(".")
-        assert name in (value_at(composed, folder) if folder else composed) or key == "expected", key
+        there = own if key == "data.path" else images
+        assert name in (value_at(there, folder) if folder else there) or key == "expected", key
     assert "expected" in compose_command("train", ["experiment=mnist_paper"])[0]
 
 
@@ -62,6 +68,7 @@ def test_every_key_of_the_table_is_a_key_of_train():
         ("callbacks.progress.every", Kind.WATCHING),
         ("~logger", Kind.WATCHING),
         ("data.root", Kind.PLACE),
+        ("data.path", Kind.OWN_DATA),
         ("data.name", Kind.COMPUTED),
         ("sweep.jobs", Kind.COMMAND),
         ("model", Kind.COMPUTED),
@@ -70,7 +77,7 @@ def test_every_key_of_the_table_is_a_key_of_train():
 )
 def test_key_has_a_kind_whatever_sign_or_parent_it_has(key, kind):
     assert kind_of(key) is kind
-    assert is_computed(key) == (kind in (Kind.COMPUTED, Kind.BUDGET))
+    assert is_computed(key) == (kind in (Kind.COMPUTED, Kind.BUDGET, Kind.OWN_DATA))
 
 
 def test_callback_of_another_class_identifies_a_run_and_the_labs_own_does_not():
@@ -102,3 +109,15 @@ def test_run_is_continued_at_another_speed_and_remains_the_same_run(tmp_path):
     assert (run.read_config()["steps_per_execution"], run.read_config()["cuda_graph"]) == (7, False)
     assert run.read_record()["config_hash"] == straight.read_record()["config_hash"]
     assert run.ledger("best")["test/bound"] == straight.ledger("best")["test/bound"]
+
+
+def test_fixed_settings_are_what_is_computed_but_for_its_length_and_the_place_of_its_data():
+    composed, _ = compose_command("train", ["data=npz", "data.path=x.npz", "max_samples=1000"])
+    config = frozen_config(composed) | {"weird": {"number": float("inf"), "none": {}}}
+    fixed = json.loads(json.dumps(fixed_settings(config), allow_nan=False))
+    assert fixed["weird.number"] == "inf" and fixed["optimizer.betas"] == [0.9, 0.999] and fixed["data.split_seed"] == 0
+    assert not {"max_samples", "threads", "data.path", "trainer.devices", "logger._target_", "expected"} & set(fixed)
+    assert changed_settings(config, fixed) == {} == changed_settings(dict(leaves(config)), fixed)
+    other = config | {"seed": 1, "threads": 9, "weird": {"none": {}, "more": 2}}
+    assert changed_settings(other, fixed) == {"seed": (1, 0), "weird.number": (None, "inf"), "weird.more": (2, None)}
+    assert fixed_hash(other) != fixed_hash(config) == fixed_hash(config | {"max_samples": 5})

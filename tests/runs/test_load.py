@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 import torch
+from training import freeze_anew
 
 import vae_lab
 from vae_lab.errors import ConfigError, RunError, UntrustedTarget
@@ -220,7 +221,7 @@ def test_weights_of_another_model_are_refused(copied_run):
 def test_a_config_that_names_code_is_refused_and_nothing_runs(copied_run, tmp_path):
     config = copied_run.read_config()
     config["model"]["initialization"] = {"_target_": "os.system", "command": f"touch {tmp_path}/ran"}
-    copied_run.write_config(config)
+    freeze_anew(copied_run, config)
     with pytest.raises(UntrustedTarget, match=r"model\.initialization\._target_='os\.system'"):
         load_run(copied_run.path)
     text = (
@@ -238,7 +239,7 @@ def test_a_logger_among_the_settings_of_a_network_connects_to_nothing(copied_run
         "_target_": "pytorch_lightning.loggers.CSVLogger",
         "save_dir": "ftp://127.0.0.1:9/x",
     }
-    copied_run.write_config(config)
+    freeze_anew(copied_run, config)
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it connects"))
     with pytest.raises(UntrustedTarget, match=r"model\.encoder\.hidden\._target_"):
         load_run(copied_run.path)
@@ -250,7 +251,7 @@ def test_what_reads_a_run_makes_neither_loggers_nor_callbacks(copied_run, monkey
     config = copied_run.read_config()
     config["callbacks"] = {"timer": {"_target_": "pytorch_lightning.callbacks.Timer"}}
     config["logger"] = {"_target_": "pytorch_lightning.loggers.CSVLogger"}
-    copied_run.write_config(config)
+    freeze_anew(copied_run, config)
     for name in ("callbacks.Timer", "loggers.CSVLogger"):
         monkeypatch.setattr(f"pytorch_lightning.{name}.__init__", lambda self, **_: pytest.fail(f"{self} is made"))
     run = load_run(copied_run.path)
@@ -264,7 +265,7 @@ def test_an_allowed_module_is_used(copied_run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     config = copied_run.read_config()
     config["model"]["initialization"] = {"_target_": "own_part.Own"}
-    copied_run.write_config(config)
+    freeze_anew(copied_run, config)
     with pytest.raises(UntrustedTarget, match=r"allow=\[own_part\]"):
         load_run(copied_run.path)
     assert load_run(copied_run.path, allow=["own_part"]).samples == 1200

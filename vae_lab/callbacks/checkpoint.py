@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file, give_name
-from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, require_number
+from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, RunError, require_number
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import fixed_hash
 from vae_lab.runs.load import read_checkpoint, samples_of
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed
@@ -101,7 +102,10 @@ def best_bound(folder: Path) -> float:
     path = folder / "best.ckpt"
     if not path.is_file():
         return float("-inf")
-    return read_checkpoint(path, mmap=True)["vae_lab"]["latest"]["val/bound"]
+    bound = (read_checkpoint(path, mmap=True)["vae_lab"].get("latest") or {}).get("val/bound")
+    if not isinstance(bound, int | float):
+        raise RunError(f"{path} is no best checkpoint: it lacks the validation bound that it was chosen by")
+    return bound
 
 
 def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:
@@ -116,24 +120,27 @@ def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written so that a kill never leaves half of one.
+    """Lightning's checkpoint files, written so that a kill never leaves half of one, and known as this run's.
 
     Args:
         run: whose files they are; nothing is written where it has gone.
+        config: of the run; None: its checkpoints may be any run's.
     """
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, config: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.run = run
+        self.run, self.config = run, config
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
         """Replaces `path` once the new file is complete and on disk."""
         self.run.require_whole()
+        if self.config is not None:
+            checkpoint["vae_lab"]["identity"] = fixed_hash(self.config)
         with atomic_file(path) as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | os.PathLike[str], *_: Any, **__: Any) -> dict[str, Any]:
         """The content, with its tensors on the CPU; Lightning moves them."""
-        return read_checkpoint(Path(path))
+        return read_checkpoint(Path(path), self.config)

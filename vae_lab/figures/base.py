@@ -227,7 +227,7 @@ def _missing(curve: Curve, run: RunDir | None, folder: Path) -> Missing | None:
     if status == "running":
         return Missing(curve.label, "still running", f"wait, or watch {run.log}")
     if status == "failed":
-        return Missing(curve.label, f"failed: {record['error']}", go_on)
+        return Missing(curve.label, f"failed: {record.get('error')}", go_on)
     if status != "finished":
         at = f" at {record['samples_evaluated']:,} samples" if "samples_evaluated" in record else ""
         return Missing(curve.label, f"{status}{at}", go_on)

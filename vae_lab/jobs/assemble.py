@@ -131,7 +131,7 @@ def make_trainer(
         "trainer",
         callbacks=list(callbacks),
         logger=make_logger(config, run),
-        plugins=[AtomicCheckpointIO(run)],
+        plugins=[AtomicCheckpointIO(run, config)],
         default_root_dir=str(run.path),
         enable_checkpointing=False,
         enable_progress_bar=False,

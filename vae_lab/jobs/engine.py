@@ -110,7 +110,7 @@ def attempted(job: Job, children: Children, *, threads: int, slot: int | None) -
     if job.is_done:
         return outcome("skipped")
     if job.is_hopeless:
-        return outcome("failed", f"as before, and it would fail again: {job.run.read_record()['error']}")
+        return outcome("failed", f"as before, and it would fail again: {job.run.read_record().get('error')}")
     begun, code = job.run.has_checkpoint, MISTAKE
     for _ in range(ATTEMPTS):
         code = children.run(command(job, threads), job.run.output, thread_environment(threads) | devices(slot, job))

@@ -17,7 +17,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from vae_lab.callbacks.checkpoint import take_back_best
+from vae_lab.callbacks.checkpoint import best_bound, take_back_best
 from vae_lab.errors import (
     FAILURE,
     INTERRUPTED,
@@ -36,10 +36,11 @@ from vae_lab.runs.curve import keep_rows, read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
 from vae_lab.runs.identity import BUDGET, whole
-from vae_lab.runs.load import ledger_facts, load_weights, samples_of
+from vae_lab.runs.load import DAMAGE, ledger_facts, load_weights, read_checkpoint, refuse_other_weights, samples_of
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import results
 from vae_lab.training.matmul import settled
+from vae_lab.training.running_means import RunningMeans
 from vae_lab.wiring import build
 from vae_lab.wiring.dotted import set_value_at, value_at
 from vae_lab.wiring.terminal import put
@@ -75,9 +76,41 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> P
         if has_nothing_to_add(frozen, config):
             return run.path
         assembled = assemble(config, run)
+        refuse_damaged(run, assembled)
         # on another machine its backend may be refused to new runs, while this one goes on with the default
         run.write_config(settled(config) if config["matmul_backend"] == "auto" else config)
         return execute(run, assembled)
+
+
+def refuse_damaged(run: RunDir, assembled: Assembled) -> None:
+    """Refuses to go on where the checkpoints are lost, damaged or another run's, before anything is written.
+
+    Raises:
+        RunError: naming the file.
+    """
+    if not run.has_checkpoint:
+        # one row may be there: it is written just before the first checkpoint
+        if run.read_record()["status"] == "finished" or len(read_rows(run.curve)) > 1:
+            raise RunError(
+                f"{run.last} is missing, and the run has been trained: put it back, or leave run_dir out for a new run"
+            )
+        return
+    content = read_checkpoint(run.last, assembled.config)
+    refuse_other_weights(assembled.lit.state_dict(), content["state_dict"], run.last)
+    try:
+        (optimizer,), (schedule,) = assembled.lit.configure_optimizers()  # of no further use
+        optimizer.load_state_dict(content["optimizer_states"][0])
+        schedule.load_state_dict(content["lr_schedulers"][0])
+        _ = RunningMeans(content["vae_lab"]["running"]), dict(content["vae_lab"]["latest"])
+        _ = content["epoch"], content["global_step"], content["pytorch-lightning_version"]
+    except DAMAGE as error:
+        raise RunError(
+            f"{run.last} is no checkpoint that this training can go on from ({type(error).__name__}: {error}): put the "
+            "run's own back, or leave run_dir out for a new run"
+        ) from error
+    if (best := run.checkpoints / "best.ckpt").is_file():
+        refuse_other_weights(assembled.lit.state_dict(), read_checkpoint(best, assembled.config)["state_dict"], best)
+        best_bound(run.checkpoints)
 
 
 def execute(run: RunDir, assembled: Assembled) -> Path:
@@ -198,7 +231,7 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
     checkpoint = run.default_checkpoint
     device = assembled.trainer.strategy.root_device
     model = assembled.lit.model
-    samples = load_weights(model, run.checkpoint_path(checkpoint))
+    samples = load_weights(model, run.checkpoint_path(checkpoint), assembled.config)
     model.to(device)
     entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples}
     entries |= ledger_facts(assembled.data, assembled.config)

@@ -38,7 +38,7 @@ class Job:
     @property
     def is_hopeless(self) -> bool:
         """Whether it failed in a way that repeats itself."""
-        return self.run.read_status() == "failed" and str(self.run.read_record()["error"]).startswith(
+        return self.run.read_status() == "failed" and str(self.run.read_record().get("error")).startswith(
             NonFiniteDensity.__name__
         )
 

@@ -189,7 +189,7 @@ def glance(path: Path) -> Overview:
             return {}
 
     record = attempt(read_record)
-    settings, ledger = attempt(read_settings, record.get("format", 1)), attempt(read_ledger)
+    settings, ledger = attempt(read_settings, record), attempt(read_ledger)
     status = record.get("status", BROKEN)
     if problems:
         status, problem = BROKEN, "; ".join(problems)

@@ -18,7 +18,7 @@ from vae_lab.atomic import folder_is_on_disk, write_json, write_text
 from vae_lab.errors import ConfigError, RunError, is_about_storage, no_room
 from vae_lab.runs import small_files
 from vae_lab.runs.formats import FORMAT
-from vae_lab.runs.identity import config_hash
+from vae_lab.runs.identity import FIXED, config_hash, fixed_settings
 from vae_lab.runs.lock import Held, Lock
 from vae_lab.wiring.arguments import named_paths
 
@@ -154,7 +154,8 @@ class RunDir:
     def write_config(self, config: Mapping[str, Any], **record: Any) -> None:
         """Freezes a config in the present format; run.json gets its number, the config's hash and further entries."""
         write_text(self.path / "config.yaml", small_files.settings_text(config), new_folder=False)
-        self.update_record(format=FORMAT, config_hash=config_hash(config), **record)
+        about = {"config_hash": config_hash(config), FIXED: fixed_settings(config)}
+        self.update_record(format=FORMAT, **about, **record)
 
     def read_record(self) -> dict[str, Any]:
         """run.json: format, status, command, versions, counts, the error if it failed.
@@ -162,7 +163,9 @@ class RunDir:
         Raises:
             RunError: it cannot be read.
         """
-        return small_files.read_record(self.path)
+        record = small_files.read_record(self.path)
+        small_files.check_record(self.path, record)
+        return record
 
     def update_record(self, **changes: Any) -> None:
         """Changes entries of run.json."""
@@ -196,7 +199,9 @@ class RunDir:
     def ledger(self, checkpoint: str) -> dict[str, Any]:
         """The measured values of a checkpoint; {} where nothing was measured yet."""
         path = self.ledger_path(checkpoint)
-        return small_files.read_ledger(path.parent, path.name)
+        ledger = small_files.read_ledger(path.parent, path.name)
+        small_files.check_ledger(path.parent, path.name, ledger)
+        return ledger
 
     def update_ledger(self, checkpoint: str, entries: Mapping[str, Any], replaced: Collection[str] = ()) -> Path:
         """Adds entries to the ledger of a checkpoint; those of `replaced`, and of the same names, go.

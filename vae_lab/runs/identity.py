@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from vae_lab.wiring.dotted import key_of, value_at, walk
+from vae_lab.wiring.dotted import key_of, leaves, value_at, walk
 
 
 class Kind(Enum):
@@ -18,6 +18,7 @@ class Kind(Enum):
     DEVICES = "on how many devices of which kind"
     WATCHING = "who looks on and what is expected"
     PLACE = "where its data set lies"
+    OWN_DATA = "where a user's own data lie, and so which data these are: a run's fingerprint knows them elsewhere"
     COMMAND = "where a command puts the run, and what else it does; no part of the run's own config"
 
 
@@ -28,13 +29,19 @@ KINDS = {
     **dict.fromkeys((f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")), Kind.DEVICES),
     **dict.fromkeys(("expected", "logger", "callbacks"), Kind.WATCHING),
     "data.root": Kind.PLACE,
+    "data.path": Kind.OWN_DATA,
     **dict.fromkeys(("run_dir", "allow", "name", "output_root", "sweep"), Kind.COMMAND),
 }
-"""The kind of a key and of all keys below it; what is not named decides what is computed."""
+"""The kind of a key and of all keys below it; what is not named decides what is computed.
+
+A key that is of another kind than COMPUTED from now on must be taken out of the `FIXED` of older records, too.
+"""
 
 BUDGET = tuple(key for key, kind in KINDS.items() if kind is Kind.BUDGET)
 """The keys of the budget: samples, and passes over the data."""
 OWN_CALLBACKS = "vae_lab.callbacks."
+FIXED = "fixed_settings"
+"""The entry of run.json by which a config.yaml is known that was changed by hand."""
 
 
 def kind_of(key: str, config: Mapping[str, Any] | None = None) -> Kind:
@@ -56,12 +63,12 @@ def kind_of(key: str, config: Mapping[str, Any] | None = None) -> Kind:
 
 def is_computed(key: str, config: Mapping[str, Any] | None = None) -> bool:
     """Whether a key identifies a run: two runs that agree in all of these compute the same, but for rounding."""
-    return kind_of(key, config) in (Kind.COMPUTED, Kind.BUDGET)
+    return kind_of(key, config) in (Kind.COMPUTED, Kind.BUDGET, Kind.OWN_DATA)
 
 
 def may_change(key: str) -> bool:
     """Whether a run may be continued with another value; of the budget only a larger one is accepted besides."""
-    return kind_of(key) in (Kind.SPEED, Kind.PLACE)
+    return kind_of(key) in (Kind.SPEED, Kind.PLACE, Kind.OWN_DATA)
 
 
 def frozen_config(composed: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,3 +109,31 @@ def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     """The dotted keys that two configs disagree in, among those that identify a run."""
     values, others = dict(walk(identity(one))), dict(walk(identity(other)))
     return [key for key in dict.fromkeys([*values, *others]) if values.get(key) != others.get(key)]
+
+
+def fixed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What no continuation changes: the settings that decide what is computed, by dotted keys, as JSON can hold them.
+
+    Args:
+        config: nested, or by dotted keys.
+    """
+    return {key: _plain(value) for key, value in leaves(config) if kind_of(key, config) is Kind.COMPUTED}
+
+
+def fixed_hash(config: Mapping[str, Any]) -> str:
+    """64 hex digits of what no continuation changes: they are in a run's checkpoints."""
+    return hashlib.sha256(json.dumps(fixed_settings(config), sort_keys=True).encode()).hexdigest()
+
+
+def changed_settings(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fixed settings that a config has no longer as they were -> what they are and were; None: not there."""
+    now = fixed_settings(config)
+    return {key: (now.get(key), fixed.get(key)) for key in {**fixed, **now} if now.get(key) != fixed.get(key)}
+
+
+def _plain(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return str(value)
+    return value

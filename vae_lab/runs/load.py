@@ -1,7 +1,9 @@
 """A run with its model: what `load_run` makes of a run directory, which may be a stranger's."""
 
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,22 +23,18 @@ from vae_lab.objectives.base import Objective
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.formats import migrated_checkpoint
+from vae_lab.runs.identity import fixed_hash
 from vae_lab.wiring import build
 
 LARGEST_PICKLE, PICKLE_OF_TENSOR = 2**18, 2**10
 """Bytes of what a checkpoint holds besides the values of its tensors, at most, and as many more for each of these."""
 DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
+    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, OverflowError),
 )
 """What reading a file that is no checkpoint, or half of one, ends in."""
+CHUNK = 2**20
+"""Bytes of a checkpoint that are checked at once."""
 
 
 def ledger_facts(data: ImageData, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +133,7 @@ def load_run(
 
 def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, data_root: str | None) -> Run:
     file = run.checkpoint_path(checkpoint)
-    content = read_checkpoint(file)
+    content = read_checkpoint(file, config)
     # an objective that trains no encoder leaves none in its checkpoints
     without = {} if any(name.startswith("model.encoder.") for name in content["state_dict"]) else {"has_encoder": False}
     record = run.read_record()
@@ -152,13 +150,13 @@ def samples_of(file: Path) -> int:
     return read_checkpoint(file, mmap=True)["vae_lab"]["samples"]
 
 
-def load_weights(model: VAE, file: Path) -> int:
-    """Loads the model's weights from a checkpoint; returns the samples that had been presented by then.
+def load_weights(model: VAE, file: Path, config: Mapping[str, Any]) -> int:
+    """Loads the model's weights from a checkpoint of the run with this config; returns the samples presented by then.
 
     Raises:
         RunError: the file is corrupt, or holds more than tensors and plain values, or another model.
     """
-    content = read_checkpoint(file)
+    content = read_checkpoint(file, config)
     fill(model, content, file)
     return content["vae_lab"]["samples"]
 
@@ -167,13 +165,34 @@ def fill(model: VAE, content: Mapping[str, Any], file: Path) -> None:
     """Gives the model the weights in the content of a checkpoint.
 
     Raises:
-        RunError: they are another model's.
+        RunError: they are another model's, or not finite.
     """
-    try:
-        model.load_state_dict(state_of("model", content))
-    except RuntimeError as error:
-        reason = " ".join(str(error).partition("\n")[2].split("\n", 1)[0].split())
-        raise RunError(f"{file} must hold the weights of the model in config.yaml, and does not: {reason}") from error
+    weights = state_of("model", content)
+    refuse_other_weights(model.state_dict(), weights, file)
+    model.load_state_dict(weights)
+
+
+def refuse_other_weights(expected: Mapping[str, Any], found: Mapping[str, Any], file: Path) -> None:
+    """Refuses weights of other names, shapes or types than a model's, which PyTorch may convert, and what is no number.
+
+    Raises:
+        RunError: naming the first of them.
+    """
+
+    def reason(name: str) -> str | None:
+        if name not in found or name not in expected:
+            return f"{name} is {'missing' if name in expected else 'no weight of it'}"
+        value, like = found[name], expected[name]
+        if not isinstance(value, Tensor) or not isinstance(like, Tensor):
+            return None if type(value) is type(like) else f"{name} is of type {type(value).__name__}"
+        if value.shape != like.shape:
+            return f"size mismatch for {name}: {list(value.shape)} in place of {list(like.shape)}"
+        if (value.dtype, value.layout) != (like.dtype, like.layout):
+            return f"{name} is {value.dtype}, {value.layout} in place of {like.dtype}, {like.layout}"
+        return None if value.isfinite().all() else f"{name} holds NaN or infinity"
+
+    if wrong := next(filter(None, map(reason, dict.fromkeys([*expected, *found]))), None):
+        raise RunError(f"{file} must hold the weights of the model in config.yaml, and does not: {wrong}")
 
 
 def load_objective(run: Run, file: Path) -> Objective:
@@ -184,7 +203,9 @@ def load_objective(run: Run, file: Path) -> Objective:
     """
     objective: Objective = build.instantiate(run.config["objective"], "objective")
     objective.prepare(run.model, len(run.data.splits["train"]))
-    objective.load_state_dict(state_of("objective", read_checkpoint(file)))
+    learned = state_of("objective", read_checkpoint(file, run.config))
+    refuse_other_weights(objective.state_dict(), learned, file)
+    objective.load_state_dict(learned)
     return objective.eval()
 
 
@@ -194,31 +215,43 @@ def state_of(owner: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)}
 
 
-def refuse_bombs(file: Path) -> None:
-    """Refuses by its table of contents a file that reading would fill the memory with.
+def refuse_damaged_archive(file: Path, checked: str) -> None:
+    """Refuses a file that reading would fill the memory with, or that is not as it was written.
+
+    PyTorch compares no checksums: those of the entries that end with `checked` are compared here.
 
     Raises:
         Any of `DAMAGE`: it is none that `torch.save` writes.
     """
     with open_archive(file) as archive:
         entries = archive.infolist()
-    largest = LARGEST_PICKLE + PICKLE_OF_TENSOR * len(entries)
-    for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > file.stat().st_size:
-            raise ValueError(f"{entry.filename} is packed")
-        if entry.filename.endswith(".pkl") and entry.file_size > largest:
-            raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes, and {largest:,} at most are read")
-    require_memory(f"{file}", sum(entry.file_size for entry in entries), "read it on a larger one")
+        largest = LARGEST_PICKLE + PICKLE_OF_TENSOR * len(entries)
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > file.stat().st_size:
+                raise ValueError(f"{entry.filename} is packed")
+            if entry.filename.endswith(".pkl") and entry.file_size > largest:
+                raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes, and {largest:,} at most are read")
+        require_memory(f"{file}", sum(entry.file_size for entry in entries), "read it on a larger one")
+        for entry in entries:
+            if entry.filename.endswith(checked):
+                with archive.open(entry) as content:
+                    while content.read(CHUNK):  # the last read compares the checksum
+                        pass
 
 
-def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint; with `mmap` tensors are read when they are used.
+def read_checkpoint(file: Path, config: Mapping[str, Any] | None = None, *, mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint, as it was written.
+
+    Args:
+        file: the checkpoint.
+        config: of the run that it must belong to; older checkpoints do not say. None: whichever run's.
+        mmap: tensors are read, and not checked, when they are used.
 
     Raises:
-        RunError: the file is corrupt, holds more than tensors and plain values, or is no checkpoint of a run.
+        RunError: the file is corrupt, holds more than tensors and plain values, or is no checkpoint of the run.
     """
     try:
-        refuse_bombs(file)
+        refuse_damaged_archive(file, "data.pkl" if mmap else "")
         content = torch.load(file, weights_only=True, map_location="cpu", mmap=mmap)
     except DAMAGE as error:
         raise RunError(
@@ -226,6 +259,13 @@ def read_checkpoint(file: Path, *, mmap: bool = False) -> dict[str, Any]:
             f"code: refused ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         ) from error
     own = content.get("vae_lab") if isinstance(content, dict) else None
-    if not isinstance(own, dict) or "samples" not in own or not isinstance(content.get("state_dict"), dict):
+    weights = content.get("state_dict") if isinstance(content, dict) else None
+    samples = own.get("samples") if isinstance(own, dict) else None
+    if not isinstance(own, dict) or not isinstance(weights, dict) or not isinstance(samples, int) or samples < 0:
         raise RunError(f"{file} is no checkpoint of a run: it lacks the weights, or the count of training samples")
+    if config is not None and own.get("identity") not in (None, fixed_hash(config)):
+        raise RunError(
+            f"{file} is a checkpoint of another run, whose settings are not those of config.yaml: put this run's own "
+            "back, or read the run that it was copied from"
+        )
     return migrated_checkpoint(content)

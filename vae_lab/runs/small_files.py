@@ -6,8 +6,9 @@ They may be a stranger's: only regular files of a sensible size are read, and pl
 import json
 import os
 import re
+import shlex
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,12 +16,16 @@ import yaml
 
 from vae_lab.errors import RunError, shown
 from vae_lab.runs.formats import FORMAT, migrated_config
+from vae_lab.runs.identity import FIXED, changed_settings
 from vae_lab.runs.result import bound_keys, log_likelihood_keys
+from vae_lab.wiring.dotted import key_of, leaves
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, several times faster, where PyYAML was built with it; it makes plain values only, as the other."""
 TWICE = ("model.likelihood.", "model.initialization.")
 """Components of the model that the config has at its top as well."""
+WORDS = ("_settings", "_bias")
+"""Endings of what a ledger says in words about a value."""
 SECTIONS = ("data", "model", "trainer")
 """What every reader of a run's config needs."""
 LARGEST = 2**24
@@ -30,6 +35,31 @@ LARGEST_CONFIG = 2**18
 DEEPEST, MOST, LONGEST = 50, 10_000, 2**64
 """Of the values in a file: how deep they may lie, how many keys there may be, and what an integer is smaller than."""
 TOO_MANY = f"it has more than {MOST:,} keys"
+STATUSES = ("planned", "running", "interrupted", "finished", "failed")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
+
+
+ENTRIES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "status": (f"one of {', '.join(STATUSES)}", lambda value: value in STATUSES),
+    "error": ("a text or null", lambda value: isinstance(value, str | None)),
+    "choices": ("choices by group", lambda value: isinstance(value, dict)),
+    "overrides": ("a list of texts or null", lambda value: value is None or _is_list_of(value, str)),
+    FIXED: ("settings by key", lambda value: isinstance(value, dict)),
+    "samples_evaluated": ("a count", lambda value: _is_number(value) and isinstance(value, int) and value >= 0),
+    "wall_seconds": ("a number", _is_number),
+    "image_shape": (
+        "the [channel, height, width] of the model's images",
+        lambda value: _is_list_of(value, int) and len(value) == 3 and min(value) >= 1,
+    ),
+}
+"""The entries of run.json that are read again -> what they must be, where they are there."""
 DAMAGE = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 
 
@@ -45,23 +75,28 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """config.yaml: plain values, nothing to resolve.
 
     Raises:
-        Unreadable: it or run.json is missing, damaged, or of a newer version.
+        Unreadable: it or run.json is missing, damaged, or of a newer version; or it was changed by hand.
     """
-    written = format_of(read_record(path))
+    record = read_record(path)
     text = read_text(path, "config.yaml", LARGEST_CONFIG)
     try:
         config = plain_mapping(text)
     except DAMAGE as error:
         raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
     require_keys(path, {key: value for key, value in config.items() if isinstance(value, Mapping)}, SECTIONS)
-    return migrated_config(config, written)
+    refuse_changed(path, config, record)
+    return migrated_config(config, format_of(record))
 
 
-def read_settings(path: str | os.PathLike[str], written: int = FORMAT) -> dict[str, Any]:
+def read_settings(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[str, Any]:
     """config.yaml by dotted keys; a list is one value. What runs share is parsed once.
 
+    Args:
+        path: the run directory.
+        record: its run.json.
+
     Raises:
-        Unreadable: it is missing, no YAML, or not the config of a run.
+        Unreadable: it is missing, no YAML, not the config of a run, or was changed by hand.
     """
     text = read_text(path, "config.yaml", LARGEST_CONFIG)
     settings: dict[str, Any] = {}
@@ -76,10 +111,11 @@ def read_settings(path: str | os.PathLike[str], written: int = FORMAT) -> dict[s
     if len(settings) > MOST:
         raise Unreadable(path, f"config.yaml is no YAML of settings: {TOO_MANY}")
     require_keys(path, {key.partition(".")[0]: {} for key in settings if "." in key}, SECTIONS)
+    refuse_changed(path, settings, record)
     for key in [key for key in settings if key.startswith(TWICE)]:
         if settings.get(key.removeprefix("model.")) == settings[key]:
             del settings[key]
-    return migrated_config(settings, written)
+    return migrated_config(settings, format_of(record))
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -93,6 +129,17 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise Unreadable(path, "run.json has no status")
     format_of(record, path)
     return record
+
+
+def check_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Refuses a run.json with an entry that nothing can be done with; a list of runs shows what there is.
+
+    Raises:
+        Unreadable: naming the entry.
+    """
+    for name, (kind, is_good) in ENTRIES.items():
+        if name in record and not is_good(record[name]):
+            raise Unreadable(path, f"run.json: {name} must be {kind}, got {shown(record[name])}")
 
 
 def read_ledger(path: str | os.PathLike[str], name: str = "metrics.json") -> dict[str, Any]:
@@ -127,6 +174,20 @@ def own_part(folder: str | os.PathLike[str], *names: str) -> str:
                     "written: put the thing itself in its place",
                 )
     return part
+
+
+def check_ledger(path: str | os.PathLike[str], name: str, ledger: Mapping[str, Any]) -> None:
+    """Refuses a ledger in which something else that was measured is no number; a list of runs leaves it out.
+
+    Raises:
+        Unreadable: naming the entry.
+    """
+    for key, value in ledger.items():
+        if key.endswith("/kl_per_dimension"):
+            if not isinstance(value, list) or not all(map(_is_number, value)):
+                raise Unreadable(path, f"{name}: {key} must be a list of numbers, got {shown(value)}")
+        elif (key == "samples_evaluated" or "/" in key) and not key.endswith(WORDS) and not _is_number(value):
+            raise Unreadable(path, f"{name}: {key} must be a number, got {shown(value)}")
 
 
 def read_text(path: str | os.PathLike[str], name: str, largest: int = LARGEST) -> str:
@@ -190,11 +251,36 @@ def format_of(record: Mapping[str, Any], path: str | os.PathLike[str] = "") -> i
         Unreadable: a newer version of vae_lab wrote it.
     """
     number = record.get("format", 1)
-    if not isinstance(number, int) or not 1 <= number <= FORMAT:
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= FORMAT:
         raise Unreadable(
             path, f"run.json has format {number!r}, and this version reads 1 to {FORMAT}: a newer vae_lab reads it"
         )
     return number
+
+
+def refuse_changed(path: str | os.PathLike[str], config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Refuses a config whose settings are not those that the run computed with; older runs do not say these.
+
+    Raises:
+        Unreadable: naming what was changed, and the command of a new run with it.
+    """
+    check_record(path, {name: record[name] for name in (FIXED, "overrides") if name in record})
+    fixed = record.get(FIXED, {})
+    there = {key.partition(".")[0]: key for key, _ in leaves(config)}
+    require_keys(path, there, dict.fromkeys(key.partition(".")[0] for key in fixed if "." in key))
+    changed = changed_settings(config, fixed) if fixed else {}
+    if not changed:
+        return
+    is_and_was = [f"{key} is {shown(now)}, and was {shown(before)}" for key, (now, before) in changed.items()]
+    typed = [text for text in record.get("overrides") or [] if key_of(text) not in ("run_dir", *changed)]
+    values = {key: now if isinstance(now, str) else json.dumps(now) for key, (now, _) in changed.items()}
+    command = shlex.join(["vae-lab", "train", *typed, *(f"{key}={value}" for key, value in values.items())])
+    raise Unreadable(
+        path,
+        f"config.yaml was changed by hand after the run was planned: {'; '.join(is_and_was[:3])}"
+        f"{f'; and {len(changed) - 3} more' if len(changed) > 3 else ''}. Put back what it was; a new run with the "
+        f"change is planned by {command}",
+    )
 
 
 def require_keys(path: str | os.PathLike[str], config: Mapping[str, Any], keys: Iterable[str]) -> None:
@@ -210,7 +296,7 @@ def require_keys(path: str | os.PathLike[str], config: Mapping[str, Any], keys: 
 @lru_cache(maxsize=10_000)
 def _settings(text: str) -> Mapping[str, Any]:
     """The dotted keys of a YAML mapping; an empty text has none."""
-    return dict(_leaves(plain_mapping(text), ""))
+    return dict(leaves(plain_mapping(text)))
 
 
 def plain_mapping(text: str) -> dict[str, Any]:
@@ -253,14 +339,6 @@ def _require_plain(content: Any) -> None:
             return
         level = below
     raise ValueError(f"its values lie more than {DEEPEST} deep")
-
-
-def _leaves(node: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _in_one_line(error: Exception) -> str:
