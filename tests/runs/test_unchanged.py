@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from training import train_tiny
 
 from vae_lab.cli import main
-from vae_lab.errors import RunError
+from vae_lab.errors import ConfigError, RunError
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run, read_checkpoint, samples_of
 
@@ -223,3 +224,39 @@ def test_settings_that_a_continuation_may_change_may_be_changed_by_hand_as_well(
     config["trainer"]["accelerator"] = "auto"
     (run.path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=True))
     assert load_run(run.path).samples == 1200
+
+
+# ---- the data ----
+
+
+@pytest.mark.parametrize("change", ["a pixel", "more images", "another size"])
+def test_data_that_changed_under_a_run_are_refused_and_moved_ones_are_found(
+    tmp_path: Path, change: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (60, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", x=images)
+    own = ("data=npz", f"data.path={tmp_path}/own.npz", "data.train_size=null", "data.batch_size=10")
+    run = train_tiny(tmp_path / "run", *own, "max_samples=100", "trainer.max_epochs=null")
+    (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
+    moved = f"data_root={tmp_path}/moved.npz"
+    assert main(["evaluate", f"run={run.path}", "num_samples=2", "estimator.num_samples=2", moved]) == 0
+    _ = capfd.readouterr()
+    other = {"a pixel": images ^ (np.arange(960).reshape(images.shape) == 7), "more images": np.tile(images, (2, 1, 1))}
+    np.savez(tmp_path / "own.npz", x=other.get(change, np.tile(images, (1, 2, 2))).astype(np.uint8))
+    for command in (
+        ["train", "run_dir={}", "data=npz", f"data.path={tmp_path}/own.npz", "max_samples=200"],
+        COMMANDS[1],
+    ):
+        assert f"the data of {run.path} have changed since it was trained" in refused_by(run, command, capfd)
+    with pytest.raises(ConfigError, match="have changed since it was trained"):
+        _ = load_run(run.path).data.splits
+
+
+def test_run_has_its_own_types_whatever_a_notebook_has_chosen(run: RunDir) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = load_run(run.path)
+        assert loaded.sample(2).dtype == loaded.data.measured("test").images.dtype == torch.float32
+        assert torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -2,8 +2,10 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +60,8 @@ class ImageData(ABC):
     """(channel, height, width), known without reading the images."""
     divisor: int
     """What a stored value is divided by."""
+    _expected: Mapping[str, Any] = {}
+    _owner: object = ""
     train_capacity: int | None = None
     """Size of the whole train split, where it is known without reading files."""
 
@@ -88,7 +92,30 @@ class ImageData(ABC):
         source = self.load()
         self._require_enough(len(source.indices["train"]))
         chosen = source.indices | {"train": source.indices["train"][: self.train_size]}
+        self._fingerprint = _fingerprint(source, chosen)
+        differing = [name for name, value in self._expected.items() if self._fingerprint.get(name) != value]
+        if differing:
+            was_and_is = (f"{name} {self._expected[name]}, now {self._fingerprint.get(name)}" for name in differing)
+            raise ConfigError(
+                f"the data of {self._owner} have changed since it was trained ({'; '.join(was_and_is)}): put back what "
+                "it was trained on, or name the place where that lies now; for these data train a new run"
+            )
         return {name: self._make_split(source, name, indices) for name, indices in chosen.items()}
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from others: the shape and a hash of all stored images, and a hash of the splits."""
+        _ = self.splits
+        return self._fingerprint
+
+    def expect(self, fingerprint: Mapping[str, Any], owner: object) -> None:
+        """Refuses, when the files are read, other data than those with this fingerprint; an empty one is any data's.
+
+        Args:
+            fingerprint: what `owner` was trained on.
+            owner: a run, by its path.
+        """
+        self._expected, self._owner = fingerprint, owner
 
     def measured(self, name: str) -> Split:
         """The split as evaluations see it: what training binarises anew is here binarised once."""
@@ -220,5 +247,16 @@ def cut(order: Int[Tensor, " num"], **sizes: int) -> dict[str, Int[Tensor, " spl
     return {name: piece for name, piece in zip(sizes, pieces, strict=True) if len(piece)}
 
 
+def _fingerprint(source: Source, indices: Mapping[str, Tensor]) -> dict[str, Any]:
+    images, pixels, split = source.images, hashlib.sha256(), hashlib.sha256()
+    pixels.update(f"{images.dtype.str}{images.shape}".encode() + b"\0")
+    pixels.update(np.ascontiguousarray(images).data)
+    for name, positions in indices.items():
+        split.update(f"{name}:{len(positions)}:".encode() + positions.numpy().astype("<i8").tobytes())
+    return {"images": list(images.shape), "pixels": pixels.hexdigest()[:16], "split": split.hexdigest()[:16]}
+
+
 def _drawn_once(grey: Tensor, seed: int, name: str) -> Tensor:
-    return (torch.rand(grey.shape, generator=generator("cpu", seed, "binarization", name)) < grey).float()
+    return (torch.rand(grey.shape, generator=generator("cpu", seed, "binarization", name), dtype=grey.dtype) < grey).to(
+        grey.dtype
+    )

@@ -87,6 +87,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
     pl.seed_everything(settings.seed, verbose=False)
 
     data: ImageData = build.instantiate(config["data"], "data")
+    data.expect(run.read_record().get("data_fingerprint", {}) if run.exists() else {}, run.path)
     objective: Objective = build.instantiate(config["objective"], "objective")
     without = {} if objective.traits.has_encoder else {"has_encoder": False}
     model = build.instantiate(config["model"], "model", image_shape=data.image_shape, **without)

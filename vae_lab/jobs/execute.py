@@ -126,6 +126,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
             return max(before, assembled.lit.seconds_before) + time.time() - started
 
         where = provenance(assembled.trainer.strategy.root_device) | {"image_shape": list(assembled.data.image_shape)}
+        where["data_fingerprint"] = assembled.data.fingerprint
         run.update_record(status="running", error=None, command=sys.argv, **where)
         log.info("run directory: %s", run.path)
         for limit in run.limits():

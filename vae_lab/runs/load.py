@@ -68,8 +68,10 @@ class Run:
         """The data set of the run, loaded when first asked for."""
         config = dict(self.config["data"])
         if self.data_root is not None:
-            config["root"] = self.data_root
-        return build.instantiate(config, "data")
+            config["path" if "path" in config else "root"] = self.data_root
+        data: ImageData = build.instantiate(config, "data")
+        data.expect(self.record.get("data_fingerprint", {}), self.path)
+        return data
 
     @cached_property
     def curve(self) -> list[dict[str, float]]:
@@ -96,7 +98,7 @@ class Run:
     def sample(self, num_samples: int, seed: int = 0) -> Float[Tensor, "batch channel height width"]:
         """Decoder means at draws z ~ N(0, I), as the paper's figure 5 shows them."""
         with evaluating(self.model, torch.device("cpu"), seed, "sample"):
-            z = torch.randn(num_samples, self.model.latent_dim)
+            z = torch.randn(num_samples, self.model.latent_dim, dtype=next(self.model.parameters()).dtype)
         return self.decode(z)
 
     def reconstruct(
@@ -139,7 +141,12 @@ def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, dat
     record = run.read_record()
     if not isinstance(record.get("image_shape"), list):
         raise RunError(f"{run.path}: run.json has no image_shape, the [channel, height, width] of the model's images")
-    model = build.instantiate(config["model"], "model", image_shape=tuple(record["image_shape"]), **without)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # the run's, whatever a notebook has chosen
+    try:
+        model = build.instantiate(config["model"], "model", image_shape=tuple(record["image_shape"]), **without)
+    finally:
+        torch.set_default_dtype(default)
     fill(model, content, file)
     samples = content["vae_lab"]["samples"]
     return Run(run.path, config, model.eval(), record, run.ledger(file.stem), file.stem, samples, data_root)

@@ -52,6 +52,7 @@ ENTRIES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "choices": ("choices by group", lambda value: isinstance(value, dict)),
     "overrides": ("a list of texts or null", lambda value: value is None or _is_list_of(value, str)),
     FIXED: ("settings by key", lambda value: isinstance(value, dict)),
+    "data_fingerprint": ("the fingerprint of the data", lambda value: isinstance(value, dict)),
     "samples_evaluated": ("a count", lambda value: _is_number(value) and isinstance(value, int) and value >= 0),
     "wall_seconds": ("a number", _is_number),
     "image_shape": (
