@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -345,3 +347,28 @@ def test_accident_in_a_sweep_is_a_traceback_and_no_mistake_of_the_user(
     line = ["model.latent_dim=2,3", "sweep.speed_seconds=0", "data=digits"]
     assert main(["train", "-m", *line]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_ctrl_c_waits_for_the_end_of_an_import_and_of_a_change_of_a_config(tmp_path, monkeypatch):
+    from vae_lab.__main__ import CtrlC
+
+    handler = CtrlC()
+    ours = signal.signal(signal.SIGINT, handler)
+    monkeypatch.syspath_prepend(tmp_path)
+    interrupt = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nis_whole = True\n"
+    (tmp_path / "module_that_is_interrupted.py").write_text(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            import module_that_is_interrupted  # pyright: ignore[reportMissingImports]
+
+            assert module_that_is_interrupted.is_whole and handler.waits
+            time.sleep(5)
+        with pytest.raises(KeyboardInterrupt):
+            exec(compile(interrupt, str(tmp_path / "omegaconf" / "base.py"), "exec"), (names := {}))
+            assert names["is_whole"]
+            time.sleep(5)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not handler.waits
+    finally:
+        signal.signal(signal.SIGINT, ours)

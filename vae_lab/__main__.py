@@ -1,8 +1,56 @@
 """`python -m vae_lab` is `vae-lab`."""
 
+import os
+import signal
 import sys
+import threading
+from types import FrameType
 
-from vae_lab.cli import main
+WAIT_SECONDS = 0.02
+
+
+def main() -> int:
+    """The command; until a training listens itself, a Ctrl-C is `CtrlC`'s."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, CtrlC())
+    from vae_lab.cli import main as command
+
+    return command()
+
+
+class CtrlC:
+    """Handles SIGINT as Python does, but waits for the end of an import or a change of a config.
+
+    There an exception becomes another one, or leaves a library broken.
+    """
+
+    waits = comes_again = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Raises KeyboardInterrupt, or comes again soon; a second Ctrl-C in the meantime ends the process at once."""
+        while frame is not None and not is_delicate(frame.f_code.co_filename):
+            frame = frame.f_back
+        if frame is None:
+            self.waits = False
+            raise KeyboardInterrupt
+        if self.waits and not self.comes_again:
+            os.write(2, b"vae-lab: interrupted\n")
+            os._exit(130)  # `errors.INTERRUPTED`; nothing can be imported here
+        self.waits, self.comes_again = True, False
+        timer = threading.Timer(WAIT_SECONDS, self.come_again)
+        timer.daemon = True
+        timer.start()
+
+    def come_again(self) -> None:
+        """From the timer's thread; the main thread handles it."""
+        self.comes_again = True
+        signal.raise_signal(signal.SIGINT)
+
+
+def is_delicate(file: str) -> bool:
+    """Whether code of this file must not be interrupted: Python's import, or OmegaConf."""
+    return file.startswith("<frozen importlib") or os.path.basename(os.path.dirname(file)) == "omegaconf"
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,7 @@
 """A training whose disk is full, whose directory goes away, or that Lightning ends: one message, nothing lost."""
 
 import errno
+import logging
 import os
 import re
 import resource
@@ -16,11 +17,18 @@ from training import assert_same_training, checkpoint, train_more, train_tiny
 
 from vae_lab.callbacks.checkpoint import Checkpoint
 from vae_lab.errors import Interrupted, RunError, StorageError
+from vae_lab.jobs.assemble import cluster
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 
 SETTINGS = "trainer.max_epochs=4"
 """Those of `finished_run`."""
+
+
+@pytest.fixture(autouse=True)
+def other_tests_handlers_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler of another test's command line may write to a stream that is closed by now."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
 def cut(file: Path) -> None:
@@ -154,3 +162,28 @@ def test_what_lightning_ends_is_interrupted_with_a_checkpoint_and_goes_on(tmp_pa
     assert run.read_status() == "finished"
     assert_same_training(run, finished_run)
     assert os.environ.get("VAE_LAB_RUN_DIR") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
+def test_slurms_signals_end_a_training_with_the_labs_checkpoint_and_without_lightnings_requeue(
+    tmp_path, finished_run, monkeypatch, number
+):
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\ntouch {tmp_path / 'requeued'}\n")
+    scontrol.chmod(0o755)
+    slurm = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "12345", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}
+    more = {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    for name, value in (slurm | more).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("lightning_fabric.plugins.environments.slurm.shutil.which", lambda name: None)  # no srun
+    assert [environment.auto_requeue for environment in cluster()] == [False]
+    run = RunDir(tmp_path / "run")
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at 250 samples; continue"):
+        once_after_three_evaluations(patch, lambda: signal.raise_signal(number))
+        train_tiny(run.path, SETTINGS)
+    assert run.read_status() == "interrupted" and signal.getsignal(number) is before
+    assert not list(run.path.rglob("hpc_ckpt*")) and not (tmp_path / "requeued").exists()
+    train_more(run.path)
+    assert_same_training(run, finished_run)

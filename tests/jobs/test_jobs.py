@@ -16,7 +16,6 @@ from training import TINY, kill_training, train_tiny, vae_lab
 from vae_lab.atomic import write_json
 from vae_lab.errors import RunError
 from vae_lab.jobs import engine as jobs
-from vae_lab.jobs.children import STOPPING
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport
@@ -25,6 +24,7 @@ from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import frozen_config
 from vae_lab.runs.provenance import available_cores
+from vae_lab.training.signals import STOPPING
 from vae_lab.wiring.compose import compose_command
 from vae_lab.wiring.terminal import duration
 

@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path, point):
     assert not list(run.path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(undisturbed, tmp_path, number):
     run = RunDir(tmp_path / "run")
     _, err = finish(start_and_signal(run.path, is_in_an_epoch, number), 130)
@@ -106,3 +106,13 @@ def test_ctrl_c_before_the_first_step_says_how_to_go_on(tmp_path):
     _, err = finish(start_and_signal(run.path, has_begun, signal.SIGINT), 130)
     assert f"vae-lab train run_dir={run.path}" in err and "Traceback" not in err
     assert run.read_record()["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2, 0.4])
+def test_ctrl_c_while_the_program_is_being_read_ends_in_one_line(tmp_path, seconds):
+    process = vae_lab("train", f"run_dir={tmp_path / 'run'}", *SETTINGS)
+    time.sleep(seconds + 0.05)  # Python itself begins with a traceback for whoever is faster
+    process.send_signal(signal.SIGINT)
+    _, err = finish(process, 130)
+    assert "Traceback" not in err and err.splitlines()[-1].startswith("vae-lab") and "interrupted" in err
+    assert not (tmp_path / "run" / "config.yaml").exists()

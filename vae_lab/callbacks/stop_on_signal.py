@@ -1,4 +1,4 @@
-"""Ctrl-C, a cluster's SIGTERM and the death of the sweep that started it end a training after a checkpoint."""
+"""Ctrl-C, a signal of the terminal or the cluster, or the death of its sweep end a training after a checkpoint."""
 
 import os
 import threading

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 from vae_lab.callbacks.bound_curve import BoundCurve
 from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
@@ -132,7 +133,7 @@ def make_trainer(
         "trainer",
         callbacks=list(callbacks),
         logger=make_logger(config, run),
-        plugins=[AtomicCheckpointIO(run, config)],
+        plugins=[AtomicCheckpointIO(run, config), *cluster()],
         default_root_dir=str(run.path),
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -140,6 +141,11 @@ def make_trainer(
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
+
+
+def cluster() -> list[SLURMEnvironment]:
+    """Slurm's part in a training: it says who the processes are; ending and going on is the lab's own affair."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> None:

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.errors import INTERRUPTED
-from vae_lab.training.signals import PARENT
+from vae_lab.training.signals import PARENT, heard
 
 log = logging.getLogger("vae_lab")
-
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Children:
@@ -64,10 +62,9 @@ class Children:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in STOPPING}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN or number in (signal.SIGINT, signal.SIGTERM):  # SIGHUP under nohup stays
-                signal.signal(number, self.receive)
+        before = heard()
+        for number in before:
+            signal.signal(number, self.receive)
         try:
             yield
         finally:

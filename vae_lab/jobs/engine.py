@@ -42,7 +42,7 @@ def run_jobs(
 ) -> list[Outcome]:
     """Runs the jobs, `num_parallel` processes at once, in their order; returns how each ended, in the same order.
 
-    A failed job does not stop the others. SIGINT, SIGTERM and SIGHUP are passed on to the running
+    A failed job does not stop the others. Signals to stop are passed on to the running
     jobs, which end after a checkpoint; what remains is then reported as interrupted, and nothing raises.
 
     Args:

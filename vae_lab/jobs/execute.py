@@ -41,6 +41,7 @@ from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import results
 from vae_lab.training.matmul import settled
 from vae_lab.training.running_means import RunningMeans
+from vae_lab.training.signals import as_ctrl_c
 from vae_lab.wiring import build
 from vae_lab.wiring.dotted import set_value_at, value_at
 from vae_lab.wiring.terminal import put
@@ -118,7 +119,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
 
     The run directory is locked by this process.
     """
-    with logging_to(run.log):
+    with logging_to(run.log), as_ctrl_c():
         started, before = time.time(), run.read_record().get("wall_seconds", 0.0)
 
         def wall_seconds() -> float:
