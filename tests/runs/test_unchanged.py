@@ -260,3 +260,35 @@ def test_run_has_its_own_types_whatever_a_notebook_has_chosen(run: RunDir) -> No
         assert torch.get_default_dtype() is torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+# ---- run.json and the ledger ----
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "run.json holds list instead of entries"),
+        (None, "run.json holds NoneType instead of entries"),
+        ({"format": True}, "run.json has format True"),
+        ({"choices": []}, "run.json: choices must be choices by group, got []"),
+        ({"image_shape": [1, "8", 8]}, "run.json: image_shape must be the [channel, height, width]"),
+        ({"wall_seconds": "long"}, "run.json: wall_seconds must be a number, got 'long'"),
+        ({"status": "done"}, "run.json: status must be one of planned, running"),
+    ],
+)
+def test_record_that_is_damaged_ends_every_command_that_reads_weights(
+    run: RunDir, entries: object, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = run.read_record() | entries if isinstance(entries, dict) else entries
+    (run.path / "run.json").write_text(json.dumps(content))
+    for command in COMMANDS:
+        assert message in refused_by(run, command, capfd)
+
+
+def test_ledger_in_which_a_measured_value_is_no_number_is_refused(
+    run: RunDir, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (run.path / "metrics.json").write_text(json.dumps(run.ledger("best") | {"test/kl": "much"}))
+    for command in COMMANDS[1:]:
+        assert "metrics.json: test/kl must be a number, got 'much'" in refused_by(run, command, capfd)
