@@ -372,3 +372,48 @@ def test_a_ctrl_c_waits_for_the_end_of_an_import_and_of_a_change_of_a_config(tmp
         assert not handler.waits
     finally:
         signal.signal(signal.SIGINT, ours)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("hydra.run.dir=X", ["hydra.run.dir", "output_root=FOLDER", "run_dir=FOLDER"]),
+        ("-m hydra.sweep.dir=X seed=1,2", ["hydra.sweep.dir", "output_root=FOLDER"]),
+        ("output_root=", ["output_root must name a folder, got an empty text"]),
+        ("-m output_root= seed=1,2", ["output_root must name a folder"]),
+        ("-m seed=glob(*)", ["seed=glob(*) finds no value"]),
+        ("-m ~seed model.latent_dim=2,3", ["seed must be given"]),
+        ("-m model.latent_dim=2,-1 sweep.dry_run=true", ["model.latent_dim=-1", ">= 1"]),
+        ("-m run_dir=X seed=1,2", ["run_dir must be null in a sweep"]),
+        ("sweep.jobs=abc", ["sweep.jobs must be an integer"]),
+        ("trainer.devices=-2", ["trainer", "devices", "-2"]),
+        ("trainer.devices=abc", ["trainer.devices='abc'"]),
+        ("optimizer.betas=3", ["optimizer or schedule has a value of a wrong kind"]),
+        ("run_dir=r=1", ["\"run_dir='r=1'\""]),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_nothing_is_written(line, words, work_folder: Path, capfd) -> None:
+    assert main(["train", "smoke=on", *line.split()]) == 2
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and all(word in said for word in words), said
+    assert not list(work_folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["2024_01_01", "1e3", "true"])
+def test_names_and_paths_are_the_texts_that_were_typed(name: str, replace_train, work_folder: Path) -> None:
+    found = []
+    replace_train(lambda cfg: found.append((cfg.run_dir, cfg.name)) or work_folder)
+    assert main(["train", f"run_dir={name}", f"name={name}"]) == 0
+    assert found == [(name, name)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"seed: 1\nseed: 2\n", b"a:\n\tseed: 1\n", b"# caf\xe9\n", b"\xef\xbb\xbfseed: 1\n"]
+)
+def test_damaged_yaml_of_ones_own_is_named(content: bytes, work_folder: Path, capfd) -> None:
+    file = work_folder / "own" / "experiment" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    assert main(["train", "--config-dir", str(work_folder / "own"), "experiment=mine"]) == 2
+    said = capfd.readouterr().err
+    assert "mine.yaml" in said and "Traceback" not in said

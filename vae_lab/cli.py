@@ -16,9 +16,9 @@ from typing import NoReturn
 
 from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
-from vae_lab.errors import INTERRUPTED, MISTAKE, ConfigError, Interrupted, nearest
-from vae_lab.wiring.arguments import read_arguments, with_one_list
-from vae_lab.wiring.folders import CommandLine, package_configs
+from vae_lab.errors import INTERRUPTED, MISTAKE, ConfigError, Interrupted, missing, nearest
+from vae_lab.wiring.arguments import in_a_shell, read_arguments, with_one_list, with_texts
+from vae_lab.wiring.folders import CommandLine, package_configs, require_text
 from vae_lab.wiring.terminal import put, say
 
 COMMANDS = {
@@ -102,10 +102,13 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         folders.insert(0, Path(flags.config_dir))
         if not folders[0].is_dir():
             raise ConfigError(f"--config-dir must be a folder, got {flags.config_dir}: no such folder")
+        require_text(folders[0])
     if flags.help:
         put(command_help(name, COMMANDS[name], folders))
         return 0
-    line = CommandLine(name, flags.config_name or name, folders, list(flags.overrides))
+    overrides = with_texts(flags.overrides)
+    refuse_hydras_places(name, overrides)
+    line = CommandLine(name, flags.config_name or name, folders, overrides)
     argv = tuple(sys.argv)
     with tempfile.TemporaryDirectory(prefix="vae-lab-") as reports:
         task = Task(line, Path(reports), os.environ.get(FULL_ERROR), argv)
@@ -117,9 +120,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     put(str(folder))
                     return 0
                 # in the order that Hydra's own parser reads: overrides before flags
-                overrides = flags.overrides if flags.multirun else with_one_list(flags.overrides, "run")
+                if name in SEVERAL_RUNS and not flags.multirun:
+                    overrides = with_one_list(overrides, "run")
                 sys.argv[1:] = [
-                    *(overrides if name in SEVERAL_RUNS else flags.overrides),
+                    *overrides,
                     *(text for text in arguments if text not in flags.overrides),
                 ]
                 answer = StringIO()
@@ -135,18 +139,35 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return exit_code(line, Path(reports))
 
 
+def refuse_hydras_places(name: str, overrides: Sequence[str]) -> None:
+    """Refuses Hydra's own words for where things go, and what is no list of runs."""
+    for text in overrides:
+        key, _, value = text.partition("=")
+        is_relaunched = "VAE_LAB_RUN_DIR" in os.environ  # a further process of a training, by Lightning
+        if key.lstrip("+") in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("\"'") != "." and not is_relaunched:
+            places = "output_root=FOLDER for all runs, or run_dir=FOLDER for this one" if name == "train" else "nothing"
+            raise ConfigError(f"{key} moves nothing of vae-lab's, got {value or 'an empty text'}: write {places}")
+        if name in SEVERAL_RUNS and key == "run" and value.startswith("glob("):
+            pattern = in_a_shell(f"run={value[5:].rstrip(')') or '*'}")
+            raise ConfigError(f"run must name run directories or a pattern, got {value}: write {pattern}, without -m")
+
+
 def swept(line: CommandLine, *, always: bool) -> Path | None:
     """The folder of the sweep that the command line asks for, once it has run; None if it asks for one run."""
     from hydra import compose
     from hydra.types import RunMode
 
-    from vae_lab.sweeps.points import one_value_each
+    from vae_lab.sweeps.points import NEEDED, one_value_each
+    from vae_lab.sweeps.worker import SweepSettings
     from vae_lab.wiring.compose import started
 
     with started(line.folders) as searchpath:
         with hydras_mistakes(line.overrides):
             overrides = [*searchpath, *one_value_each(line.overrides)]
             cfg = compose(line.config_name, overrides, return_hydra_config=True)
+        if absent := [key for key in NEEDED if key not in cfg]:
+            raise ConfigError(missing(absent))
+        SweepSettings.of(cfg)
         if not always and cfg.hydra.mode != RunMode.MULTIRUN:
             return None
         from vae_lab.sweeps.sweep import run_sweep
@@ -162,6 +183,9 @@ def hydras_mistakes(arguments: Sequence[str]) -> Iterator[None]:
     except ConfigError:
         raise
     except ValueError as error:
+        if str(error).startswith("Config group override must be"):  # it says neither which nor what else
+            empty = ", ".join(text for text in arguments if text.lower().endswith("=null"))
+            raise ConfigError(f"{empty or error} must name a choice, or be left out") from error
         mistake = ConfigError(f"{error} (given: {' '.join(arguments)})")
         raise mistake.with_traceback(error.__traceback__) from error
 

@@ -20,6 +20,9 @@ DIVERGED = (
 """What to do about a training that became non-finite."""
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What the system answers where there is no room for a file: disk, quota, or a limit on the size of one file."""
+LARGEST = 2**63 - 1
+"""The largest integer that a file or torch takes."""
+MOST_THREADS = 4096
 LISTED = 20
 """Up to so many valid names are listed in a message, not only the likely ones."""
 
@@ -104,9 +107,10 @@ def require_integer(
 ) -> None:
     """Refuses what is not an integer in the range; with `optional`, null will do."""
     is_integer = isinstance(value, int) and not isinstance(value, bool)
-    is_good = is_integer and minimum <= value <= (math.inf if maximum is None else maximum)
+    is_good = is_integer and minimum <= value <= (LARGEST if maximum is None else maximum)
     if not is_good and not (optional and value is None):
-        rule = f">= {minimum}" if maximum is None else f"in {minimum} ... {maximum}"
+        is_huge = is_integer and value > LARGEST
+        rule = f">= {minimum}{' and < 2^63' * is_huge}" if maximum is None else f"in {minimum} ... {maximum}"
         raise ConfigError(f"{key} must be an integer {rule}{' or null' * optional}, got {shown(value)}: {advice}")
 
 

@@ -15,9 +15,9 @@ from training import freeze_anew, train_tiny
 
 from vae_lab.cli import main
 from vae_lab.reports.pages import sweep_page
-from vae_lab.reports.pages.command_lines import override
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.wiring.arguments import override
 
 LARGEST = 5_000_000
 PICTURES = 5

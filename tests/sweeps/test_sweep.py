@@ -174,7 +174,7 @@ def test_every_setting_of_the_trainer_tells_points_apart(stand_in) -> None:
 def test_point_that_is_asked_for_twice_is_made_once(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in()
     assert sweep("seed=0,0,1") == 0
-    assert starts() == {"seed-0": 1, "seed-1": 1} and "asked for twice" in capfd.readouterr().err
+    assert starts() == {"seed-0": 1, "seed-1": 1} and "asked for 2 times" in capfd.readouterr().err
 
 
 def test_equal_first_digits_of_the_hash_are_no_equal_runs(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 from vae_lab.errors import ConfigError
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, read_overviews
-from vae_lab.reports.pages.command_lines import pasted
 from vae_lab.reports.pages.comparison import comparison_sections
 from vae_lab.reports.pages.page import Section, write_page
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.runs.directory import safe_name
-from vae_lab.wiring.arguments import key, named_paths
+from vae_lab.wiring.arguments import key, named_paths, override, pasted
 
 log = logging.getLogger("vae_lab")
 
@@ -86,5 +85,5 @@ def page_path(out: str | None, runs: Sequence[Overview], checkpoint: str | None)
 def command(settings: CompareSettings) -> str:
     """The command line of this comparison."""
     given = {"out": settings.out, "checkpoint": settings.checkpoint, "data_root": settings.data_root}
-    lists = [*(f"run={path}" for path in settings.run), *(f"allow={name}" for name in settings.allow)]
-    return pasted("compare", *lists, *(f"{key}={value}" for key, value in given.items() if value))
+    lists = [*(override("run", path) for path in settings.run), *(f"allow={name}" for name in settings.allow)]
+    return pasted("compare", *lists, *(override(key, value) for key, value in given.items() if value))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from vae_lab.errors import ConfigError, NoEncoder, nearest, require_choice, require_integer
+from vae_lab.errors import MOST_THREADS, ConfigError, NoEncoder, nearest, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
 from vae_lab.runs.continuation import Request
 from vae_lab.runs.directory import RunDir, named_runs
@@ -48,7 +48,7 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         require_integer("num_samples", self.num_samples, minimum=1)
         require_integer("num_datapoints", self.num_datapoints, minimum=1, optional=True)
-        require_integer("threads", self.threads, minimum=1, optional=True)
+        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
         require_integer("seed", self.seed, minimum=0)
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
         if not self.splits:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
@@ -19,6 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vae_lab.errors import ConfigError, Failed, NonFiniteDensity, missing, nearest
+from vae_lab.wiring.arguments import in_a_shell, quoted
 from vae_lab.wiring.folders import CommandLine, choices, groups
 
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
@@ -34,7 +36,7 @@ def is_mistake(error: BaseException) -> bool:
     """Whether `error` is about the command, its config or the files it names, and no bug."""
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return isinstance(error.__cause__, ImportError) or is_mistake(error.__cause__)
-    if isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
+    if isinstance(error, ConfigError | HydraException | OmegaConfBaseException | yaml.YAMLError):
         return True
     if isinstance(error, OSError) and error.errno in SYSTEM:
         return True
@@ -50,15 +52,19 @@ def explain(error: BaseException, line: CommandLine) -> str:
 def _explanation(error: BaseException, line: CommandLine) -> str:
     match error:
         case OverrideParseException():
+            key, _, value = str(error.override).partition("=")
             reason = error.message.splitlines()[0].removeprefix(f"Error parsing override '{error.override}'")
             return (
                 f"cannot read the override {error.override!r}: {reason or error.message.splitlines()[1]}; "
-                "write key=value, a list as key=[1,2] without spaces, and quote what the shell would change"
+                "write key=value, a list as key=[1,2] without spaces, and a text with other signs as "
+                + in_a_shell(f"{key}={quoted(value)}")
             )
         case MissingConfigException():
             return _missing_config(error, line)
         case ConfigCompositionException():
             return _composition(error, line)
+        case yaml.YAMLError():
+            return f"{error}: YAML is indented by spaces, and names a key once"
         case MissingMandatoryValue():
             return missing([str(error.full_key)])
         case InstantiationException() if error.__cause__ is not None:

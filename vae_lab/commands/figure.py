@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from vae_lab.errors import require_integer
+from vae_lab.errors import MOST_THREADS, require_integer
 from vae_lab.figures.base import PaperFigure, check_scale, make_figure
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
@@ -27,7 +27,7 @@ class FigureSettings:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
-        require_integer("threads", self.threads, minimum=1, optional=True)
+        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
 
 
 def figure(cfg: DictConfig) -> Path:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.reports.overview import read_overview
-from vae_lab.reports.pages.command_lines import override
 from vae_lab.reports.pages.page import write_page
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.pages.run_page import headline, run_sections
 from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
 from vae_lab.runs.directory import RunDir
-from vae_lab.wiring.arguments import key, named_paths
+from vae_lab.wiring.arguments import key, named_paths, override
 
 
 @dataclass(frozen=True)

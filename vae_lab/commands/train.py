@@ -12,7 +12,7 @@ from vae_lab.errors import ConfigError, RunError
 from vae_lab.jobs.assemble import assemble
 from vae_lab.jobs.execute import assist, execute, go_on
 from vae_lab.runs.continuation import Request, continued_config
-from vae_lab.runs.directory import RunDir, new_run_path, plan_run
+from vae_lab.runs.directory import RunDir, new_run_path, plan_run, require_root
 from vae_lab.runs.identity import frozen_config
 from vae_lab.sweeps.worker import SweepSettings
 from vae_lab.training.matmul import settled
@@ -33,6 +33,7 @@ class Destination:
     def __post_init__(self) -> None:
         if self.run_dir == "":
             raise ConfigError("run_dir must name a folder, got an empty text: leave it out for a new one")
+        require_root(self.output_root)
 
     def path(self, request: Request) -> Path:
         """`run_dir`, else a new folder."""

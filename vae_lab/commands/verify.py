@@ -82,13 +82,13 @@ def preset_rows(run: RunDir) -> list[Row]:
             "does not apply"
         )
     if status != "finished":
-        go_on = f"vae-lab train run_dir={run.path}"
+        go_on = run.command("train")
         raise RunError(f"{run.path} is {status}, and only a finished run can be judged: {go_on}")
     ledger = run.ledger(run.default_checkpoint)
     rows = []
     for metric, claim in expected.items():
         if metric not in ledger:
-            raise RunError(f"{run.path} has no {metric} in its ledger yet: vae-lab evaluate run={run.path}")
+            raise RunError(f"{run.path} has no {metric} in its ledger yet: {run.command('evaluate')}")
         value, tolerance = claim["value"], claim["tolerance"]
         difference = ledger[metric] - value
         verdict = judge(difference, tolerance=tolerance, surprising=tolerance)

@@ -5,7 +5,6 @@ them.
 """
 
 import io
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vae_lab.figures.canvas import save
 from vae_lab.runs.directory import RunDir, safe_name
 from vae_lab.runs.load import Run, load_run
 from vae_lab.training.matmul import use_backend
+from vae_lab.wiring.arguments import override, pasted
 
 SCALES = ("quick", "standard", "paper")
 """Budgets: minutes on two cores, an afternoon, the published axes."""
@@ -59,7 +59,7 @@ class Curve:
 
     def command(self, path: Path) -> str:
         """The command line that trains it there, with the step size of its experiment."""
-        return shlex.join(["vae-lab", "train", f"run_dir={path}", *self.all_overrides])
+        return pasted("train", override("run_dir", path), *self.all_overrides)
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _missing(curve: Curve, run: RunDir | None, folder: Path) -> Missing | None:
     if run is None:
         return Missing(curve.label, "no run", curve.command(folder / curve.label))
-    go_on = shlex.join(["vae-lab", "train", f"run_dir={run.path}"])
+    go_on = run.command("train")
     status, record = run.read_status(), run.read_record()
     if status == "running":
         return Missing(curve.label, "still running", f"wait, or watch {run.log}")

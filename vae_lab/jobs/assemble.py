@@ -16,7 +16,7 @@ from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
 from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData
-from vae_lab.errors import ConfigError, require_choice, require_integer, require_number
+from vae_lab.errors import MOST_THREADS, ConfigError, require_choice, require_integer, require_number
 from vae_lab.objectives.base import Objective
 from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.directory import RunDir
@@ -58,7 +58,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         require_number("max_samples", self.max_samples, optional=True)
         require_integer("seed", self.seed, minimum=0, maximum=2**32 - 1)
-        require_integer("threads", self.threads, minimum=1, optional=True)
+        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
         require_integer("steps_per_execution", self.steps_per_execution, minimum=1)
         require_number("gradient_clip_norm", self.gradient_clip_norm, optional=True)
         require_choice("matmul_backend", self.matmul_backend, BACKENDS)
@@ -155,6 +155,8 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
         (optimizer,), _ = lit.configure_optimizers()
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    except (TypeError, RuntimeError, LookupError) as error:  # the frameworks' own, which name no key of ours
+        raise ConfigError(f"optimizer or schedule has a value of a wrong kind: {error}") from error
     if batch_size % trainer.world_size:
         raise ConfigError(
             f"data.batch_size must be divisible by the {trainer.world_size} processes of the trainer, "

@@ -7,6 +7,7 @@ import argparse
 import copy
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -140,7 +141,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
         )
         if note := assembled.lit.objective.describe():
             log.info(note)
-        continuation = f"continue: vae-lab train run_dir={run.path}"
+        continuation = f"continue: {run.command('train')}"
         try:
             fit(run, assembled)
             if assembled.lit.interrupted:
@@ -288,8 +289,8 @@ def log_result(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> 
     if unused:
         size = assembled.lit.model.latent_dim
         log.info("note: %d of %d latent dimensions carry less than 0.01 nats: collapsed to the prior", unused, size)
-    log.info("monitor:  tensorboard --logdir %s", run.path.parent)
-    log.info("evaluate: vae-lab evaluate run=%s", run.path)
+    log.info("monitor:  tensorboard --logdir %s", shlex.quote(str(run.path.parent)))
+    log.info("evaluate: %s", run.command("evaluate"))
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
             run = probe.job.run
             value = one_draw_bound(run.ledger(run.default_checkpoint), "train")
             if value is None:
-                again = f"vae-lab evaluate run={run.path} splits=[train] num_samples=1"
+                again = run.command("evaluate", "splits=[train]", "num_samples=1")
                 open_because = f"its probe {probe.job.name} has no train/bound with one draw of z: {again}"
             else:
                 bounds[probe.learning_rate] = value

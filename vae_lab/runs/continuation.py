@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.identity import BUDGET, Kind, kind_of, may_change
+from vae_lab.runs.identity import BUDGET, Kind, keys_of, kind_of, may_change
 from vae_lab.wiring.compose import own_config
 from vae_lab.wiring.dotted import key_of, set_value_at, value_at
 
@@ -74,10 +74,11 @@ def continued_config(
             else:
                 differences.append(f"{key}={kept} (asked for: {typed})")
     if differences:
+        speed, places = (", ".join(keys_of(kind)) for kind in (Kind.SPEED, Kind.PLACE))
         raise ConfigError(
             f"run_dir={run.path} was planned with {', '.join(differences)}: a run is continued as it was planned, and "
-            f"only a larger budget ({' or '.join(BUDGET)}) is accepted; leave these keys out, or leave run_dir out for "
-            "a new run"
+            f"only a larger budget ({' or '.join(BUDGET)}), another speed ({speed}) and another place of its data "
+            f"({places}) are accepted; leave these keys out, or leave run_dir out for a new run"
         )
     return config
 

@@ -20,7 +20,7 @@ from vae_lab.runs import small_files
 from vae_lab.runs.formats import FORMAT
 from vae_lab.runs.identity import FIXED, config_hash, fixed_settings
 from vae_lab.runs.lock import Held, Lock
-from vae_lab.wiring.arguments import named_paths
+from vae_lab.wiring.arguments import named_paths, override, pasted
 
 MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
 """A folder that holds one of these is a run directory, or what is left of one."""
@@ -142,6 +142,17 @@ class RunDir:
                 f"run_dir={self.path} must be a run directory, or a new or empty folder: it is none, and holds "
                 f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}"
             )
+
+    def command(self, name: str, *further: str) -> str:
+        """The command line of a command about this run, to be pasted, with the packages that its config needs."""
+        from vae_lab.wiring.build import foreign_packages
+
+        try:
+            packages = foreign_packages(self.read_config())
+        except RunError:  # the command says itself what is wrong
+            packages = []
+        allow = [f"allow=[{','.join(packages)}]"] if packages else []
+        return pasted(name, override("run_dir" if name == "train" else "run", self.path), *allow, *further)
 
     def read_config(self) -> dict[str, Any]:
         """The frozen config: plain values, nothing to resolve.
@@ -366,6 +377,17 @@ def named_runs(run: str | int | Sequence[str]) -> list[RunDir]:
     if not runs:
         raise RunError(f"run must name run directories: among {', '.join(map(str, found))} is none")
     return runs
+
+
+def require_root(output_root: str) -> Path:
+    """The folder below which runs are made.
+
+    Raises:
+        ConfigError: the text is empty.
+    """
+    if not output_root:
+        raise ConfigError("output_root must name a folder, got an empty text: leave it out, or write . for here")
+    return Path(output_root).expanduser()
 
 
 def new_run_path(root: Path, name: str) -> Path:

@@ -37,7 +37,13 @@ KINDS = {
 A key that is of another kind than COMPUTED from now on must be taken out of the `FIXED` of older records, too.
 """
 
-BUDGET = tuple(key for key, kind in KINDS.items() if kind is Kind.BUDGET)
+
+def keys_of(kind: Kind) -> tuple[str, ...]:
+    """The keys of a kind that the table names."""
+    return tuple(key for key, known in KINDS.items() if known is kind)
+
+
+BUDGET = keys_of(Kind.BUDGET)
 """The keys of the budget: samples, and passes over the data."""
 OWN_CALLBACKS = "vae_lab.callbacks."
 FIXED = "fixed_settings"
@@ -73,7 +79,10 @@ def may_change(key: str) -> bool:
 
 def frozen_config(composed: Mapping[str, Any]) -> dict[str, Any]:
     """What a composed config says about a run, without what concerns the command; 1e6 becomes a whole number."""
-    return {key: whole(value) for key, value in composed.items() if kind_of(key) is not Kind.COMMAND}
+    config = {key: whole(value) for key, value in composed.items() if kind_of(key) is not Kind.COMMAND}
+    if isinstance(trainer := config.get("trainer"), Mapping) and "max_epochs" in trainer:
+        config["trainer"] = {**trainer, "max_epochs": whole(trainer["max_epochs"])}
+    return config
 
 
 def whole(value: Any) -> Any:

@@ -12,12 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError, RunError, missing
-from vae_lab.runs.directory import RunDir, safe_name
+from vae_lab.runs.directory import RunDir, require_root, safe_name
 from vae_lab.runs.identity import frozen_config, identity, identity_hash, is_computed
 from vae_lab.wiring.build import of_type
 from vae_lab.wiring.compose import own_config
 
 NAME_LENGTH = 80
+NEEDED = ("seed", "threads", "name", "output_root", "run_dir", "sweep")
+"""Keys without which no run can be planned."""
 
 
 @dataclass
@@ -60,6 +62,8 @@ class Space:
                 raise ConfigError(
                     f"{override.input_line} has no list of values: add hydra/sweeper=optuna, or name some"
                 )
+        if empty := [o.input_line for o in self.swept.values() if not list(o.sweep_string_iterator())]:
+            raise ConfigError(f"{', '.join(map(str, empty))} finds no value: name some, as in KEY=1,2")
         values = [[f"{key}={v}" for v in override.sweep_string_iterator()] for key, override in self.swept.items()]
         yield from map(list, product(*values))
 
@@ -88,11 +92,11 @@ def one_value_each(overrides: Sequence[str]) -> list[str]:
 
 def sweep_folder(cfg: DictConfig, swept: Iterable[str]) -> Path:
     """<output_root>/sweeps/<name, else the sweep's, the experiment's or the data set's, if that does not vary>."""
-    root = of_type(cfg.output_root, str, "output_root")
+    root = require_root(of_type(cfg.output_root, str, "output_root"))
     choices, varied = cfg.hydra.runtime.choices, set(swept)
     names = [choices.get(group) for group in ("sweep", "experiment", "data") if group not in varied]
     name = cfg.name or next((choice for choice in names if choice), "runs")
-    return Path(root).expanduser() / "sweeps" / safe_name(str(name))
+    return root / "sweeps" / safe_name(str(name))
 
 
 def run_folder(folder: Path, varied: Sequence[str], config: Mapping[str, Any]) -> Path:

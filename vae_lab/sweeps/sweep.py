@@ -6,6 +6,7 @@ Hydra on a cluster.
 """
 
 import logging
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -27,8 +28,10 @@ from vae_lab.runs.identity import frozen_config
 from vae_lab.runs.result import one_draw_bound
 from vae_lab.sweeps.points import Point, Space, sweep_folder
 from vae_lab.sweeps.worker import SweepSettings, is_local, launch, parallel_jobs, places, threads_of_a_job
+from vae_lab.wiring.arguments import override, pasted
 from vae_lab.wiring.build import find_own_classes
 from vae_lab.wiring.compose import own_config
+from vae_lab.wiring.dotted import key_of
 from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
@@ -56,6 +59,8 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
     sweep = Sweep(cfg, folder)
     is_search = "n_trials" in settings
     points = [] if is_search else [space.point(cfg, folder, varied) for varied in space.grid()]
+    if sweep.settings.dry_run:
+        sweep.check(points)
     with RunDir(folder).locked():
         kept = {"hydra": hydra, "task": [text for text in typed if text not in hydra]}
         write_text(folder / "multirun.yaml", yaml.safe_dump({"hydra": {"overrides": kept}}))
@@ -99,7 +104,10 @@ class Sweep:
         """
         asked = Counter(point.run.path for point in points)
         for path in (path for path, count in asked.items() if count > 1):
-            log.info("%s is asked for twice, and made once", path.name)
+            same = [set(point.overrides) for point in points if point.run.path == path]
+            keys = sorted({key_of(text) for text in set.union(*same) - set.intersection(*same)})
+            why = f"{', '.join(keys)} changes no number" if keys else "the same values were named again"
+            log.info("%s is asked for %d times, and made once: %s", path.name, len(same), why)
         points = list({point.run.path: point for point in points}.values())
         self.show(points)
         if self.settings.dry_run:
@@ -139,13 +147,28 @@ class Sweep:
         for run in (point.run for point in points):
             value = one_draw_bound(run.ledger(run.default_checkpoint), "val") if ended[run.path].is_good else None
             if ended[run.path].is_good and value is None:
-                again = f"vae-lab evaluate run={run.path} splits=[val] num_samples=1"
+                again = run.command("evaluate", "splits=[val]", "num_samples=1")
                 raise ConfigError(
                     f"{run.path} has no val/bound with one draw of z, which a search needs: choose data with that "
                     f"split, or measure it: {again}"
                 )
             values.append(value)
         return values
+
+    def check(self, points: Sequence[Point]) -> None:
+        """Refuses points that cannot be trained, where a plan is all that was asked for.
+
+        Raises:
+            ConfigError: naming the first of them.
+        """
+        from vae_lab.jobs.assemble import assemble  # a sweep that trains leaves torch to its jobs
+
+        for point in points:
+            try:
+                if point.status == "planned":
+                    assemble(point.config, point.run)
+            except ConfigError as error:
+                raise ConfigError(f"{' '.join(point.varied) or point.run.path.name}: {error}") from error
 
     def plan(self, point: Point) -> Job | Outcome:
         """The point's job, its run directory made if there is none; a failure where another thing is in its place."""
@@ -212,9 +235,9 @@ class Sweep:
             Failed: jobs failed.
         """
         as_table(self.outcomes, str(self.folder)).print()
-        log.info("monitor:  tensorboard --logdir %s", self.folder)
-        log.info("compare:  vae-lab runs root=%s", self.folder)
-        log.info("report:   vae-lab report sweep=%s", self.folder)
+        log.info("monitor:  tensorboard --logdir %s", shlex.quote(str(self.folder)))
+        log.info("compare:  %s", pasted("runs", override("root", self.folder)))
+        log.info("report:   %s", pasted("report", override("sweep", self.folder)))
         failed = [outcome for outcome in self.outcomes if outcome.status == "failed"]
         good = sum(outcome.is_good for outcome in self.outcomes)
         if good + len(failed) < len(self.outcomes) and not (failed and self.settings.fail_fast):

@@ -9,6 +9,7 @@ a comma is given in quotation marks, or by a `key=` of its own. A path may be a 
 import glob
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,11 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from vae_lab.errors import ConfigError, nearest
 
 QUOTES = "'\""
+TEXTS = ("run", "root", "run_dir", "output_root", "name", "data_root", "data.root", "data.path")
+"""Keys of Hydra's commands whose values are names and paths."""
+PLAIN = re.compile(r"[\w./-]+", re.ASCII)
+NO_TEXT = re.compile(r"[-+\d._e]+|true|false|[-+]?(inf|nan)", re.IGNORECASE)
+"""What Hydra's grammar reads as text, and what it would take for something else, without quotation marks."""
 Settings = TypeVar("Settings")
 
 
@@ -84,9 +90,12 @@ def _number(text: str, hint: Any) -> Any:
 
 
 def _values(name: str, text: str, key: Key) -> list[str]:
-    is_whole = not key.is_list or (key.is_path and os.path.exists(os.path.expanduser(text)))
-    brackets = ("", "") if key.is_path else ("[({", "])}")
-    values = [text] if is_whole else [_unquoted(item) for item in _items(text, *brackets)]
+    if key.is_path and os.path.exists(os.path.expanduser(text)):
+        values = [text]
+    elif key.is_list:
+        values = [_unquoted(item) for item in _items(text, *(("", "") if key.is_path else ("[({", "])}")))]
+    else:
+        values = [_unquoted(text) if key.is_path else text]
     for value in values:
         if not value:
             raise ConfigError(
@@ -124,6 +133,33 @@ def _unquoted(text: str) -> str:
 def quoted(text: str) -> str:
     """The text in quotation marks, as Hydra's grammar reads any text: a backslash is one but before such a mark."""
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + "\\'" * bool(found[2]), text) + "'"
+
+
+def pasted(*arguments: str) -> str:
+    """A command line as a shell reads it."""
+    return shlex.join(["vae-lab", *arguments])
+
+
+def override(key: str, value: object) -> str:
+    """`key=value` as Hydra's grammar, and that of the other commands, reads any text."""
+    text = str(value)
+    is_plain = PLAIN.fullmatch(text) and text.lower() != "null" and not NO_TEXT.fullmatch(text)
+    return f"{key}={text if is_plain else quoted(text)}"
+
+
+def in_a_shell(argument: str) -> str:
+    """An argument as it is typed: in double quotation marks, where these do."""
+    return shlex.quote(argument) if set('"$`\\!') & set(argument) else f'"{argument}"'
+
+
+def with_texts(overrides: Sequence[str]) -> list[str]:
+    """A command line for Hydra in which names and paths are the texts that were typed: 1e3 and true are no values."""
+    return [
+        f"{key}={','.join(quoted(part) if NO_TEXT.fullmatch(part) else part for part in value.split(','))}"
+        if sign and key.lstrip("+") in TEXTS
+        else text
+        for text, (key, sign, value) in ((text, text.partition("=")) for text in overrides)
+    ]
 
 
 def with_one_list(overrides: Sequence[str], name: str) -> list[str]:

@@ -89,8 +89,12 @@ def instantiate(config: Any, key: str, **given: Any) -> Any:
         cause = error.__cause__
         if cause is None or isinstance(cause, ImportError):
             raise ConfigError(f"{key}: {error}") from error
-        if isinstance(cause, ValueError):
+        if isinstance(cause, ValueError) and not is_of_a_framework(config["_target_"]):
             raise ConfigError(str(cause)) from cause
+        if isinstance(cause, ValueError | TypeError | RuntimeError) and is_of_a_framework(config["_target_"]):
+            named = [f"{key}.{name}={shown(value)}" for name, value in config.items() if name in str(cause)]
+            got = f" (got {', '.join(named)})" if named else ""
+            raise ConfigError(f"{key}: {cause}{got}") from cause
         if type(cause).__name__ == "MisconfigurationException":  # Lightning's, which does not know our keys
             raise ConfigError(f"{key}: {cause}") from cause
         raise cause from error
@@ -178,9 +182,14 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
 
 
+def is_of_a_framework(name: str) -> bool:
+    """Whether a class is theirs, who check their own arguments."""
+    return name.split(".")[0] in ("torch", "pytorch_lightning", "optuna")
+
+
 def type_hints(target: Any) -> dict[str, Any]:
     """The annotations of a constructor of ours or of a user's; the frameworks check their own."""
-    if target.__module__.split(".")[0] in ("torch", "pytorch_lightning", "optuna"):
+    if is_of_a_framework(target.__module__):
         return {}
     return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
 

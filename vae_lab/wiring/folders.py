@@ -1,9 +1,14 @@
 """Where the YAML files are: beside the package in a checkout, inside it in an installed wheel."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
+
+from vae_lab.errors import ConfigError
+
+SAVE_IT = "save it as UTF-8 without such a mark"
 
 
 def package_configs() -> Path:
@@ -13,6 +18,22 @@ def package_configs() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise FileNotFoundError(f"the configs of vae_lab are not beside {package}: install the package again")
+
+
+def require_text(folder: Path) -> None:
+    """Refuses a folder of configs with a file that YAML would read otherwise than its writer.
+
+    Raises:
+        ConfigError: naming the file.
+    """
+    for file in sorted(folder.rglob("*.yaml")):
+        content = file.read_bytes() if file.is_file() else b""
+        if content.startswith(BOM_UTF8):
+            raise ConfigError(f"{file} must begin with its first sign, and begins with a byte-order mark: {SAVE_IT}")
+        try:
+            content.decode()
+        except ValueError as error:
+            raise ConfigError(f"{file} must be text in UTF-8, and is not ({error}): {SAVE_IT}") from error
 
 
 def groups(folders: Sequence[Path]) -> list[str]:
@@ -34,7 +55,7 @@ def headline(file: Path) -> str:
 
 def opening_comment(file: Path) -> Iterator[str]:
     """The lines of the comment that opens a YAML file, without their signs."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.startswith("#"):
             return
         comment = line.lstrip("#").strip()

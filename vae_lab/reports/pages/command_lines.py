@@ -1,6 +1,5 @@
 """Command lines that can be pasted: what makes a run or a sweep again, and what goes on with it."""
 
-import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,25 +7,11 @@ from typing import Any
 
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import BUDGET, Kind, kind_of
 from vae_lab.runs.small_files import DAMAGE, plain_mapping, read_text
-from vae_lab.wiring.arguments import quoted
+from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.dotted import key_of
-
-PLAIN = re.compile(r"[\w./-]+", re.ASCII)
-NO_TEXT = re.compile(r"[-+\d._e]+|null|true|false|[-+]?(inf|nan)", re.IGNORECASE)
-"""What Hydra's grammar reads as text, and what it would take for something else, without quotation marks."""
-
-
-def pasted(*arguments: str) -> str:
-    """A command line as a shell reads it."""
-    return shlex.join(["vae-lab", *arguments])
-
-
-def override(key: str, value: str | Path) -> str:
-    """`key=value` as Hydra's grammar reads any text."""
-    text = str(value)
-    return f"{key}={text if PLAIN.fullmatch(text) and not NO_TEXT.fullmatch(text) else quoted(text)}"
 
 
 def resume(run: Overview) -> str:
@@ -37,7 +22,7 @@ def resume(run: Overview) -> str:
         larger = [f"{BUDGET[0]}={as_text(2 * samples)}", *([f"{BUDGET[1]}=null"] if epochs is not None else [])]
     elif run.is_finished and is_number(epochs):
         larger = [f"{BUDGET[1]}={as_text(2 * epochs)}"]
-    return pasted("train", override("run_dir", run.path), *larger)
+    return RunDir(run.path).command("train", *larger)
 
 
 def new_run(run: Overview) -> str | None:

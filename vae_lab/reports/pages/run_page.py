@@ -5,10 +5,11 @@ from functools import partial
 from vae_lab.figures.run_pictures import LINES, PICTURES, dark_on_white_by_default
 from vae_lab.figures.side_by_side import Line, curves, kl_bars
 from vae_lab.reports.overview import Overview
-from vae_lab.reports.pages.command_lines import new_run, override, pasted, recorded, resume
+from vae_lab.reports.pages.command_lines import new_run, recorded, resume
 from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.result import SPLITS, bound_keys, log_likelihood_keys, result_of, results
 from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.table import Cell, Table, number
@@ -166,7 +167,7 @@ def again_sections(run: Overview, reader: Reader) -> list[Section]:
     arguments = [repr(str(run.path)), *(f"{name}={value!r}" for name, value in reader.arguments.items())]
     load = f"from vae_lab import load_run\n\nrun = load_run({', '.join(arguments)})\n"
     load += "images = run.sample(16)\nmeans = run.encode(run.data.splits['test'].images)  # q(z|x)"
-    use = [pasted(command, override("run", run.path)) for command in ("evaluate", "plot")]
+    use = [RunDir(run.path).command(command) for command in ("evaluate", "plot")]
     return [
         Section("Reproduce", [text], list(dict.fromkeys(filter(None, (new, exact))))),
         Section("Resume", [how], [resume(run)]),

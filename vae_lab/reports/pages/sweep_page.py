@@ -18,10 +18,11 @@ from vae_lab.randomness import generator
 from vae_lab.reports.listing.rows import Groups, list_of_runs
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, read_overviews
-from vae_lab.reports.pages.command_lines import new_run, pasted, resume, sweep_again
+from vae_lab.reports.pages.command_lines import new_run, resume, sweep_again
 from vae_lab.reports.pages.page import UNREADABLE, Picture, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import as_text
+from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.table import Table, number
 
 SIDE = 6
