@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+from campaigns.forks import Ended
 from campaigns.trials import MISTAKE, RUNS, Trial, content_of, copy_of, expect, result_of, run
 from vae_lab.runs.directory import RunDir
 
@@ -82,15 +83,15 @@ def without_a_line(data: bytes, random: Random) -> bytes:
 _undamaged: dict[tuple[str, str], object] = {}
 
 
-def outcome_of(trial: Trial, run_dir: RunDir, command: str) -> tuple[int, object]:
-    """The exit code of a command, and what it came to, by which it is compared."""
+def outcome_of(trial: Trial, run_dir: RunDir, command: str) -> tuple[Ended, object]:
+    """How a command ended, and what it came to, by which it is compared."""
     places = {"run": run_dir.path, "other": trial.runs / "plain"}
     ended = run(trial, *(argument.format(**places) for argument in COMMANDS[command]))
-    if ended.code == MISTAKE:
-        return MISTAKE, ended
+    if ended.code == MISTAKE or command not in EXACT:
+        return ended, None
     if command == "continue":
-        return 0, {key: value for key, value in result_of(run_dir).items() if key not in ("ledger",)}
-    return 0, re.findall(r"-?\d+\.\d+", ended.output) if command in EXACT else None
+        return ended, {key: value for key, value in result_of(run_dir).items() if key != "ledger"}
+    return ended, re.findall(r"-?\d+\.\d+", ended.output)
 
 
 def damage(trial: Trial) -> str:
@@ -98,8 +99,8 @@ def damage(trial: Trial) -> str:
     name, command = trial.random.choice(list(RUNS)), trial.random.choice(list(COMMANDS))
     if (name, command) not in _undamaged:
         whole = copy_of(trial, name, "whole/run")
-        code, _undamaged[name, command] = outcome_of(trial, whole, command)
-        expect(code == 0, f"{command} of an undamaged run must work: {_undamaged[name, command]}")
+        ended, _undamaged[name, command] = outcome_of(trial, whole, command)
+        expect(ended.code == 0, f"{command} of an undamaged run must work", ended)
         shutil.rmtree(trial.folder / "whole")
     run_dir = copy_of(trial, name)
     file = trial.random.choice(list(FILES))
@@ -112,14 +113,15 @@ def damage(trial: Trial) -> str:
         data = DAMAGES[kind](data, trial.random)
     damaged.write_bytes(data)
     before = content_of(run_dir.path)
-    code, found = outcome_of(trial, run_dir, command)
+    ended, found = outcome_of(trial, run_dir, command)
     what = f"{name}, {file}, {kind}, {command}"
-    if code == MISTAKE:
+    if ended.code == MISTAKE:
         changed = differing(before, run_dir.path)
-        expect(not changed, f"{what}: a refusal changes nothing, and it changed {changed}", found)  # type: ignore[arg-type]
+        expect(not changed, f"{what}: a refusal changes nothing, and it changed {changed}", ended)
         return f"{what}: refused"
-    if command in EXACT:
-        expect(found == _undamaged[name, command], f"{what}: came to another result without a word: {found}")
+    if found != _undamaged[name, command]:
+        expect(f"{file} lacks" in ended.output, f"{what}: came to another result without a word", ended)
+        return f"{what}: said, and carried out"
     return f"{what}: not noticed, and the result is right"
 
 

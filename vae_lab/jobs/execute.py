@@ -85,14 +85,17 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> P
 
 
 def refuse_damaged(run: RunDir, assembled: Assembled) -> None:
-    """Refuses to go on where the checkpoints are lost, damaged or another run's, before anything is written.
+    """Refuses to go on where checkpoints are lost, or what is there is damaged or another run's; writes nothing.
 
     Raises:
         RunError: naming the file.
     """
+    rows = read_rows(run.curve)
+    for name in ("best", "last"):
+        run.ledger(name)
     if not run.has_checkpoint:
         # one row may be there: it is written just before the first checkpoint
-        if run.read_record()["status"] == "finished" or len(read_rows(run.curve)) > 1:
+        if run.read_record()["status"] == "finished" or len(rows) > 1:
             raise RunError(
                 f"{run.last} is missing, and the run has been trained: put it back, or leave run_dir out for a new run"
             )

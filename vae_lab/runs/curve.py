@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -73,9 +74,10 @@ def _read(path: Path) -> list[dict[str, str]]:
         for row in rows:
             _ = int(row["samples_evaluated"]), [float(text) for text in row.values() if text]
     except (ValueError, TypeError, LookupError, csv.Error) as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise RunError(
-            f"{path} must have a column samples_evaluated and numbers below it, and is damaged "
-            f"({type(error).__name__}: {error}): restore it, or take it away, and the run goes on without its past rows"
+            f"{path} must have a column samples_evaluated and numbers below it, and is damaged ({reason}): restore it, "
+            "or take it away, and the run goes on without its past rows"
         ) from error
     return rows
 
