@@ -137,6 +137,7 @@ MISTAKES = {
     "an empty run_dir": ("run_dir=", ["run_dir", "leave it out"]),
     "a run_dir with other things": ("run_dir=/usr", ["run_dir=/usr", "new or empty folder", "bin"]),
     "no run folder at all": ("output_root=null", ["output_root", "null"]),
+    "a home that nobody has": ("data=npz data.path='~nobody_here/x.npz'", ["~", "home folder", "HOME"]),
     "a file that is not there": ("data=npz data.path=nope.npz", ["data.path", "nope.npz"]),
 }
 

@@ -10,12 +10,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.elbo import sgvb_b
+from vae_lab.errors import require_memory
 from vae_lab.estimators.base import Estimator, settings_of
 from vae_lab.model import VAE
 from vae_lab.randomness import NOISE_BLOCK, seed_global_noise
 
 ACTIVE_UNIT_VARIANCE = 0.01
 """A latent dimension is active where the variance over x of its posterior mean exceeds this (Burda et al., 2016)."""
+
+
+def require_draws(key: str, num_samples: int, num_datapoints: int, model: VAE) -> None:
+    """Refuses so many draws of z at once that the images decoded from them would not fit into memory.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    pixels = num_samples * num_datapoints * math.prod(model.image_shape)
+    require_memory(f"{key}={num_samples}", pixels * torch.float32.itemsize, "choose fewer draws")
 
 
 def measure_bound(

@@ -202,6 +202,8 @@ def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_i
         (["splits=[]"], r"splits must be a list such as"),
         (["splits=test"], r"splits must be a list such as"),
         (["num_samples=0"], r"num_samples must be an integer >= 1, got 0"),
+        (["num_samples=1000000000000"], r"num_samples=1000000000000 would take [\d,]+ GB of memory"),
+        (["estimator.num_samples=1000000000000"], r"estimator\.num_samples must be an integer in 2 \.\.\. 1000000000"),
         (["num_datapoints=0"], r"num_datapoints must be an integer >= 1 or null, got 0"),
         (["num_samples=true"], r"num_samples must be an integer, got true"),
         (["data_root=5"], r"data_root must be a text or null, got 5"),

@@ -16,7 +16,7 @@ import pytest
 from training import assert_equal, assert_same_training, checkpoint, train_more, train_tiny, weights
 
 from vae_lab.callbacks.checkpoint import Checkpoint
-from vae_lab.errors import Interrupted, RunError, StorageError
+from vae_lab.errors import ConfigError, Interrupted, RunError, StorageError
 from vae_lab.jobs.assemble import cluster
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
@@ -177,7 +177,7 @@ def test_slurms_signals_end_a_training_with_the_labs_checkpoint_and_without_ligh
     for name, value in (slurm | more).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("lightning_fabric.plugins.environments.slurm.shutil.which", lambda name: None)  # no srun
-    assert [environment.auto_requeue for environment in cluster()] == [False]
+    assert [getattr(environment, "auto_requeue", None) for environment in cluster()] == [False]
     run = RunDir(tmp_path / "run")
     before = signal.getsignal(number)
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped at 250 samples; continue"):
@@ -187,3 +187,18 @@ def test_slurms_signals_end_a_training_with_the_labs_checkpoint_and_without_ligh
     assert not list(run.path.rglob("hpc_ckpt*")) and not (tmp_path / "requeued").exists()
     train_more(run.path)
     assert_same_training(run, finished_run)
+
+
+def test_a_shell_within_an_allocation_trains_as_one_process_and_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setattr("lightning_fabric.plugins.environments.slurm.shutil.which", lambda name: None)  # no srun
+    run = train_tiny(tmp_path / "run", SETTINGS)
+    assert run.read_status() == "finished" and "srun started none of them here: one process" in caplog.text
+
+
+def test_tasks_that_no_process_was_started_for_are_refused(monkeypatch):
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("lightning_fabric.plugins.environments.slurm.shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"Slurm's variables do not fit: .*ntasks.*srun starts a process for each"):
+        cluster()

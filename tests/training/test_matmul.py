@@ -57,6 +57,15 @@ def test_a_damaged_cache_is_measured_anew_and_replaced(monkeypatch, tmp_path, da
     assert list(json.loads(path.read_text()).values()) == [{"exact": True, "speed_ratio": 1.5}]
 
 
+def test_a_user_without_a_home_keeps_no_measurement(monkeypatch, tmp_path, caplog):
+    measured(monkeypatch, exact=True, speed_ratio=1.5)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    assert choose_backend("auto") == "onednn"
+    assert not list(tmp_path.iterdir())
+
+
 def test_processes_that_measure_at_once_keep_each_others_entries(monkeypatch, tmp_path):
     measured(monkeypatch, exact=True, speed_ratio=1.5)
     path = tmp_path / "vae_lab" / "matmul.json"

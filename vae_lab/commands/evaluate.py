@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 
 from vae_lab.errors import MOST_THREADS, ConfigError, NoEncoder, nearest, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
+from vae_lab.measurement import require_draws
+from vae_lab.randomness import NOISE_BLOCK
 from vae_lab.runs.continuation import Request
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
@@ -91,6 +93,7 @@ def load(directory: RunDir, estimators: Sequence[Estimator], settings: EvaluateS
     use_backend(run.config["matmul_backend"])
     for estimator in estimators:
         require_fit(estimator, run)
+    require_draws("num_samples", settings.num_samples, NOISE_BLOCK, run.model)
     for split in settings.splits:
         if split not in run.data.splits:
             splits = run.data.splits

@@ -26,6 +26,9 @@ from vae_lab.wiring.folders import CommandLine, choices, groups
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
 """Refusals of the operating system that say all by themselves."""
 
+NO_HOME = "Could not determine home directory"
+"""What pathlib says of a `~` that stands for nobody's folder."""
+
 
 def needs_no_traceback(error: BaseException) -> bool:
     """Whether the message of `error` is all that helps: it is a mistake of the user, or a known end."""
@@ -38,7 +41,7 @@ def is_mistake(error: BaseException) -> bool:
         return isinstance(error.__cause__, ImportError) or is_mistake(error.__cause__)
     if isinstance(error, ConfigError | HydraException | OmegaConfBaseException | yaml.YAMLError):
         return True
-    if isinstance(error, OSError) and error.errno in SYSTEM:
+    if (isinstance(error, OSError) and error.errno in SYSTEM) or str(error).startswith(NO_HOME):
         return True
     # Lightning's; importing it would import torch
     return type(error).__name__ == "MisconfigurationException"
@@ -59,6 +62,8 @@ def _explanation(error: BaseException, line: CommandLine) -> str:
                 "write key=value, a list as key=[1,2] without spaces, and a text with other signs as "
                 + in_a_shell(f"{key}={quoted(value)}")
             )
+        case RuntimeError() if str(error).startswith(NO_HOME):
+            return "a path begins with ~, and that user has no home folder here: set HOME, or write the whole path"
         case MissingConfigException():
             return _missing_config(error, line)
         case ConfigCompositionException():

@@ -30,8 +30,8 @@ class ImportanceSampling(Estimator):
     needs_encoder = True
 
     def __init__(self, *, num_samples: int, samples_per_chunk: int | None) -> None:
-        advice = "one sample has no standard error; the bound with one sample is what `evaluate` reports anyway"
-        require_integer("estimator.num_samples", num_samples, minimum=2, advice=advice)
+        advice = "one has no standard error, and is the bound that `evaluate` reports anyway; more than these never end"
+        require_integer("estimator.num_samples", num_samples, minimum=2, maximum=10**9, advice=advice)
         require_integer(
             "estimator.samples_per_chunk", samples_per_chunk, minimum=1, optional=True, advice="null: chosen"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 from vae_lab.callbacks.bound_curve import BoundCurve
@@ -17,7 +18,9 @@ from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import MOST_THREADS, ConfigError, require_choice, require_integer, require_number
+from vae_lab.measurement import require_draws
 from vae_lab.objectives.base import Objective
+from vae_lab.randomness import NOISE_BLOCK
 from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
@@ -26,6 +29,7 @@ from vae_lab.training.matmul import BACKENDS, use_backend
 from vae_lab.training.step import why_not_compiled
 from vae_lab.wiring import build
 
+log = logging.getLogger("vae_lab")
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its remarks on hardware and on one long epoch
 if not torch.cuda.is_available():
     # Lightning has torch ask the driver's library whether there is a GPU, and Adam asks anew at every step
@@ -91,7 +95,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
     data.expect(run.read_record().get("data_fingerprint", {}) if run.exists() else {}, run.path)
     objective: Objective = build.instantiate(config["objective"], "objective")
     without = {} if objective.traits.has_encoder else {"has_encoder": False}
-    model = build.instantiate(config["model"], "model", image_shape=data.image_shape, **without)
+    model = build.model(config["model"], copies=4, image_shape=data.image_shape, **without)
     curve = build.instantiate(config["evaluation"], "evaluation", seed=settings.seed, curve=run.curve)
     early = build.instantiate(config["early_stopping"], "early_stopping", curve=run.curve)
     checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
@@ -103,6 +107,11 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
     max_samples = check_budget(config, data, objective)
     model.adapt(data.splits["train"].images)
     early.check(data.splits, curve.splits)
+    for key, draws, rows in (
+        ("objective.num_samples", getattr(objective, "num_samples", 1), data.batch_size),
+        ("evaluation.num_samples", config["evaluation"]["num_samples"], NOISE_BLOCK),
+    ):
+        require_draws(key, draws, rows, model)
     lit = LitVAE(
         model,
         objective,
@@ -143,16 +152,26 @@ def make_trainer(
     )
 
 
-def cluster() -> list[SLURMEnvironment]:
+def cluster() -> list[SLURMEnvironment | LightningEnvironment]:
     """Slurm's part in a training: it says who the processes are; ending and going on is the lab's own affair."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+    if not SLURMEnvironment.detect():
+        return []
+    if "SLURM_PROCID" not in os.environ:  # a shell within an allocation
+        log.warning("Slurm has %s tasks, and srun started none of them here: one process", os.environ["SLURM_NTASKS"])
+        return [LightningEnvironment()]
+    try:
+        return [SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:
+        raise ConfigError(f"Slurm's variables do not fit: {error}; srun starts a process for each task") from error
 
 
 def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> None:
     """Refuses settings that are each right and do not fit together."""
     objective, batch_size = lit.objective, lit.data.batch_size
     try:  # made again for the training: here, so that what they refuse is refused in time
-        (optimizer,), _ = lit.configure_optimizers()
+        (optimizer,), (schedule,) = lit.configure_optimizers()
+        optimizer.step()  # moves nothing, for there are no gradients
+        schedule.step()
     except ValueError as error:
         raise ConfigError(str(error)) from error
     except (TypeError, RuntimeError, LookupError) as error:  # the frameworks' own, which name no key of ours

@@ -22,7 +22,7 @@ from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from vae_lab.errors import ConfigError, UntrustedTarget, missing, nearest, shown
+from vae_lab.errors import ConfigError, UntrustedTarget, missing, nearest, require_memory, shown
 from vae_lab.wiring.dotted import walk
 
 
@@ -98,6 +98,30 @@ def instantiate(config: Any, key: str, **given: Any) -> Any:
         if type(cause).__name__ == "MisconfigurationException":  # Lightning's, which does not know our keys
             raise ConfigError(f"{key}: {cause}") from cause
         raise cause from error
+
+
+def model(config: Any, *, copies: int, **given: Any) -> Any:
+    """The model that `config` describes, once it is known that this machine's memory holds it.
+
+    Args:
+        config: the section `model`.
+        copies: numbers to be kept for each weight: 4 in a training, with its gradient and Adam's two means.
+        given: constructor arguments that come from the program instead of the config.
+
+    Raises:
+        ConfigError: the config is refused, or the model is too large.
+    """
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes without numbers
+            outline = instantiate(config, "model", **given)
+    except (RuntimeError, NotImplementedError):  # a network of one's own that looks at its numbers tells nothing
+        pass
+    else:
+        num_bytes = sum(weight.numel() * weight.element_size() for weight in outline.parameters())
+        require_memory("the model's weights", copies * num_bytes, "choose a smaller model.latent_dim or hidden")
+    return instantiate(config, "model", **given)
 
 
 def settings(kind: type[Settings], config: Mapping[str, Any] | DictConfig, group: str = "") -> Settings:
