@@ -137,6 +137,8 @@ MISTAKES = {
     "an empty run_dir": ("run_dir=", ["run_dir", "leave it out"]),
     "a run_dir with other things": ("run_dir=/usr", ["run_dir=/usr", "new or empty folder", "bin"]),
     "no run folder at all": ("output_root=null", ["output_root", "null"]),
+    "a value that Hydra asserts": ("hydra.verbose=0.5", ["hydra.verbose=0.5"]),
+    "a number in place of a choice": ("+data=[1]", ["+data=[1]"]),
     "a home that nobody has": ("data=npz data.path='~nobody_here/x.npz'", ["~", "home folder", "HOME"]),
     "a file that is not there": ("data=npz data.path=nope.npz", ["data.path", "nope.npz"]),
 }
@@ -350,7 +352,7 @@ def test_accident_in_a_sweep_is_a_traceback_and_no_mistake_of_the_user(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_ctrl_c_waits_for_the_end_of_an_import_and_of_a_change_of_a_config(tmp_path, monkeypatch):
+def test_a_ctrl_c_waits_for_the_end_of_an_import_and_of_composing_a_config(tmp_path, monkeypatch):
     from vae_lab.__main__ import CtrlC
 
     handler = CtrlC()
@@ -364,10 +366,11 @@ def test_a_ctrl_c_waits_for_the_end_of_an_import_and_of_a_change_of_a_config(tmp
 
             assert module_that_is_interrupted.is_whole and handler.waits
             time.sleep(5)
-        with pytest.raises(KeyboardInterrupt):
-            exec(compile(interrupt, str(tmp_path / "omegaconf" / "base.py"), "exec"), (names := {}))
-            assert names["is_whole"]
-            time.sleep(5)
+        for file in ("omegaconf/base.py", "hydra/_internal/config_loader_impl.py"):
+            with pytest.raises(KeyboardInterrupt):
+                exec(compile(interrupt, str(tmp_path / file), "exec"), (names := {}))
+                assert names["is_whole"]
+                time.sleep(5)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert not handler.waits

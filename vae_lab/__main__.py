@@ -48,8 +48,13 @@ class CtrlC:
 
 
 def is_delicate(file: str) -> bool:
-    """Whether code of this file must not be interrupted: Python's import, or OmegaConf."""
-    return file.startswith("<frozen importlib") or os.path.basename(os.path.dirname(file)) == "omegaconf"
+    """Whether code of this file must not be interrupted: Python's import, OmegaConf, or Hydra's composing."""
+    folder, name = os.path.split(file)
+    return (
+        file.startswith("<frozen importlib")
+        or os.path.basename(folder) == "omegaconf"
+        or name == "config_loader_impl.py"
+    )
 
 
 if __name__ == "__main__":

@@ -177,16 +177,16 @@ def swept(line: CommandLine, *, always: bool) -> Path | None:
 
 @contextmanager
 def hydras_mistakes(arguments: Sequence[str]) -> Iterator[None]:
-    """While Hydra reads a command line, a ValueError of its own is a user's mistake."""
+    """While Hydra reads a command line, what it stumbles over is a user's mistake; commands report theirs themselves."""
     try:
         yield
     except ConfigError:
         raise
-    except ValueError as error:
+    except (ValueError, TypeError, AssertionError, AttributeError) as error:
         if str(error).startswith("Config group override must be"):  # it says neither which nor what else
             empty = ", ".join(text for text in arguments if text.lower().endswith("=null"))
             raise ConfigError(f"{empty or error} must name a choice, or be left out") from error
-        mistake = ConfigError(f"{error} (given: {' '.join(arguments)})")
+        mistake = ConfigError(f"{str(error) or 'a value is not of the right kind'} (given: {' '.join(arguments)})")
         raise mistake.with_traceback(error.__traceback__) from error
 
 

@@ -79,6 +79,15 @@ def test_what_moves_away_during_a_training_ends_it_and_once_put_back_it_goes_on(
     assert_same_training(run, finished_run)
 
 
+def test_a_file_that_vanishes_between_two_looks_ends_a_training_with_its_name(tmp_path, monkeypatch):
+    def vanishing(original: Path, to: Path) -> None:
+        raise FileNotFoundError(2, "No such file or directory", str(original))
+
+    monkeypatch.setattr("vae_lab.callbacks.checkpoint.give_name", vanishing)
+    with pytest.raises(RunError, match=r"best\.ckpt vanished while the run was written: continue: vae-lab train"):
+        train_tiny(tmp_path / "run", SETTINGS)
+
+
 def test_rows_that_vanish_from_the_curve_during_a_training_end_it(tmp_path, monkeypatch):
     run = RunDir(tmp_path / "run")
     once_after_three_evaluations(monkeypatch, lambda: cut(run.curve))

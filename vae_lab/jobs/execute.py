@@ -183,6 +183,8 @@ def ending_of(error: BaseException, run: RunDir, continuation: str) -> BaseExcep
         return gone
     if is_about_storage(error):
         return no_room(run.path, error)
+    if isinstance(error, FileNotFoundError) and run.path in Path(str(error.filename)).parents:
+        return RunError(f"{error.filename} vanished while the run was written: {continuation}")
     return Interrupted(f"interrupted; {continuation}") if isinstance(error, KeyboardInterrupt) else error
 
 
