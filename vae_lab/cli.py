@@ -177,7 +177,7 @@ def swept(line: CommandLine, *, always: bool) -> Path | None:
 
 @contextmanager
 def hydras_mistakes(arguments: Sequence[str]) -> Iterator[None]:
-    """While Hydra reads a command line, what it stumbles over is a user's mistake; commands report theirs themselves."""
+    """While Hydra reads a command line, what it stumbles over is a mistake of the user; commands report their own."""
     try:
         yield
     except ConfigError:
