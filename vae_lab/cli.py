@@ -17,7 +17,7 @@ from typing import NoReturn
 from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
 from vae_lab.errors import INTERRUPTED, MISTAKE, ConfigError, Interrupted, missing, nearest
-from vae_lab.wiring.arguments import in_a_shell, read_arguments, with_one_list, with_texts
+from vae_lab.wiring.arguments import in_a_shell, read_arguments, with_any_place, with_one_list, with_texts
 from vae_lab.wiring.folders import CommandLine, package_configs, require_text
 from vae_lab.wiring.terminal import put, say
 
@@ -107,6 +107,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         put(command_help(name, COMMANDS[name], folders))
         return 0
     overrides = with_texts(flags.overrides)
+    if name == "train":
+        overrides = with_any_place(overrides)
     refuse_hydras_places(name, overrides)
     line = CommandLine(name, flags.config_name or name, folders, overrides)
     argv = tuple(sys.argv)

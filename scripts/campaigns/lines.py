@@ -77,8 +77,8 @@ OTHER_KEYS = {
     "runs": "root where sort columns over group format limit out nope",
     "compare": "run out checkpoint images nope",
     "report": "run out checkpoint nope",
-    "verify": "run scale root allow nope",
-    "figure": "figure scale runs root out nope",
+    "verify": "run scale root data_root allow nope",
+    "figure": "figure scale runs root data_root out nope",
     "reproduce": "scale root jobs figures dry_run nope",
 }
 FLAGS = (

@@ -5,14 +5,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from omegaconf import OmegaConf
 from training import composed, train_tiny
 
 from vae_lab.cli import main
 from vae_lab.commands.figure import figure
-from vae_lab.figures.base import SCALES, PaperFigure
+from vae_lab.figures.base import SCALES, PaperFigure, load_last
+from vae_lab.runs.directory import RunDir
 from vae_lab.wiring import build
 from vae_lab.wiring.folders import choices, package_configs
 
@@ -69,6 +72,19 @@ def test_same_runs_give_the_same_bytes(root):
 def test_command_line_prints_the_picture_last(root, capfd):
     assert main(["figure", *DIGITS, f"root={root}", "threads=1"]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == str(root / "figures" / "figure5.png")
+
+
+def test_place_of_the_data_reaches_the_runs_of_a_figure(root, tmp_path, capfd):
+    assert main(["figure", *DIGITS, f"root={root}", "threads=1", f"data_root={tmp_path}"]) == 2
+    assert "data_root must be left out for" in capfd.readouterr().err
+    images = np.random.default_rng(0).integers(0, 255, (60, 4, 4), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", x=images)
+    own = ("data=npz", f"data.path={tmp_path}/own.npz", "data.train_size=null", "data.batch_size=10")
+    run = train_tiny(tmp_path / "run", *own, "max_samples=100")
+    (tmp_path / "own.npz").rename(tmp_path / "moved.npz")
+    moved = load_last(RunDir(run.path, f"{tmp_path}/moved.npz"))
+    test = moved.data.splits["test"]
+    assert torch.equal((test.images[:, 0] * 255).round().byte(), torch.from_numpy(images[test.indices]))
 
 
 def test_without_any_run_the_commands_that_make_them_are_the_message(tmp_path, capfd):

@@ -11,7 +11,7 @@ from training import composed
 
 from vae_lab.cli import main
 from vae_lab.commands.verify import verify
-from vae_lab.errors import Failed, RunError
+from vae_lab.errors import ConfigError, Failed, RunError
 from vae_lab.figures.section5 import figure2_published, figure3_published
 from vae_lab.reproduction import claims
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, value_at_count
@@ -200,6 +200,8 @@ def test_train_bound_comes_from_the_ledger_or_from_a_snapshot(finished_run: RunD
     measured = train_bound(tmp_path, "a", 500)
     assert measured is not None and measured < 0
     assert train_bound(tmp_path, "a", 300) is None and train_bound(tmp_path, "b", 500) is None
+    with pytest.raises(ConfigError, match="data_root must be left out"):
+        train_bound(tmp_path, "a", 500, data_root="elsewhere")
     ledger = {"test/bound": -1.0, "train/bound": -2.5, "samples_evaluated": samples}
     run.update_ledger("last", ledger)
     assert train_bound(tmp_path, "a", samples) == -2.5

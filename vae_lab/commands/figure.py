@@ -24,6 +24,7 @@ class FigureSettings:
     scale: str
     root: str
     threads: int | None
+    data_root: str | None
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -41,7 +42,7 @@ def figure(cfg: DictConfig) -> Path:
     torch.set_num_threads(settings.threads or available_cores())
     paper_figure: PaperFigure = build.instantiate(settings.figure, "figure")
     root = Path(settings.root).expanduser()
-    drawn = make_figure(paper_figure, root, settings.scale)
+    drawn = make_figure(paper_figure, root, settings.scale, settings.data_root)
     for missing in drawn.missing:
         log.warning("missing: %s", missing)
     if drawn.missing:

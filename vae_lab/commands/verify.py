@@ -13,6 +13,7 @@ from vae_lab.reproduction.claims import FAIL, Row, judge
 from vae_lab.reproduction.verdicts import as_table, reproduction_rows, write_rows
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.identity import is_computed
+from vae_lab.runs.place import require_place
 from vae_lab.runs.result import draws_of_z
 from vae_lab.wiring import build
 from vae_lab.wiring.dotted import key_of
@@ -30,6 +31,7 @@ class VerifySettings:
     scale: str
     root: str
     run: str | int | list[str] | None
+    data_root: str | None
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
@@ -44,10 +46,10 @@ def verify(cfg: DictConfig) -> list[Path]:
     """
     settings = build.settings(VerifySettings, cfg)
     if settings.run is not None:
-        judged = {run: preset_rows(run) for run in named_runs(settings.run)}
+        judged = {run: preset_rows(run, settings.data_root) for run in named_runs(settings.run)}
     else:
         root = RunDir(settings.root)
-        judged = {root: reproduction_rows(root.path)}
+        judged = {root: reproduction_rows(root.path, settings.data_root)}
         if not judged[root]:
             again = f"vae-lab reproduce scale={settings.scale}"
             raise RunError(f"{root.path} has no figures/figure2.csv or figure3.csv to judge: {again} makes them")
@@ -63,13 +65,16 @@ def verify(cfg: DictConfig) -> list[Path]:
     return paths
 
 
-def preset_rows(run: RunDir) -> list[Row]:
-    """The judgement of a run by the key `expected` of its experiment.
+def preset_rows(run: RunDir, data_root: str | None = None) -> list[Row]:
+    """The judgement of a run by the key `expected` of its experiment; its data are not read.
 
     Raises:
         RunError: the preset expects nothing, the run is not the preset's, or it is not finished.
     """
-    expected: Mapping[str, Mapping[str, float]] | None = run.read_config().get("expected")
+    config = run.read_config()
+    if data_root is not None:
+        require_place(config, "data_root", data_root, run.path)
+    expected: Mapping[str, Mapping[str, float]] | None = config.get("expected")
     record, status = run.read_record(), run.read_status()
     name = record.get("choices", {}).get("experiment")
     if not expected:

@@ -2,7 +2,8 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float, Int, Integer, Shaped
 from torch import Tensor
 
-from vae_lab.errors import ConfigError, require_choice, require_integer
+from vae_lab.errors import ConfigError, MissingFile, require_choice, require_integer
 from vae_lab.randomness import generator
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
@@ -62,6 +63,7 @@ class ImageData(ABC):
     """What a stored value is divided by."""
     _expected: Mapping[str, Any] = {}
     _owner: object = ""
+    _looked: str = ""
     train_capacity: int | None = None
     """Size of the whole train split, where it is known without reading files."""
 
@@ -89,7 +91,8 @@ class ImageData(ABC):
     @cached_property
     def splits(self) -> dict[str, Split]:
         """The splits train, val (where there is one) and test; under dynamic binarisation train stays grey."""
-        source = self.load()
+        with self._looking():
+            source = self.load()
         self._require_enough(len(source.indices["train"]))
         chosen = source.indices | {"train": source.indices["train"][: self.train_size]}
         self._fingerprint = _fingerprint(source, chosen)
@@ -99,6 +102,7 @@ class ImageData(ABC):
             raise ConfigError(
                 f"the data of {self._owner} have changed since it was trained ({'; '.join(was_and_is)}): put back what "
                 "it was trained on, or name the place where that lies now; for these data train a new run"
+                f"{self._looked}"
             )
         return {name: self._make_split(source, name, indices) for name, indices in chosen.items()}
 
@@ -108,14 +112,23 @@ class ImageData(ABC):
         _ = self.splits
         return self._fingerprint
 
-    def expect(self, fingerprint: Mapping[str, Any], owner: object) -> None:
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """While files are looked for: the message about one that is not there says where else it may be."""
+        try:
+            yield
+        except MissingFile as error:
+            raise MissingFile(f"{error}{self._looked}") from error
+
+    def expect(self, fingerprint: Mapping[str, Any], owner: object, looked: str = "") -> None:
         """Refuses, when the files are read, other data than those with this fingerprint; an empty one is any data's.
 
         Args:
             fingerprint: what `owner` was trained on.
             owner: a run, by its path.
+            looked: where its data were looked for, and what names another place; ends the messages.
         """
-        self._expected, self._owner = fingerprint, owner
+        self._expected, self._owner, self._looked = fingerprint, owner, looked
 
     def measured(self, name: str) -> Split:
         """The split as evaluations see it: what training binarises anew is here binarised once."""

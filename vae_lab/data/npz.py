@@ -48,7 +48,8 @@ class NPZ(ImageData):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channel, height, width), from the header of x."""
-        height, width, *channels = self._headers["x"].shape[1:]
+        with self._looking():
+            height, width, *channels = self._headers["x"].shape[1:]
         return (channels[0] if channels else 1, height, width)
 
     @property

@@ -134,9 +134,9 @@ class PaperFigure(ABC):
         ]
         return pd.DataFrame(rows, columns=list(self.columns))
 
-    def find_runs(self, folder: Path, scale: str) -> dict[str, RunDir]:
-        """Those of its runs that exist in `folder`, by label."""
-        runs = {curve.label: RunDir(folder / curve.label) for curve in self.curves(scale)}
+    def find_runs(self, folder: Path, scale: str, data_root: str | None = None) -> dict[str, RunDir]:
+        """Those of its runs that exist in `folder`, by label; `data_root`: where their data lie now."""
+        runs = {curve.label: RunDir(folder / curve.label, data_root) for curve in self.curves(scale)}
         return {label: run for label, run in runs.items() if run.exists()}
 
     def missing(self, runs: Mapping[str, RunDir], scale: str, folder: Path) -> list[Missing]:
@@ -156,14 +156,14 @@ class Drawn:
     missing: list[Missing]
 
 
-def make_figure(paper_figure: PaperFigure, root: Path, scale: str) -> Drawn:
+def make_figure(paper_figure: PaperFigure, root: Path, scale: str, data_root: str | None = None) -> Drawn:
     """Writes <root>/figures/<name>.csv and .npz of the runs that are in <root>/runs, and .png and .pdf from these.
 
     Raises:
         RunError: none of its runs is there.
     """
     folder = root / "runs"
-    runs = paper_figure.find_runs(folder, scale)
+    runs = paper_figure.find_runs(folder, scale, data_root)
     missing = paper_figure.missing(runs, scale, folder)
     if not runs:
         commands = "; ".join(entry.command for entry in missing)
@@ -199,9 +199,9 @@ def has_weights(run: RunDir | None) -> bool:
     return run is not None and run.has_checkpoint
 
 
-def load_last(path: str | Path) -> Run:
+def load_last(directory: RunDir) -> Run:
     """The run at its last checkpoint, as comparisons with published curves use it, on its own `matmul_backend`."""
-    run = load_run(path, checkpoint="last")
+    run = load_run(directory.path, checkpoint="last", data_root=directory.data_root)
     use_backend(run.config["matmul_backend"])
     return run
 

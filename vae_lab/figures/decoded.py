@@ -78,7 +78,7 @@ class PictureRow(ModelFigure):
 
     def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
         """The picture."""
-        loaded = load_last(run.path)
+        loaded = load_last(run)
         images, columns = self.images(loaded, facts["dataset"])
         return {"grid": image_grid(images, columns=columns, dark_on_white=dark_on_white_by_default(loaded)).numpy()}
 

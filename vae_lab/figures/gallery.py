@@ -105,7 +105,7 @@ class Gallery(ModelFigure):
 
     def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
         """What the three pictures show, and the samples of the same z at every snapshot."""
-        loaded = load_last(run.path)
+        loaded = load_last(run)
         test, dark_on_white = loaded.data.splits["test"], dark_on_white_by_default(loaded)
 
         def grid(images: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class SnapshotFigure(PaperFigure):
         """
         if run.read_status() == "running":
             return {}
-        loaded, counts = load_last(run.path), list(run.snapshots)
+        loaded, counts = load_last(run), list(run.snapshots)
         for checkpoint in counts if loaded.samples in counts else [*counts, "last"]:
             loaded = loaded.at(checkpoint)
             loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")

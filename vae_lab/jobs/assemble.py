@@ -23,6 +23,8 @@ from vae_lab.objectives.base import Objective
 from vae_lab.randomness import NOISE_BLOCK
 from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import open_data
+from vae_lab.runs.place import place_key
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.matmul import BACKENDS, use_backend
@@ -91,8 +93,8 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
     torch.set_num_threads(settings.threads or available_cores())
     pl.seed_everything(settings.seed, verbose=False)
 
-    data: ImageData = build.instantiate(config["data"], "data")
-    data.expect(run.read_record().get("data_fingerprint", {}) if run.exists() else {}, run.path)
+    record = run.read_record() if run.exists() else {}
+    data = open_data(config, record, run.path, key=place_key(config) or "")
     objective: Objective = build.instantiate(config["objective"], "objective")
     without = {} if objective.traits.has_encoder else {"has_encoder": False}
     model = build.model(config["model"], copies=4, image_shape=data.image_shape, **without)

@@ -38,6 +38,7 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
 from vae_lab.runs.identity import BUDGET, whole
 from vae_lab.runs.load import DAMAGE, ledger_facts, load_weights, read_checkpoint, refuse_other_weights, samples_of
+from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import results
 from vae_lab.training.matmul import settled
@@ -80,7 +81,8 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> P
         assembled = assemble(config, run)
         refuse_damaged(run, assembled)
         # on another machine its backend may be refused to new runs, while this one goes on with the default
-        run.write_config(settled(config) if config["matmul_backend"] == "auto" else config)
+        settled_config = settled(config) if config["matmul_backend"] == "auto" else config
+        run.write_config(settled_config, **placed(config, run.read_record()))
         return execute(run, assembled)
 
 

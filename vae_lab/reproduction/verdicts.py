@@ -1,6 +1,7 @@
 """The verdicts on a reproduction, row by row, as a table, a file and a text."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ TONES = {PASS: "good", FAIL: "bad", EXPLAIN: "warn", OPEN: "dim"}
 COLUMNS = ("figure", "claim", "samples", "published", "ours", "difference", "verdict", "note")
 
 
-def reproduction_rows(root: Path) -> list[Row]:
-    """Every judgement of the figures in `root`: values first, then statements."""
+def reproduction_rows(root: Path, data_root: str | None = None) -> list[Row]:
+    """Every judgement of the figures in `root`: values first, then statements; `data_root`: where the data lie now."""
     figure2, figure3 = (read_table(root / "figures" / f"{name}.csv") for name in ("figure2", "figure3"))
     values, statements = [], []
     if figure2 is not None:
         published = figure2_published()
         configs = configs_of(figure2, root / "runs")
-        values += claims.figure2_values(figure2, published, lambda label, count: train_bound(root, label, count))
+        values += claims.figure2_values(figure2, published, partial(train_bound, root, data_root=data_root))
         statements += claims.aevb_above_wake_sleep(figure2, configs)
         statements += claims.larger_latent_spaces(figure2)
         statements += claims.wake_sleep_on_frey_face(figure2, published, configs)
@@ -54,9 +55,9 @@ def configs_of(table: pd.DataFrame, folder: Path) -> dict[str, dict[str, Any]]:
     return {label: run.read_config() for label, run in runs.items() if run.exists()}
 
 
-def train_bound(root: Path, label: str, count: float) -> float | None:
+def train_bound(root: Path, label: str, count: float, data_root: str | None = None) -> float | None:
     """The train bound with a run's weights at a count: from its ledger, its curve or a snapshot; None without these."""
-    run = RunDir(root / "runs" / label)
+    run = RunDir(root / "runs" / label, data_root)
     if not run.exists():
         return None
     ledger = run.ledger("last")
@@ -77,7 +78,7 @@ def train_bound(root: Path, label: str, count: float) -> float | None:
 
 def snapshot_bound(directory: RunDir, count: int) -> float:
     """The train bound with the weights of a snapshot, by one draw of z with the seed of the training."""
-    run = load_last(directory.path).at(count)
+    run = load_last(directory).at(count)
     run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     return bound("train", num_samples=1, seed=run.config["seed"]).of(run).value
 

@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.identity import BUDGET, Kind, keys_of, kind_of, may_change
+from vae_lab.runs.identity import BUDGET, PLACES, Kind, keys_of, kind_of, may_change
+from vae_lab.runs.place import require_place
 from vae_lab.wiring.compose import own_config
 from vae_lab.wiring.dotted import key_of, set_value_at, value_at
 
@@ -66,15 +67,18 @@ def continued_config(
         if key in request.choices:
             if request.choices[key] != recorded.get(key):
                 differences.append(f"{key}={recorded.get(key)} (asked for: {request.choices[key]})")
-        elif kind_of(key) is Kind.COMMAND:
             continue
-        elif (asked := value_at(composed, key)) != (kept := value_at(frozen, key)):
+        if kind_of(key) is Kind.COMMAND:
+            continue
+        if key in PLACES:
+            require_place(frozen, key, typed, run.path)
+        if (asked := value_at(composed, key)) != (kept := value_at(frozen, key)):
             if may_change(key) or (key in BUDGET and is_larger(asked, kept)):
                 set_value_at(config, key, asked)
             else:
                 differences.append(f"{key}={kept} (asked for: {typed})")
     if differences:
-        speed, places = (", ".join(keys_of(kind)) for kind in (Kind.SPEED, Kind.PLACE))
+        speed, places = (", ".join(keys) for keys in (keys_of(Kind.SPEED), PLACES))
         raise ConfigError(
             f"run_dir={run.path} was planned with {', '.join(differences)}: a run is continued as it was planned, and "
             f"only a larger budget ({' or '.join(BUDGET)}), another speed ({speed}) and another place of its data "

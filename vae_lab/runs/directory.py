@@ -20,6 +20,7 @@ from vae_lab.runs import small_files
 from vae_lab.runs.formats import FORMAT
 from vae_lab.runs.identity import FIXED, config_hash, fixed_settings
 from vae_lab.runs.lock import Held, Lock
+from vae_lab.runs.place import placed
 from vae_lab.wiring.arguments import named_paths, override, pasted
 
 MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
@@ -39,8 +40,10 @@ WRITING_SECONDS = 30.0
 class RunDir:
     """One run directory: reading and writing its files. Creating the object touches nothing."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, data_root: str | None = None) -> None:
         self.path = Path(path).expanduser()
+        self.data_root = data_root
+        """Where a command was told that the data of the run lie now."""
         self._lock: Lock | None = None
         self._seen: set[str] = set()
 
@@ -360,7 +363,7 @@ def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:
     """
     run = RunDir(path)
     run.make()
-    run.write_config(config, status="planned", seed=config["seed"], **record)
+    run.write_config(config, status="planned", seed=config["seed"], **placed(config, {}), **record)
     return run
 
 

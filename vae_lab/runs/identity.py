@@ -45,6 +45,8 @@ def keys_of(kind: Kind) -> tuple[str, ...]:
 
 BUDGET = keys_of(Kind.BUDGET)
 """The keys of the budget: samples, and passes over the data."""
+PLACES = (*keys_of(Kind.PLACE), *keys_of(Kind.OWN_DATA))
+"""The keys of the place of a data set, of which it has one or none."""
 OWN_CALLBACKS = "vae_lab.callbacks."
 FIXED = "fixed_settings"
 """The entry of run.json by which a config.yaml is known that was changed by hand."""

@@ -24,6 +24,7 @@ from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.formats import migrated_checkpoint
 from vae_lab.runs.identity import fixed_hash
+from vae_lab.runs.place import place_key, places_of, require_place
 from vae_lab.wiring import build
 
 LARGEST_PICKLE, PICKLE_OF_TENSOR = 2**18, 2**10
@@ -48,6 +49,27 @@ def ledger_facts(data: ImageData, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def open_data(
+    config: Mapping[str, Any], record: Mapping[str, Any], run: Path, *, given: str | None = None, key: str = "data_root"
+) -> ImageData:
+    """The data set of a run, wherever it lies now; its files are read when they are asked for.
+
+    Args:
+        config: of the run.
+        record: its run.json; empty: the run is new.
+        run: its path, for the messages.
+        given: the place that a command, or a call, names.
+        key: what names another place, for the messages.
+    """
+    settings, places = dict(config["data"]), places_of(config, record, given)
+    if places and (own := place_key(config)):
+        settings[own.removeprefix("data.")] = next(iter(places))
+    data: ImageData = build.instantiate(settings, "data")
+    looked = f" (looked for the data of {run} at {' and at '.join(places.values())}: {key}=NEW names another place)"
+    data.expect(record.get("data_fingerprint", {}), run, looked if record and places else "")
+    return data
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained model with all that is known about it."""
@@ -66,12 +88,7 @@ class Run:
     @cached_property
     def data(self) -> ImageData:
         """The data set of the run, loaded when first asked for."""
-        config = dict(self.config["data"])
-        if self.data_root is not None:
-            config["path" if "path" in config else "root"] = self.data_root
-        data: ImageData = build.instantiate(config, "data")
-        data.expect(self.record.get("data_fingerprint", {}), self.path)
-        return data
+        return open_data(self.config, self.record, self.path, given=self.data_root)
 
     @cached_property
     def curve(self) -> list[dict[str, float]]:
@@ -121,7 +138,7 @@ def load_run(
         path: the run directory.
         allow: packages whose classes its config may name besides vae_lab's components and the frameworks'.
         checkpoint: `best`, `last` or the count of a snapshot; None: best where there is one.
-        data_root: where the data set lies now, if not where the run found it.
+        data_root: where the data set, file or folder of pictures lies now, if not where the run found it.
 
     Raises:
         UntrustedTarget: its config names other code.
@@ -134,6 +151,8 @@ def load_run(
 
 
 def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, data_root: str | None) -> Run:
+    if data_root is not None:
+        require_place(config, "data_root", data_root, run.path)
     file = run.checkpoint_path(checkpoint)
     content = read_checkpoint(file, config)
     # an objective that trains no encoder leaves none in its checkpoints

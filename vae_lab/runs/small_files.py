@@ -53,6 +53,10 @@ ENTRIES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "overrides": ("a list of texts or null", lambda value: value is None or _is_list_of(value, str)),
     FIXED: ("settings by key", lambda value: isinstance(value, dict)),
     "data_fingerprint": ("the fingerprint of the data", lambda value: isinstance(value, dict)),
+    "data_place": (
+        "a path by what was typed",
+        lambda value: isinstance(value, dict) and all(isinstance(path, str) for path in value.values()),
+    ),
     "samples_evaluated": ("a count", lambda value: _is_number(value) and isinstance(value, int) and value >= 0),
     "wall_seconds": ("a number", _is_number),
     "image_shape": (

@@ -162,6 +162,14 @@ def with_texts(overrides: Sequence[str]) -> list[str]:
     ]
 
 
+def with_any_place(overrides: Sequence[str]) -> list[str]:
+    """A command line for Hydra in which the place of the data of a run that goes on is a key of every data set."""
+    run_dir = next((text.partition("=")[2] for text in overrides if text.startswith("run_dir=")), "")
+    if not os.path.isfile(os.path.join(os.path.expanduser(_unquoted(run_dir)), "run.json")):
+        return list(overrides)
+    return [f"++{text}" if text.startswith(("data.root=", "data.path=")) else text for text in overrides]
+
+
 def with_one_list(overrides: Sequence[str], name: str) -> list[str]:
     """A command line for Hydra in which all paths of a list key are one list in Hydra's grammar, at its end."""
     own = [text for text in overrides if text.startswith(f"{name}=")]

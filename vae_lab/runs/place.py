@@ -1,0 +1,59 @@
+"""Where a run's data lie: the one rule by which all that read a run find them, though they or the run may have moved.
+
+config.yaml keeps the place as it was typed; run.json has beside it, in `data_place`, the whole path that this was.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from vae_lab.errors import ConfigError
+from vae_lab.runs.identity import PLACES
+from vae_lab.wiring.dotted import value_at
+
+
+def place_key(config: Mapping[str, Any]) -> str | None:
+    """The key of a config that says where its data lie; None: nowhere, as the digits."""
+    return next((key for key in PLACES if isinstance(value_at(config, key), str)), None)
+
+
+def require_place(config: Mapping[str, Any], key: str, given: object, run: object) -> None:
+    """Refuses a place for data that have none, or one under the key of another kind of data.
+
+    Args:
+        config: of the run.
+        key: of the command; `data_root` is the place of any kind of data.
+        given: its value.
+        run: the path of the run, for the message.
+    """
+    own = place_key(config)
+    if own is None:
+        name = str(value_at(config, "data._target_")).rpartition(".")[2]
+        raise ConfigError(f"{key} must be left out for {run}, got {given!r}: its data set, {name}, lies in no place")
+    if key not in ("data_root", own):
+        raise ConfigError(f"{key} must be left out for {run}, got {given!r}: the place of its data is {own}")
+
+
+def places_of(config: Mapping[str, Any], record: Mapping[str, Any], given: str | None = None) -> dict[str, str]:
+    """The places where the data of a run may lie, as they are read -> whole; the one to take comes first.
+
+    That is the place that is given now; else what config.yaml says where it is there, seen from the working folder;
+    else what that was when it was typed.
+    """
+    key = place_key(config)
+    typed = value_at(config, key) if key else None
+    asked = typed if given is None else given
+    if not asked:  # which the data set refuses
+        return {}
+    places = {asked: os.path.abspath(os.path.expanduser(asked))}
+    recorded = record.get("data_place", {}).get(typed) if given is None else None
+    if recorded not in (None, places[asked]):
+        first = (asked, recorded) if os.path.exists(places[asked]) else (recorded, asked)
+        places = {place: places.get(place, place) for place in first}
+    return places
+
+
+def placed(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of run.json about the place of the data, found from this working folder."""
+    places = places_of(config, record)
+    return {"data_place": {value_at(config, str(place_key(config))): next(iter(places.values()))}} if places else {}
