@@ -241,6 +241,11 @@ def test_diverged_training_is_one_message_and_exit_code_1(replace_train, capfd: 
     assert capfd.readouterr().err == "vae-lab train: the loss is NaN at step 7: lower optimizer.lr\n"
 
 
+def test_a_refused_sweep_of_another_command_leaves_nothing_behind(work_folder: Path) -> None:
+    assert main(["reproduce", "-m", "scale=null", "jobs=1,2"]) == 2
+    assert not list(work_folder.iterdir())
+
+
 @pytest.mark.parametrize("stop", [Interrupted("continue: vae-lab train run_dir=r"), KeyboardInterrupt()])
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
 def test_interruption_stops_everything_with_exit_code_130(
@@ -283,8 +288,7 @@ def test_failing_job_of_a_sweep_leaves_the_others_running(
     assert captured.out.splitlines() == [f"outputs/run{seed}" for seed in good]
     failed = 3 - len(good)
     assert (f"{failed} of 3 jobs failed" in captured.err) == bool(failed)
-    assert [path.name for path in work_folder.iterdir()] == ["outputs"]
-    assert [path.name for path in (work_folder / "outputs").rglob("*")] == ["sweeps", "multirun.yaml"]
+    assert [path.name for path in work_folder.iterdir()] == []
 
 
 def test_jobs_in_other_processes_report_as_well(work_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

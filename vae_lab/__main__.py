@@ -42,9 +42,12 @@ class CtrlC:
         timer.start()
 
     def come_again(self) -> None:
-        """From the timer's thread; the main thread handles it."""
+        """From the timer's thread; the main thread handles it, also where it waits for the system."""
         self.comes_again = True
-        signal.raise_signal(signal.SIGINT)
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        else:
+            signal.raise_signal(signal.SIGINT)
 
 
 def is_delicate(file: str) -> bool:

@@ -17,7 +17,7 @@ from typing import NoReturn
 from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
 from vae_lab.errors import INTERRUPTED, MISTAKE, ConfigError, Interrupted, missing, nearest
-from vae_lab.wiring.arguments import in_a_shell, read_arguments, with_any_place, with_one_list, with_texts
+from vae_lab.wiring.arguments import in_a_shell, quoted, read_arguments, with_any_place, with_one_list, with_texts
 from vae_lab.wiring.folders import CommandLine, package_configs, require_text
 from vae_lab.wiring.terminal import put, say
 
@@ -113,7 +113,9 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     line = CommandLine(name, flags.config_name or name, folders, overrides)
     argv = tuple(sys.argv)
     with tempfile.TemporaryDirectory(prefix="vae-lab-") as reports:
-        task = Task(line, Path(reports), os.environ.get(FULL_ERROR), argv)
+        endings = Path(reports) / "endings"
+        endings.mkdir()
+        task = Task(line, endings, os.environ.get(FULL_ERROR), argv)
         try:
             # Hydra is to raise, instead of printing and leaving
             with environment(FULL_ERROR, "1"):
@@ -126,6 +128,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     overrides = with_one_list(overrides, "run")
                 sys.argv[1:] = [
                     *overrides,
+                    *([f"hydra.sweep.dir={quoted(reports)}"] if flags.multirun else []),  # for Hydra's own notes
                     *(text for text in arguments if text not in flags.overrides),
                 ]
                 answer = StringIO()
@@ -138,7 +141,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             return task.report_error(error)
         finally:
             sys.argv[:] = argv
-        return exit_code(line, Path(reports))
+        return exit_code(line, endings)
 
 
 def refuse_hydras_places(name: str, overrides: Sequence[str]) -> None:

@@ -99,7 +99,7 @@ def test_without_any_run_the_commands_that_make_them_are_the_message(tmp_path, c
     ("override", "message"),
     [
         ("scale=quik", "scale must be one of quick, standard, paper, got 'quik'"),
-        ("threads=0", "threads must be an integer >= 1 or null, got 0"),
+        ("threads=0", "threads must be an integer in 1 ... 4096 or null, got 0"),
         ("figure=figure6", "figure=figure6 is no choice of figure"),
         ("figure.panels.mnist=3", "figure.panels must be of type"),
     ],

@@ -86,5 +86,5 @@ def test_label_names_the_number_of_samples():
     ],
 )
 def test_impossible_settings_are_refused_by_key(key, settings):
-    with pytest.raises(ValueError, match=rf"estimator\.{key} must be an integer >= .*, got"):
+    with pytest.raises(ValueError, match=rf"estimator\.{key} must be an integer (>=|in) .*, got"):
         ImportanceSampling(**settings)

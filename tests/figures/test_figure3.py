@@ -151,7 +151,8 @@ def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeyp
     assert not run.ledger("200")
 
 
-def test_run_at_work_is_left_alone_and_named(tmp_path, short_run):
+def test_run_at_work_is_left_alone_and_named(tmp_path, short_run, monkeypatch):
+    monkeypatch.setattr("vae_lab.runs.directory.WRITING_SECONDS", 0.1)
     run = short_run(tmp_path / "figure3_1000_aevb")
     run.update_record(status="running")
     with run.locked():

@@ -52,7 +52,7 @@ def section5(**changes):
 
 def test_command_can_be_pasted_and_holds_budget_and_snapshots(tmp_path):
     words = shlex.split(CURVE.command(tmp_path / "a b"))
-    assert words[:3] == ["vae-lab", "train", f"run_dir={tmp_path / 'a b'}"]
+    assert words[:3] == ["vae-lab", "train", f"run_dir='{tmp_path / 'a b'}'"]  # quoted for the shell and for Hydra
     assert words[3:] == [*CURVE.overrides, "checkpoint.at=[500,1000]", "max_samples=2000"]
 
 

@@ -149,7 +149,7 @@ def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp
     run = probes[1].job.run
     run.update_ledger("last", run.ledger("last") | {"train/bound_num_samples": 8})
     choice, _ = choose(probes[:2], good)
-    assert choice.learning_rate is None and f"evaluate run={run.path} splits=[train] num_samples=1" in choice.reason
+    assert choice.learning_rate is None and f"evaluate run={run.path} 'splits=[train]' num_samples=1" in choice.reason
     run.update_record(status="failed", error="RuntimeError: disk full")
     choice, rows = choose(probes, [good[0], Outcome(probes[1].job, "failed", reason="disk full"), good[0]])
     assert choice.learning_rate is None and "a-lr0.02 failed: disk full" in choice.reason

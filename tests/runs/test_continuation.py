@@ -151,7 +151,8 @@ def test_hyperparameters_have_bounds_by_one_draw_of_z_only(finished_run, copied_
     ]
 
 
-def test_a_run_that_another_process_writes_is_refused(copied_run):
+def test_a_run_that_another_process_writes_is_refused(copied_run, monkeypatch):
+    monkeypatch.setattr("vae_lab.runs.directory.WRITING_SECONDS", 0.1)
     with copied_run.locked():
         with pytest.raises(RunError, match="is being written by another process"):
             train_more(copied_run.path, "trainer.max_epochs=8")

@@ -62,6 +62,19 @@ def write_name(file: Path, **changes: object) -> None:
     lock.name.write_text(json.dumps(lock.own | changes))
 
 
+def test_a_folder_whose_name_is_no_text_is_locked_as_any_other(tmp_path):
+    folder = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xff\xfe")))
+    folder.mkdir()
+    first, second = Lock(folder / ".lock"), Lock(folder / ".lock")
+    first.acquire()
+    assert first.is_mine()
+    with pytest.raises(Held):
+        second.acquire()
+    first.release()
+    second.acquire()
+    second.release()
+
+
 def test_one_has_it_and_nothing_is_left_but_the_locked_file(file):
     lock = Lock(file)
     lock.acquire()

@@ -144,7 +144,10 @@ def test_values_of_other_weights_are_not_those_of_a_checkpoint(directory: RunDir
     assert directory.ledger("last")["samples_evaluated"] == 200
 
 
-def test_a_run_at_work_is_not_measured_and_what_is_known_can_still_be_read(directory: RunDir, run: Run) -> None:
+def test_a_run_at_work_is_not_measured_and_what_is_known_can_still_be_read(
+    directory: RunDir, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vae_lab.runs.directory.WRITING_SECONDS", 0.1)
     known = bound("test", num_samples=2, seed=0).of(run)
     with directory.locked():
         assert bound("test", num_samples=2, seed=0).of(run) == known

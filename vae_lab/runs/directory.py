@@ -33,7 +33,7 @@ FOLDERS = {"checkpoints", "images", "tensorboard"}
 """Folders of a run directory, in which no other is looked for."""
 LOCK_SECONDS = 0.5
 """How long a lock is waited for."""
-WRITING_SECONDS = 30.0
+WRITING_SECONDS = 10.0
 """How long it is waited for by what has a result in its hands: others of its kind hold it for a moment."""
 
 

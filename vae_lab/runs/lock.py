@@ -48,6 +48,11 @@ class Lock:
     """Of the locks that this process holds."""
 
     @property
+    def folder(self) -> str:
+        """Where it lies, as text that every file can hold, whatever the name is."""
+        return str(self.file.parent.resolve()).encode("utf-8", "backslashreplace").decode()
+
+    @property
     def is_of_the_system(self) -> bool:
         """Whether the system guards this lock while it is held."""
         return self.system.is_locked
@@ -100,7 +105,7 @@ class Lock:
             "host": socket.gethostname(),
             "process": process,
             "started": start_of(process),
-            "folder": str(self.file.parent.resolve()),
+            "folder": self.folder,
             "since": datetime.now().isoformat(timespec="seconds"),
             "locked": self.is_of_the_system,
             "token": secrets.token_hex(8),
@@ -159,7 +164,7 @@ class Lock:
             return True
         if process == os.getpid() and found.get("token") not in self._tokens:
             return True
-        return found.get("folder") != str(self.file.parent.resolve())  # a copy of what the process writes into
+        return found.get("folder") != self.folder  # a copy of what the process writes into
 
     def is_held(self) -> bool:
         """Whether a process has the lock; nothing is written for this question."""
