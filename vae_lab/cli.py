@@ -44,6 +44,14 @@ A plain command is the function of that name in the module that its entry names:
 whose name begins with its own, to the path, or paths, it wrote, or None.
 """
 
+HYDRAS_PLACES = {
+    "hydra.run.dir": ".",
+    "hydra.sweep.dir": ".",
+    "hydra.sweep.subdir": ".",
+    "hydra.output_subdir": "null",
+    "hydra.job.chdir": "false",
+}
+"""Hydra's own words for where things go, with the value that changes nothing."""
 SEVERAL_RUNS = ("evaluate", "plot", "verify")
 """Commands with a config whose key `run` may name several run directories."""
 
@@ -149,7 +157,8 @@ def refuse_hydras_places(name: str, overrides: Sequence[str]) -> None:
     for text in overrides:
         key, _, value = text.partition("=")
         is_relaunched = "VAE_LAB_RUN_DIR" in os.environ  # a further process of a training, by Lightning
-        if key.lstrip("+") in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("\"'") != "." and not is_relaunched:
+        kept = HYDRAS_PLACES.get(key.lstrip("+"))
+        if kept is not None and value.strip("\"'").lower() != kept and not is_relaunched:
             places = "output_root=FOLDER for all runs, or run_dir=FOLDER for this one" if name == "train" else "nothing"
             raise ConfigError(f"{key} moves nothing of vae-lab's, got {value or 'an empty text'}: write {places}")
         if name in SEVERAL_RUNS and key == "run" and value.startswith("glob("):
@@ -190,7 +199,8 @@ def hydras_mistakes(arguments: Sequence[str]) -> Iterator[None]:
     except (ValueError, TypeError, AssertionError, AttributeError) as error:
         if str(error).startswith("Config group override must be"):  # it says neither which nor what else
             empty = ", ".join(text for text in arguments if text.lower().endswith("=null"))
-            raise ConfigError(f"{empty or error} must name a choice, or be left out") from error
+            given = empty or f"a group among {' '.join(arguments)}"
+            raise ConfigError(f"{given} must name a choice, or be left out") from error
         mistake = ConfigError(f"{str(error) or 'a value is not of the right kind'} (given: {' '.join(arguments)})")
         raise mistake.with_traceback(error.__traceback__) from error
 

@@ -66,6 +66,8 @@ def test_a_whole_float_becomes_the_integer_that_is_asked_for():
         ({"train_size": "x"}, r"data\.train_size must be an integer or null, got 'x'"),
         ({"batch_size": 0}, r"data\.batch_size must be an integer >= 1, got 0"),
         ({"_target_": "vae_lab.data.digits.Digit"}, r"data\._target_ must name an importable class.*Digit'"),
+        ({"_args_": [1]}, r"data\._args_ is refused: name each setting of Digits"),
+        ({"_recursive_": False}, r"data\._recursive_ is refused"),
         ({"_target_": "no_such_package.Data"}, r"data\._target_ must name an importable class"),
         ({"_target_": "vae_lab.data.digits.NUM_TEST"}, r"data\._target_ must name a class.*is a int"),
     ],
@@ -90,6 +92,13 @@ def test_mistakes_in_nested_partials_are_refused_by_their_whole_key():
     ]:
         with pytest.raises(ConfigError, match=message):
             instantiate(MODEL | {"encoder": ENCODER | changes}, "model", image_shape=(1, 8, 8))
+
+
+def test_arguments_without_names_are_given_to_what_takes_any_number_of_them():
+    layer = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
+    assert len(instantiate({"_target_": "torch.nn.Sequential", "_args_": [layer, layer]}, "model")) == 2
+    with pytest.raises(ConfigError, match=r"model\.encoder\._args_ is refused: name each setting of MLPEncoder"):
+        instantiate(MODEL | {"encoder": ENCODER | {"_args_": [3]}}, "model", image_shape=(1, 8, 8))
 
 
 @pytest.mark.parametrize("hidden", [[3, "big"], [3, 4.5], [True, 3], [[3], 3], [3, None]])

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from vae_lab.callbacks.bound_curve import BoundCurve
 from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
@@ -178,6 +179,16 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
         raise ConfigError(str(error)) from error
     except (TypeError, RuntimeError, LookupError) as error:  # the frameworks' own, which name no key of ours
         raise ConfigError(f"optimizer or schedule has a value of a wrong kind: {error}") from error
+    if trainer.accumulate_grad_batches != 1 or trainer.gradient_clip_val:  # Lightning says so once the run is begun
+        raise ConfigError(
+            "trainer.accumulate_grad_batches and trainer.gradient_clip_val must be left out: "
+            "data.batch_size is the size of an update, and gradient_clip_norm=NORM clips its gradient"
+        )
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise ConfigError(
+            "trainer.strategy must be one whose processes start by commands, such as ddp, got one that copies this "
+            "process, with its locks and signals: write trainer.strategy=ddp"
+        )
     if batch_size % trainer.world_size:
         raise ConfigError(
             f"data.batch_size must be divisible by the {trainer.world_size} processes of the trainer, "

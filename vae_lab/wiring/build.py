@@ -66,7 +66,9 @@ NUMBERS = BeartypeConf(is_pep484_tower=True)
 """An integer will do where a float is asked for."""
 logging.getLogger("hydra.utils").addFilter(lambda record: not record.getMessage().startswith("Error getting object"))
 """`get_object` logs what it raises, and a mistake is one message."""
-RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+RESERVED = {"_target_", "_partial_", "_convert_"}
+"""Hydra's words in a component. `_recursive_` would hide others in it from its constructor, and `_args_` give arguments
+without names, which only a constructor of `*args` can take."""
 WORDS = {int: ["an integer"], float: ["a number"], bool: ["true", "false"], str: ["a text"], NoneType: ["null"]}
 EXAMPLES = {int: "[1,2]", float: "[0.5,1]", str: "[a,b]"}
 Settings = TypeVar("Settings")
@@ -155,9 +157,13 @@ def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
     target = locate(config["_target_"], key)
     require_kind(target, key)
     parameters = inspect.signature(target).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if (inspect.Parameter.VAR_POSITIONAL not in kinds and "_args_" in config) or "_recursive_" in config:
+        word = "_recursive_" if "_recursive_" in config else "_args_"
+        raise ConfigError(f"{key}.{word} is refused: name each setting of {target.__name__} by its own key")
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
         for name in config:
-            if name not in parameters and name not in RESERVED:
+            if name not in parameters and name not in RESERVED | {"_args_"}:
                 raise ConfigError(f"{key}.{name} is no setting of {target.__name__}: {nearest(name, parameters)}")
     if not config.get("_partial_"):
         for name, parameter in parameters.items():
