@@ -166,6 +166,16 @@ def test_training_does_not_go_on_from_a_checkpoint_without_its_keys(
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("pytorch-lightning_version", "x"), ("callbacks", []), ("measured", None), ("seconds", "x")]
+)
+def test_training_does_not_go_on_from_a_checkpoint_with_values_of_another_kind(
+    run: RunDir, key: str, value: object, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit(run.last, lambda content: content.update({key: value}))
+    assert "last.ckpt is no checkpoint that this training can go on from" in refused_by(run, COMMANDS[0], capfd)
+
+
 def test_optimiser_state_of_another_model_is_refused(run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     edit(run.last, lambda content: content["optimizer_states"][0]["param_groups"][0]["params"].pop())
     assert "can go on from (ValueError: loaded state dict" in refused_by(run, COMMANDS[0], capfd)
