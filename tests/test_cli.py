@@ -126,6 +126,7 @@ MISTAKES = {
     "a missing value": ("data=npz", ["data.path", "data.path=VALUE"]),
     "an unknown flag": ("--lr=3", ["--lr=3", "key=value"]),
     "a flag alone": ("--resolve", ["--cfg"]),
+    "everything for configs": ("--config-dir /", ["--config-dir", "folder of configs", "got /"]),
     "no such folder": ("--config-dir nowhere", ["--config-dir", "nowhere"]),
     "no such config": ("--config-name trian", ["'trian'", "did you mean 'train'?"]),
     "a setting of Hydra": ("hydra.swep=1", ["hydra.swep", "--cfg hydra"]),

@@ -110,6 +110,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         folders.insert(0, Path(flags.config_dir))
         if not folders[0].is_dir():
             raise ConfigError(f"--config-dir must be a folder, got {flags.config_dir}: no such folder")
+        if folders[0].resolve() == Path(folders[0].resolve().anchor):
+            raise ConfigError(f"--config-dir must be a folder of configs, got {flags.config_dir}: name one of your own")
         require_text(folders[0])
     if flags.help:
         put(command_help(name, COMMANDS[name], folders))

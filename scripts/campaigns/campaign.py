@@ -82,7 +82,7 @@ def campaign(given: CampaignSettings) -> Path | None:
     Table(("kind", "tried", "held"), rows, f"seed {given.seed}, {given.minutes:g} minutes").print()
     path = None if given.out is None else Path(given.out)
     if path is not None:
-        path.write_text("\n\n".join(told))
+        path.write_text("\n\n".join(told), errors="backslashreplace")
     if told:
         raise SystemExit(1)
     return path

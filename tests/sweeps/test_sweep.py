@@ -220,12 +220,6 @@ def test_brackets_of_a_reason_are_shown(stand_in, capfd: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_training_that_cannot_be_tried_stops_no_plan(capfd: pytest.CaptureFixture[str]) -> None:
-    assert sweep("model.latent_dim=2,0", "sweep.dry_run=true", "sweep.speed_seconds=0.01") == 0
-    assert "2 jobs (2 new)" in capfd.readouterr().err
-
-
-@pytest.mark.slow
 def test_parts_of_ones_own_are_swept_by_a_process_without_pytorch(work_folder: Path) -> None:
     (work_folder / "my_networks.py").write_text(
         "import vae_lab.networks.mlp\n\n\nclass Encoder(vae_lab.networks.mlp.MLPEncoder):\n    pass\n"

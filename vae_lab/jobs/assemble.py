@@ -173,8 +173,8 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
     objective, batch_size = lit.objective, lit.data.batch_size
     try:  # made again for the training: here, so that what they refuse is refused in time
         (optimizer,), (schedule,) = lit.configure_optimizers()
-        optimizer.step()  # moves nothing, for there are no gradients
-        schedule.step()
+        with warnings.catch_warnings(action="ignore"):  # PyTorch's, that the optimiser comes first
+            schedule.step()
     except ValueError as error:
         raise ConfigError(str(error)) from error
     except (TypeError, RuntimeError, LookupError) as error:  # the frameworks' own, which name no key of ours

@@ -134,22 +134,22 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
             # a piece that was killed is known to its checkpoint alone
             return max(before, assembled.lit.seconds_before) + time.time() - started
 
-        where = provenance(assembled.trainer.strategy.root_device) | {"image_shape": list(assembled.data.image_shape)}
-        where["data_fingerprint"] = assembled.data.fingerprint
-        run.update_record(status="running", error=None, command=sys.argv, **where)
-        log.info("run directory: %s", run.path)
-        for limit in run.limits():
-            log.warning(limit)
-        log.info(
-            "budget: %s samples; seed %d; data %s",
-            f"{assembled.lit.max_samples:,}",
-            assembled.lit.seed,
-            assembled.data.name,
-        )
-        if note := assembled.lit.objective.describe():
-            log.info(note)
         continuation = f"continue: {run.command('train')}"
         try:
+            data = {"image_shape": list(assembled.data.image_shape), "data_fingerprint": assembled.data.fingerprint}
+            where = provenance(assembled.trainer.strategy.root_device)
+            run.update_record(status="running", error=None, command=sys.argv, **where, **data)
+            log.info("run directory: %s", run.path)
+            for limit in run.limits():
+                log.warning(limit)
+            log.info(
+                "budget: %s samples; seed %d; data %s",
+                f"{assembled.lit.max_samples:,}",
+                assembled.lit.seed,
+                assembled.data.name,
+            )
+            if note := assembled.lit.objective.describe():
+                log.info(note)
             fit(run, assembled)
             if assembled.lit.interrupted:
                 raise Interrupted(f"stopped at {assembled.lit.samples:,} samples; {continuation}")

@@ -215,6 +215,8 @@ def refuse_other_weights(expected: Mapping[str, Any], found: Mapping[str, Any], 
             return f"size mismatch for {name}: {list(value.shape)} in place of {list(like.shape)}"
         if (value.dtype, value.layout) != (like.dtype, like.layout):
             return f"{name} is {value.dtype}, {value.layout} in place of {like.dtype}, {like.layout}"
+        if value.is_meta:
+            return f"{name} has a shape and no numbers"
         return None if value.isfinite().all() else f"{name} holds NaN or infinity"
 
     if wrong := next(filter(None, map(reason, dict.fromkeys([*expected, *found]))), None):
