@@ -76,8 +76,14 @@ def vae_lab(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
+        preexec_fn=heard,
     )
+
+
+def heard() -> None:
+    """Signals that a background shell or nohup ignores have their meaning back."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen[str], returncode: int = 0) -> tuple[str, str]:
