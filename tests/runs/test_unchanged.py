@@ -139,6 +139,7 @@ def test_checkpoint_of_the_same_training_with_another_budget_and_speed_is_its_ow
         (lambda value: value.int(), "torch.int32, .* in place of torch.float32"),
         (lambda value: value.fill_(float("nan")), "holds NaN or infinity"),
         (lambda value: value[:1], "size mismatch for"),
+        (lambda value: value.to("meta"), "has a shape and no numbers"),
     ],
 )
 def test_weights_of_another_type_or_shape_or_that_are_no_numbers_are_refused(
