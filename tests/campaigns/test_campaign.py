@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", campaign.KINDS)
+@pytest.mark.parametrize("kind", ["storage", "damage", "hostile", "lines"])  # kills have tests of their own
 def test_a_round_holds(kind, tmp_path):
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "OMP_NUM_THREADS": "1"}
     command = [

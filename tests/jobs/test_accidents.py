@@ -88,6 +88,23 @@ def test_a_file_that_vanishes_between_two_looks_ends_a_training_with_its_name(tm
         train_tiny(tmp_path / "run", SETTINGS)
 
 
+def test_what_stumbles_after_a_ctrl_c_is_an_interruption_that_goes_on(tmp_path, finished_run, monkeypatch):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def closed(*_: Any) -> None:
+        raise OSError("Writer is closed")
+
+    run = RunDir(tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="interrupted; continue: vae-lab train"):
+        once_after_three_evaluations(patch, interrupted)
+        patch.setattr("pytorch_lightning.loggers.TensorBoardLogger.finalize", closed)
+        train_tiny(run.path, SETTINGS)
+    assert run.read_status() == "interrupted"
+    train_more(run.path)
+    assert_same_training(run, finished_run)
+
+
 def test_rows_that_vanish_from_the_curve_during_a_training_end_it(tmp_path, monkeypatch):
     run = RunDir(tmp_path / "run")
     once_after_three_evaluations(monkeypatch, lambda: cut(run.curve))

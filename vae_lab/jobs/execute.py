@@ -189,7 +189,11 @@ def ending_of(error: BaseException, run: RunDir, continuation: str) -> BaseExcep
         return no_room(run.path, error)
     if isinstance(error, FileNotFoundError) and run.path in Path(str(error.filename)).parents:
         return RunError(f"{error.filename} vanished while the run was written: {continuation}")
-    return Interrupted(f"interrupted; {continuation}") if isinstance(error, KeyboardInterrupt) else error
+    # what stumbles while Lightning ends after a Ctrl-C is that Ctrl-C's doing
+    first: BaseException | None = error
+    while first is not None and not isinstance(first, KeyboardInterrupt):
+        first = first.__context__
+    return error if first is None else Interrupted(f"interrupted; {continuation}")
 
 
 def fit(run: RunDir, assembled: Assembled) -> None:
