@@ -41,29 +41,14 @@ DAMAGES: dict[str, Callable[[bytes, Random], bytes]] = {
     "no entries": lambda data, random: random.choice([b"[]", b"null", b"3", b'"text"', b"{}"]),
     "a key is absent": lambda data, random: without_a_line(data, random),
 }
+OF_CHECKPOINTS = ["one bit", "cut", "empty", "zeros", "a block of zeros", "other content", "of another run"]
 FILES = {
     "config.yaml": list(DAMAGES),
     "run.json": [name for name in DAMAGES if name != "one bit"],
     "metrics.json": [name for name in DAMAGES if name != "one bit"],
     "metrics.csv": ["zeros", "other content", "no entries", "a block of zeros"],
-    "checkpoints/best.ckpt": [
-        "one bit",
-        "cut",
-        "empty",
-        "zeros",
-        "a block of zeros",
-        "other content",
-        "of another run",
-    ],
-    "checkpoints/last.ckpt": [
-        "one bit",
-        "cut",
-        "empty",
-        "zeros",
-        "a block of zeros",
-        "other content",
-        "of another run",
-    ],
+    "checkpoints/best.ckpt": OF_CHECKPOINTS,
+    "checkpoints/last.ckpt": OF_CHECKPOINTS,
 }
 """What is done to which file. A digit of a ledger or a curve that becomes another digit cannot be told by anyone."""
 

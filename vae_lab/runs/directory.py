@@ -196,10 +196,9 @@ class RunDir:
     @property
     def snapshots(self) -> dict[int, Path]:
         """The weights that were kept on the way (`checkpoint.at`), by training samples, in their order."""
-        names = [file.name for file in self.part("checkpoints", "at").glob("*.ckpt") if file.stem.isdecimal()]
-        return {
-            int(name[:-5]): self.part("checkpoints", "at", name) for name in sorted(names, key=lambda n: int(n[:-5]))
-        }
+        files = self.part("checkpoints", "at").glob("*.ckpt")
+        names = {int(file.stem): file.name for file in files if file.stem.isdecimal()}
+        return {count: self.part("checkpoints", "at", names[count]) for count in sorted(names)}
 
     def ledger_path(self, checkpoint: str) -> Path:
         """metrics.json for the checkpoint that is read by default, metrics-<checkpoint>.json for the other.
@@ -344,14 +343,17 @@ class RunDir:
         """
         if self._lock is None:
             return
-        advice = "nothing more is written; put it back, or go on from what is left: vae-lab train run_dir="
+        advice = "nothing more is written; put it back, or go on from what is left:"
         if not self.path.is_dir():
-            raise RunError(f"{self.path} was moved, renamed or deleted while it was written: {advice}DIR")
+            elsewhere = pasted("train", "run_dir=DIR")
+            raise RunError(f"{self.path} was moved, renamed or deleted while it was written: {advice} {elsewhere}")
         if not self._lock.is_mine() and not self._lock.sign():
-            raise RunError(f"{self.path} was taken by another process while it was written: {advice}{self.path}")
+            again = self.command("train")
+            raise RunError(f"{self.path} was taken by another process while it was written: {advice} {again}")
         present = {name for name in (*PARTS, *NEEDED) if (self.path / name).exists()}
         if gone := sorted((self._seen | NEEDED) - present):
-            raise RunError(f"{self.path}: {', '.join(gone)} vanished while the run was written: {advice}{self.path}")
+            again = self.command("train")
+            raise RunError(f"{self.path}: {', '.join(gone)} vanished while the run was written: {advice} {again}")
         self._seen = present
 
 
