@@ -1,22 +1,36 @@
+import itertools
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
-from vae_lab.schedules import GeometricStages
+from vae_lab.errors import ConfigError
+from vae_lab.schedules import GeometricStages, WarmupCosine
 
+COSINE: dict[str, Any] = {"warmup_share": 0.2, "last_factor": 0.01, "batch_size": 100}
 IWAE = {"num_stages": 8, "growth": 3, "last_factor": 0.1, "batch_size": 20}
 
 
+def optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+
+
 def schedule(total_samples: int, **changes) -> GeometricStages:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
-    return GeometricStages(optimizer, **IWAE | {"total_samples": total_samples} | changes)
+    return GeometricStages(optimizer(), **IWAE | {"total_samples": total_samples} | changes)
 
 
-def rates(stages: GeometricStages, num_steps: int) -> list[float]:
+def cosine(total_samples: int | None = 10_000, **changes) -> WarmupCosine:
+    return WarmupCosine(optimizer(), **COSINE | {"total_samples": total_samples} | changes)
+
+
+def rates(schedule: LRScheduler, num_steps: int) -> list[float]:
     result = []
     for _ in range(num_steps):
-        result.append(stages.get_last_lr()[0])
-        stages.optimizer.step()
-        stages.step()
+        result.append(schedule.get_last_lr()[0])
+        schedule.optimizer.step()
+        schedule.step()
     return result
 
 
@@ -34,12 +48,50 @@ def test_learning_rate_falls_by_one_factor_a_stage_to_a_tenth():
     assert values[4] / values[1] == pytest.approx(0.1 ** (1 / 7))
 
 
-def test_schedule_continues_from_its_state():
-    whole = rates(schedule(20 * 3280), 500)
-    first, second = schedule(20 * 3280), schedule(20 * 3280)
+@pytest.mark.parametrize("make", [lambda: schedule(20 * 3280), lambda: cosine(100 * 300)])
+def test_schedule_continues_from_its_state(make: Callable[[], LRScheduler]):
+    whole = rates(make(), 500)
+    first, second = make(), make()
     begin = rates(first, 200)
     second.load_state_dict(first.state_dict())
     assert begin + rates(second, 300) == pytest.approx(whole)
+
+
+def test_rate_rises_for_its_share_and_falls_along_half_a_cosine():
+    values = rates(cosine(), 100)
+    assert values[:20] == pytest.approx([1e-3 * (i + 1) / 20 for i in range(20)])
+    assert values[20] == pytest.approx(1e-3)
+    assert values[60] == pytest.approx(1e-3 * (1 + 0.01) / 2)  # halfway down
+    assert values[20:] == sorted(values[20:], reverse=True) and values[-1] > 1e-5
+    drops = [a - b for a, b in itertools.pairwise(values[20:])]
+    assert max(drops) == pytest.approx(1e-3 * 0.99 / 2 * torch.pi / 80, rel=0.01)  # its steepest place
+
+
+def test_rate_without_a_warm_up_begins_at_its_highest_and_one_of_warm_up_alone_ends_there():
+    assert rates(cosine(warmup_share=0.0), 1) == pytest.approx([1e-3])
+    assert rates(cosine(warmup_share=1.0), 101)[99:] == pytest.approx([1e-3, 1e-3])
+
+
+@pytest.mark.parametrize(("last_factor", "last"), [(0.01, 1e-5), (0.0, 0.0)])
+def test_rate_stays_at_its_last_value_beyond_the_budget(last_factor: float, last: float):
+    assert rates(cosine(last_factor=last_factor), 250)[100:] == pytest.approx([last] * 150)
+
+
+def test_budget_of_less_than_a_minibatch_is_a_step():
+    assert rates(cosine(total_samples=1), 3) == pytest.approx([1e-3, 1e-5, 1e-5])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("warmup_share", value) for value in (-0.1, 1.1, float("nan"))],
+        *[("last_factor", value) for value in (-0.1, 2, float("inf"))],
+        *[("total_samples", value) for value in (0, None)],
+    ],
+)
+def test_warmup_and_cosine_refuse_by_key(key, value):
+    with pytest.raises(ConfigError, match=rf"schedule\.{key} must be"):
+        cosine(**{key: value})
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,55 @@
-"""Learning rates that fall in stages of growing length (Burda et al., 2016)."""
+"""Learning rates that fill the budget: a rise and half a cosine, or stages of growing length (Burda et al., 2016)."""
+
+import math
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vae_lab.errors import ConfigError, require_integer, require_number
+
+
+class WarmupCosine(LRScheduler):
+    """The rate rises linearly to lr, then falls along half a cosine to lr * last_factor, where it stays.
+
+    Stepped once per minibatch. Both parts together take `total_samples`, so a smaller budget shortens each alike. A run
+    that is continued beyond that trains on at the last rate: with `last_factor` 0 it would learn nothing more.
+
+    Args:
+        optimizer: whose learning rates are the highest.
+        warmup_share: of the budget in which the rate rises; 0: it begins at its highest.
+        last_factor: of the last learning rate.
+        total_samples: the training's budget, `max_samples`; null is refused once an optimiser is there.
+        batch_size: datapoints in a minibatch.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        warmup_share: float,
+        last_factor: float,
+        total_samples: int | None,
+        batch_size: int,
+    ) -> None:
+        require_number("schedule.warmup_share", warmup_share, at_least=0)
+        require_number("schedule.last_factor", last_factor, at_least=0)
+        for key, value in {"warmup_share": warmup_share, "last_factor": last_factor}.items():
+            if value > 1:
+                raise ConfigError(f"schedule.{key} must be <= 1, got {value}: it is a share of the whole")
+        self.num_steps = max(1, int(require_budget(total_samples) // batch_size))
+        self.num_warmup_steps = round(warmup_share * self.num_steps)
+        self.last_factor = last_factor
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        """The learning rates of the coming minibatch."""
+        step, end, risen = self.last_epoch, self.num_steps, self.num_warmup_steps  # torch calls the steps epochs
+        if step < risen:
+            factor = (step + 1) / risen
+        else:
+            fallen = min(1.0, (step - risen) / max(1, end - risen))
+            factor = self.last_factor + (1 - self.last_factor) * (1 + math.cos(math.pi * fallen)) / 2
+        return [float(base) * factor for base in self.base_lrs]
 
 
 class GeometricStages(LRScheduler):
@@ -33,12 +79,8 @@ class GeometricStages(LRScheduler):
         require_integer("schedule.num_stages", num_stages, minimum=2, advice="for one, use schedule=constant")
         for key, value in {"growth": growth, "last_factor": last_factor}.items():
             require_number(f"schedule.{key}", value)
-        if total_samples is None or total_samples < 1:
-            raise ConfigError(
-                f"schedule.total_samples must be >= 1, got {total_samples}: the stages fill a budget; set max_samples"
-            )
         lengths = [growth**stage for stage in range(num_stages)]
-        unit = total_samples // batch_size / sum(lengths)
+        unit = require_budget(total_samples) // batch_size / sum(lengths)
         self.ends = [round(unit * sum(lengths[: stage + 1])) for stage in range(num_stages - 1)]
         """The minibatches after which each stage but the last is over."""
         self.factor_per_stage = last_factor ** (1 / (num_stages - 1))
@@ -48,3 +90,12 @@ class GeometricStages(LRScheduler):
         """The learning rates of the coming minibatch."""
         stage = sum(end <= self.last_epoch for end in self.ends)  # torch calls the steps epochs
         return [base * self.factor_per_stage**stage for base in self.base_lrs]
+
+
+def require_budget(total_samples: int | None) -> int:
+    """The budget that a schedule fills, where there is one."""
+    if total_samples is None or total_samples < 1:
+        raise ConfigError(
+            f"schedule.total_samples must be >= 1, got {total_samples}: the schedule fills a budget; set max_samples"
+        )
+    return total_samples

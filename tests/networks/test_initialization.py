@@ -1,25 +1,33 @@
 import copy
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from vae_lab.model import VAE
 from vae_lab.networks.conv import ConvDecoder, ConvEncoder
-from vae_lab.networks.heads import GaussianLikelihood
-from vae_lab.networks.initialization import Glorot, Normal, PyTorchDefault
+from vae_lab.networks.heads import BernoulliLikelihood, GaussianLikelihood
+from vae_lab.networks.initialization import Glorot, Normal, PyTorchDefault, TrainMean
 from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
 
 MLP = {"hidden": [300, 200], "activation": "tanh"}
 CONV = {"channels": [16, 24], "hidden": 200, "activation": "silu"}
 
 
+MAKERS = {"mlp": (MLPEncoder, MLPDecoder, MLP), "conv": (ConvEncoder, ConvDecoder, CONV)}
+GAUSSIAN = partial(GaussianLikelihood, min_log_variance=None)
+
+
+def make(network: str, likelihood: Callable[..., nn.Module], initialization: Callable[[nn.Module], None]) -> VAE:
+    encoder, decoder, choices = MAKERS[network]
+    return VAE((1, 12, 9), 4, partial(encoder, **choices), partial(decoder, **choices), likelihood, initialization)
+
+
 @pytest.fixture(params=["mlp", "conv"])
 def model(request) -> VAE:
-    makers = {"mlp": (MLPEncoder, MLPDecoder, MLP), "conv": (ConvEncoder, ConvDecoder, CONV)}
-    encoder, decoder, choices = makers[request.param]
-    likelihood = partial(GaussianLikelihood, min_log_variance=None)
-    return VAE((1, 12, 9), 4, partial(encoder, **choices), partial(decoder, **choices), likelihood, PyTorchDefault())
+    return make(request.param, GAUSSIAN, PyTorchDefault())
 
 
 ZEROS = {
@@ -93,9 +101,11 @@ def test_glorot_draws_weights_by_their_fans_and_zeroes_biases(model):
     assert 0.9 * limit < weight.abs().max() <= limit
 
 
-def test_output_starts_as_the_clipped_mean_training_image(model):
-    model._initialization = Glorot(output_bias="train_mean")
-    model._initialization(model)
+@pytest.mark.parametrize("initialization", [Glorot(output_bias="train_mean"), TrainMean()])
+@pytest.mark.parametrize("likelihood", [GAUSSIAN, BernoulliLikelihood])
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_output_starts_as_the_clipped_mean_training_image(network, likelihood, initialization):
+    model = make(network, likelihood, initialization)
     images = torch.rand(50, *model.image_shape) * torch.linspace(0, 1, 9)
     model.adapt(images)
     with torch.no_grad():
@@ -103,9 +113,19 @@ def test_output_starts_as_the_clipped_mean_training_image(model):
             if name.endswith("weight"):
                 weight.zero_()
     mean = model.likelihood(torch.zeros(1, 4)).mean[0]
-    is_convolution = "decoder.head.mean.bias" in model.state_dict()
-    expected = images.mean().expand_as(mean) if is_convolution else images.mean(0).clamp(0.001, 0.999)
+    expected = images.mean().expand_as(mean) if network == "conv" else images.mean(0).clamp(0.001, 0.999)
     torch.testing.assert_close(mean, expected)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_nothing_but_the_output_bias_is_adapted(network):
+    torch.manual_seed(3)
+    adapted = make(network, GAUSSIAN, TrainMean())
+    torch.manual_seed(3)
+    drawn = make(network, GAUSSIAN, PyTorchDefault()).state_dict()
+    adapted.adapt(torch.rand(50, *adapted.image_shape))
+    changed = [name for name, value in adapted.state_dict().items() if not torch.equal(value, drawn[name])]
+    assert len(changed) == 1 and changed[0].startswith("decoder.head.mean.") and changed[0].endswith(".bias")
 
 
 def test_initialization_without_interest_in_data_stays_as_it_is(model):

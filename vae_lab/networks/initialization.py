@@ -1,4 +1,4 @@
-"""How the parameters start: PyTorch's default, the paper's N(0, 0.01) (section 5), or Glorot's."""
+"""How the parameters start: PyTorch's default, alone or at the mean image, the paper's (section 5), or Glorot's."""
 
 import math
 from typing import Protocol, runtime_checkable
@@ -26,6 +26,14 @@ class PyTorchDefault:
 
     def __call__(self, model: nn.Module) -> None:
         """Changes nothing."""
+
+
+class TrainMean(PyTorchDefault):
+    """PyTorch's own, but for the decoder's output, which starts as the mean training image."""
+
+    def adapt(self, model: nn.Module, images: Float[Tensor, "num channel height width"]) -> None:
+        """Sets the output bias."""
+        start_at_mean_image(model, images)
 
 
 class Normal:
@@ -59,8 +67,7 @@ class Glorot:
     """Weights uniform in +-sqrt(6 / (inputs + outputs)) (Glorot & Bengio, 2010), biases zero.
 
     Args:
-        output_bias: `zero`, or `train_mean`: the decoder's output starts as the mean training image, clipped to
-            [0.001, 0.999], by its logit (Burda et al., 2016).
+        output_bias: `zero`, or `train_mean`: the decoder's output starts as the mean training image.
     """
 
     def __init__(self, *, output_bias: str) -> None:
@@ -76,16 +83,23 @@ class Glorot:
             else:
                 nn.init.zeros_(parameter)
 
-    @torch.no_grad()
     def adapt(self, model: nn.Module, images: Float[Tensor, "num channel height width"]) -> None:
-        """Sets the output bias; where the output is a convolution, every channel has one for all its pixels."""
-        if self.output_bias == "zero":
-            return
-        mean = images.mean(0)
-        for name, bias in model.named_parameters():
-            if name.startswith(_MEANS) and name.endswith(".bias"):
-                means = mean.flatten() if bias.numel() == mean.numel() else mean.mean((1, 2))
-                bias.copy_(means.clamp(0.001, 0.999).logit())
+        """Sets the output bias, unless it is to stay zero."""
+        if self.output_bias == "train_mean":
+            start_at_mean_image(model, images)
+
+
+@torch.no_grad()
+def start_at_mean_image(model: nn.Module, images: Float[Tensor, "num channel height width"]) -> None:
+    """Sets the decoder's output bias to the logit of the mean image, clipped to [0.001, 0.999] (Burda et al., 2016).
+
+    Where the output is a convolution, every channel has one for all its pixels.
+    """
+    mean = images.mean(0)
+    for name, bias in model.named_parameters():
+        if name.startswith(_MEANS) and name.endswith(".bias"):
+            means = mean.flatten() if bias.numel() == mean.numel() else mean.mean((1, 2))
+            bias.copy_(means.clamp(0.001, 0.999).logit())
 
 
 _MEANS = ("decoder.head.logits.", "decoder.head.mean.")
