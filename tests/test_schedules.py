@@ -21,7 +21,7 @@ def schedule(total_samples: int, **changes) -> GeometricStages:
     return GeometricStages(optimizer(), **IWAE | {"total_samples": total_samples} | changes)
 
 
-def cosine(total_samples: int | None = 10_000, **changes) -> WarmupCosine:
+def cosine(total_samples: Any = 10_000, **changes: Any) -> WarmupCosine:
     return WarmupCosine(optimizer(), **COSINE | {"total_samples": total_samples} | changes)
 
 
@@ -73,8 +73,17 @@ def test_rate_without_a_warm_up_begins_at_its_highest_and_one_of_warm_up_alone_e
 
 
 @pytest.mark.parametrize(("last_factor", "last"), [(0.01, 1e-5), (0.0, 0.0)])
-def test_rate_stays_at_its_last_value_beyond_the_budget(last_factor: float, last: float):
-    assert rates(cosine(last_factor=last_factor), 250)[100:] == pytest.approx([last] * 150)
+def test_rate_stays_at_its_last_value_beyond_the_budget_and_says_so_once(
+    last_factor: float, last: float, caplog: pytest.LogCaptureFixture
+):
+    schedule = cosine(last_factor=last_factor)
+    with caplog.at_level("INFO", logger="vae_lab"):
+        rates(schedule, 100)  # the whole budget
+        assert caplog.messages == []
+        assert rates(schedule, 150) == pytest.approx([last] * 150)
+    assert caplog.messages == [
+        f"the schedule's budget is over: the learning rate stays {last_factor:g} times the optimiser's"
+    ]
 
 
 def test_budget_of_less_than_a_minibatch_is_a_step():

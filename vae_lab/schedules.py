@@ -1,11 +1,14 @@
 """Learning rates that fill the budget: a rise and half a cosine, or stages of growing length (Burda et al., 2016)."""
 
+import logging
 import math
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vae_lab.errors import ConfigError, require_integer, require_number
+
+log = logging.getLogger("vae_lab")
 
 
 class WarmupCosine(LRScheduler):
@@ -49,6 +52,8 @@ class WarmupCosine(LRScheduler):
         else:
             fallen = min(1.0, (step - risen) / max(1, end - risen))
             factor = self.last_factor + (1 - self.last_factor) * (1 + math.cos(math.pi * fallen)) / 2
+        if step == end + 1:  # one step beyond: the run was continued
+            log.info("the schedule's budget is over: the learning rate stays %g times the optimiser's", factor)
         return [float(base) * factor for base in self.base_lrs]
 
 
