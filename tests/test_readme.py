@@ -53,3 +53,29 @@ def test_readme_example_of_an_own_network_trains_and_evaluates(tmp_path):
     )
     assert refused.returncode == 2
     assert "my_networks" in refused.stderr and "allow=" in refused.stderr
+
+
+@pytest.mark.slow
+def test_quickstart_is_one_process_that_says_first_what_it_does(tmp_path):
+    python, started = tmp_path / "bin" / "python", tmp_path / "started"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\necho >>"{started}"\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    sums = subprocess.run(["cksum"], input=(ROOT / "pyproject.toml").read_bytes(), capture_output=True, check=True)
+    (tmp_path / ".installed").write_text(f"{sums.stdout.decode().strip()} {ROOT}\n\n")
+
+    def quickstart(*overrides: str) -> subprocess.CompletedProcess[str]:
+        command, there = [str(ROOT / "scripts/quickstart"), *overrides], {"VENV": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ | there)
+
+    process = quickstart("smoke=on", f"output_root={tmp_path}/runs")
+    assert process.returncode == 0, process.stderr
+    assert len(started.read_text().splitlines()) == 1
+    first, *lines = process.stdout.splitlines()
+    (run,) = tmp_path.glob("runs/quickstart/*")
+    assert "two latent dimensions" in first and any("test bound -" in line for line in lines)
+    assert f"pictures:   {run}/images" in lines and (run / "images/manifold.png").stat().st_size > 0
+    assert any(line.endswith(f"vae-lab verify run={run}") for line in lines)
+    assert "test/log_likelihood/importance_sampling_500" in (run / "metrics.json").read_text()
+    mistake = quickstart("seeed=1")
+    assert mistake.returncode == 2 and "seeed" in mistake.stderr and "did you mean" in mistake.stderr
