@@ -31,7 +31,7 @@ CASES = {
     **dict.fromkeys(("mlp", "mlp_bf16", "conv", "frey_face", "wake_sleep", "iwae"), Place("training_cases", BOTH)),
     **dict.fromkeys(("importance_sampling", "hmc"), Place("estimators", BOTH)),
     **dict.fromkeys(("startup", "listing", "memory", "jobs"), Place("processes", CPU)),
-    **dict.fromkeys(("evaluation", "growth", "precision"), Place("lab", ON_REQUEST)),
+    **dict.fromkeys(("evaluation", "growth", "precision", "time_to_bound"), Place("lab", ON_REQUEST)),
     "cuda_graph": Place("training_cases", GPU, GPU),
     "shared_jobs": Place("processes", GPU, GPU),
 }

@@ -19,10 +19,13 @@ from torchvision.transforms import ToTensor
 
 from benchmarks.conditions import MATMUL, Conditions
 from benchmarks.sides import Throughput
+from vae_lab.errors import Failed
 
 Networks = tuple[nn.Module, nn.Module]
 """x -> mean and log-variance of q(z|x), side by side; z -> the likelihood's parameters."""
 LOG_TWO_PI = math.log(2 * math.pi)
+MOST_EPOCHS = 100
+"""After which a bound that is not reached is given up."""
 FORWARD, INPUT_GRADIENTS, ALL_GRADIENTS = 0, 1, 2
 """Which matrix products: x W; besides, of the gradient with respect to the inputs; besides, to the weights."""
 
@@ -44,11 +47,15 @@ class HandWritten(Throughput):
         self.task, self.images, self.half = task, images, half
 
     def prepare(self, seconds: float) -> None:
+        self.begin()
+        super().prepare(seconds)
+
+    def begin(self) -> None:
+        """New networks and optimisers."""
         torch.manual_seed(0)
         self.images = self.images.to(self.conditions.device)
         self.encoder, self.decoder = (network.to(self.conditions.device) for network in self.task.networks())
         self.optimizer, self.wake, self.sleep = adam(self.encoder, self.decoder), adam(self.decoder), adam(self.encoder)
-        super().prepare(seconds)
 
     def do(self, amount: int) -> None:
         per_epoch = len(self.images) // self.unit
@@ -64,6 +71,32 @@ class HandWritten(Throughput):
         with torch.autocast(self.conditions.device, dtype=torch.bfloat16) if self.half else nullcontext():
             loss = self.task.loss(self.encoder, self.decoder, x)
         update(self.optimizer, loss)
+
+
+class UntilBound(HandWritten):
+    """Seconds of a new training until the bound of the test images, measured after every epoch, is good enough."""
+
+    def __init__(self, name: str, task: Task, images: Tensor, test: Tensor, bound: float, conditions: Conditions):
+        super().__init__(name, task, images, conditions)
+        self.test, self.bound = test, bound
+
+    def prepare(self, seconds: float) -> None:
+        """Nothing: every measurement begins anew."""
+
+    def measure(self, seconds: float) -> float:
+        self.begin()
+        self.test, taken = self.test.to(self.conditions.device), 0.0
+        for epoch in range(1, MOST_EPOCHS + 1):
+            taken += self.work(len(self.images))
+            self.facts = {"test_bound": self.reached, "epochs": epoch}
+            if self.reached >= self.bound:
+                return taken
+        raise Failed(f"{self.name} is at {self.reached:.2f} nats after {MOST_EPOCHS} epochs, below {self.bound}")
+
+    def do(self, amount: int) -> None:
+        super().do(amount)
+        with torch.no_grad():
+            self.reached = -self.task.loss(self.encoder, self.decoder, self.test).item()
 
 
 class WakeSleepLoop(HandWritten):

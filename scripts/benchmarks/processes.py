@@ -114,7 +114,7 @@ def listing(conditions: Conditions, count: int = 1000) -> Case:
 
 def memory(conditions: Conditions) -> Case:
     """Peaks of an epoch of experiment=mnist and of importance sampling with K samples for N datapoints."""
-    training = PeakMemory("training", ["command", "train", *everyday(conditions), "trainer.max_epochs=1"], conditions)
+    training = PeakMemory("training", ["command", "train", *everyday(conditions), "max_samples=50000"], conditions)
     estimates = [
         PeakMemory(f"K = {k}, N = {n}", ["estimate", k, n, conditions.threads], conditions)
         for k, n in ((5000, 50), (500, 500), (50000, 5))
@@ -132,7 +132,7 @@ def jobs(conditions: Conditions) -> Case:
 
 def shared_jobs(conditions: Conditions) -> Case:
     """Four trainings of 100 epochs of experiment=mnist on one GPU, with the starts of their processes."""
-    return several("trainer.max_epochs=100", 4, conditions)
+    return several("max_samples=5000000", 4, conditions)
 
 
 def several(budget: str, count: int, conditions: Conditions) -> Case:

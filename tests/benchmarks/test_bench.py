@@ -13,8 +13,18 @@ import torch
 from benchmarks import bench, hand_written, lab, training_cases
 from benchmarks.conditions import MATMUL, Conditions, cores
 from benchmarks.estimators import WithModel
-from benchmarks.hand_written import ALL_GRADIENTS, HandWritten, ItemByItem, Task, WakeSleepLoop, limits
-from benchmarks.lab import BlockClock, Clock, EvaluationShare, FinalBound, Growth, Lab, train_config, train_once
+from benchmarks.hand_written import ALL_GRADIENTS, HandWritten, ItemByItem, Task, UntilBound, WakeSleepLoop, limits
+from benchmarks.lab import (
+    BlockClock,
+    Clock,
+    EvaluationShare,
+    FinalBound,
+    Growth,
+    Lab,
+    TimeToBound,
+    train_config,
+    train_once,
+)
 from benchmarks.other_libraries import JaxEpoch, PythaeTraining
 from benchmarks.processes import CHILD, PeakMemory, ProcessTime, SeveralTrainings, listing, python
 from benchmarks.sides import Case, Comparison, Side, Throughput, difference, measure_case, ratio, time_for, value_of
@@ -418,6 +428,30 @@ def test_growth_is_counted_in_the_reference_of_the_same_time(conditions: Conditi
 def test_final_bound_is_the_last_of_the_curve(conditions: Conditions) -> None:
     side = FinalBound("", [*TINY, "evaluation.first=100", "max_samples=1000"], conditions)
     assert side.measure(0) == train_once(side.config, Clock(conditions))[-1]["test/bound"] < 0
+
+
+def test_time_to_a_bound_is_that_of_the_whole_training_and_names_a_bound_that_was_missed(
+    conditions: Conditions,
+) -> None:
+    overrides = [*TINY, "evaluation.first=500", "max_samples=1000"]
+    side = TimeToBound("ours", overrides, -1000, conditions)
+    assert side.measure(0) > 0
+    bound = train_once(side.config, Clock(conditions))[-1]["test/bound"]
+    assert side.facts == {"test_bound": bound, "samples": 1000}
+    with pytest.raises(Failed, match=r"ours ended at -\d+\.\d+ nats, below -1: "):
+        TimeToBound("ours", overrides, -1, conditions).measure(0)
+
+
+def test_hand_written_loop_trains_until_the_bound_is_reached_or_given_up(
+    images: Tensor, conditions: Conditions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = UntilBound("by hand", hand_written.MNIST, images, images[:100], -400, conditions)
+    assert side.measure(0) > 0 and side.facts["test_bound"] >= -400
+    epochs = side.facts["epochs"]
+    assert side.measure(0) > 0 and side.facts["epochs"] == epochs > 1  # anew
+    monkeypatch.setattr(hand_written, "MOST_EPOCHS", 1)
+    with pytest.raises(Failed, match=r"by hand is at -\d+\.\d+ nats after 1 epochs, below -400"):
+        side.measure(0)
 
 
 def test_process_that_fails_is_named(conditions: Conditions) -> None:
