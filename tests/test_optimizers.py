@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from vae_lab.optimizers import Adagrad
+from vae_lab.optimizers import Adagrad, is_fused, move
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CHOICES = {"lr": 0.02, "warmup_steps": 3, "eps": 1e-8}
@@ -202,3 +202,17 @@ def test_optimizer_and_schedule_of_the_yaml_follow_the_formula(name, schedule):
         set_gradients(params, step)
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize("make", [lambda w: torch.optim.Adam(w, fused=True), lambda w: Adagrad(w, **CHOICES)])
+def test_move_is_the_optimisers_own_step_bit_for_bit(make):
+    ours, theirs = parameters(), parameters()
+    optimizer, other = make(ours), make(theirs)
+    for step in range(12):
+        set_gradients(theirs, step)
+        other.step()
+        move(optimizer, ours, [None if w.grad is None else w.grad.clone() for w in theirs])
+    assert is_fused(optimizer)
+    assert all(map(torch.equal, ours, theirs))
+    for mine, own in zip(optimizer.state.values(), other.state.values(), strict=True):
+        assert all(torch.equal(mine[name], own[name]) for name in own)

@@ -1,9 +1,15 @@
 """The laboratory for "Auto-Encoding Variational Bayes" (Kingma & Welling, arXiv 1312.6114)."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vae_lab.runs.load import Run, load_run
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # How long a thread waits for the others of a product before it lets go of its core: by default longer than products
+    # take, so that two processes on the same cores hold each other up a hundredfold. Read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 __version__ = "0.2.0"
 

@@ -39,14 +39,28 @@ def start(log_density: LogDensity, position: Float[Tensor, "*chain dim"]) -> Sta
     Raises:
         FloatingPointError: The density is not finite there: a chain could never leave or never move.
     """
-    state = _evaluate(log_density, position)
-    lost = int((~_is_finite(state)).sum())
+    state = evaluate(log_density, position)
+    lost = int((~is_finite(state)).sum())
     if lost:
         raise FloatingPointError(
             f"{lost} of {state.log_density.numel()} HMC chains start where the log density or its gradient "
             "is not finite: the weights have diverged; lower the learning rate"
         )
     return state
+
+
+def evaluate(log_density: LogDensity, position: Float[Tensor, "*chain dim"]) -> State:
+    """The state at `position`, whatever its numbers are."""
+    with torch.enable_grad():
+        position = position.detach().requires_grad_()
+        value = log_density(position)
+        (gradient,) = torch.autograd.grad(value.sum(), position)
+    return State(position.detach(), value.detach(), gradient)
+
+
+def is_finite(state: State) -> Bool[Tensor, "*chain"]:
+    """Which chains are where a chain can be; from elsewhere none is ever accepted to move."""
+    return state.log_density.isfinite() & state.gradient.isfinite().all(-1)
 
 
 def transition(
@@ -74,7 +88,7 @@ def transition(
     energy = state.log_density - 0.5 * momentum.square().sum(-1)
     end, momentum = _leapfrog(log_density, state, step_size.unsqueeze(-1), num_leapfrog, momentum)
     change = end.log_density - 0.5 * momentum.square().sum(-1) - energy
-    change = torch.where(_is_finite(end) & change.isfinite(), change, -math.inf)
+    change = torch.where(is_finite(end) & change.isfinite(), change, -math.inf)
     # uniform < exp(change), so a certain acceptance is one for uniform = 0 too, and exp(-inf) = 0 never is.
     accepted = uniform < change.exp()
     acceptance = change.clamp(max=0.0).exp()
@@ -136,22 +150,10 @@ def _leapfrog(
     """Half a kick, then drift and kick in turn, half a kick less at the end: reversible, preserves volume."""
     momentum = momentum + 0.5 * step_size * state.gradient
     for step in range(num_leapfrog):
-        state = _evaluate(log_density, state.position + step_size * momentum)
+        state = evaluate(log_density, state.position + step_size * momentum)
         last = step == num_leapfrog - 1
         momentum = momentum + (0.5 if last else 1.0) * step_size * state.gradient
     return state, momentum
-
-
-def _evaluate(log_density: LogDensity, position: Float[Tensor, "*chain dim"]) -> State:
-    with torch.enable_grad():
-        position = position.detach().requires_grad_()
-        value = log_density(position)
-        (gradient,) = torch.autograd.grad(value.sum(), position)
-    return State(position.detach(), value.detach(), gradient)
-
-
-def _is_finite(state: State) -> Bool[Tensor, "*chain"]:
-    return state.log_density.isfinite() & state.gradient.isfinite().all(-1)
 
 
 def _choose(accepted: Bool[Tensor, "*chain"], end: State, begin: State) -> State:

@@ -1,13 +1,16 @@
 """Adagrad as in the author's code (section 5): epsilon inside the root, first steps that only accumulate."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vae_lab.errors import ConfigError, require_integer
+
+KERNELS: Any = torch
+"""Of its optimisers, which it does not document."""
 
 
 class Adagrad(torch.optim.Adagrad):
@@ -54,6 +57,11 @@ class Adagrad(torch.optim.Adagrad):
         for parameter, gradient in withheld:
             parameter.grad = gradient
         return loss
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a step has already found that none of the parameters warms up any more."""
+        return self._all_warm
 
     @property
     def is_warm(self) -> bool:
@@ -110,24 +118,60 @@ def _fused(params: Iterable[nn.Parameter]) -> bool | None:
     return all(parameter.device.type == "cpu" for parameter in params) or None
 
 
-def adagrad_step(
-    w: Tensor, g: Tensor, state: Mapping[str, Tensor], factors: Tensor, settings: Mapping[str, Any]
+def move(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
 ) -> None:
+    """One step of the optimiser on these parameters along these gradients, and on no others.
+
+    Once it has its state, an optimiser whose steps are one fused kernel gets that kernel alone: its own bookkeeping
+    takes as long as a matrix product of the paper's networks.
+    """
+    pairs = [(w, g) for w, g in zip(parameters, gradients, strict=True) if g is not None]
+    group, states = optimizer.param_groups[0], [optimizer.state.get(w) for w, _ in pairs]
+    if not (is_fused(optimizer) and all(states)):
+        for other in (w for group in optimizer.param_groups for w in group["params"]):
+            other.grad = None
+        for w, g in pairs:
+            w.grad = g
+        optimizer.step()
+        return
+    weights, along = map(list, zip(*pairs, strict=True))
+    steps = [state["step"] for state in states if state]
+    with torch.no_grad():
+        KERNELS._foreach_add_(steps, 1)
+        if isinstance(optimizer, Adagrad):
+            sums, fixed = [state["sum"] for state in states if state], ("lr_decay", "weight_decay", "eps")
+            others = {name: group[name] for name in ("lr", *fixed, "maximize")}
+            KERNELS._fused_adagrad_(weights, along, sums, steps, **others)
+            return
+        (beta1, beta2), names = group["betas"], ("exp_avg", "exp_avg_sq")
+        means = [[state[name] for state in states if state] for name in names]
+        others = {name: group[name] for name in ("lr", "weight_decay", "eps", "maximize")}
+        KERNELS._fused_adam_(weights, along, *means, [], steps, beta1=beta1, beta2=beta2, amsgrad=False, **others)
+
+
+def is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether every further step of the optimiser is torch's fused kernel on a CPU, whatever its parameters are."""
+    (group, *others) = optimizer.param_groups
+    if others or not group.get("fused") or group["params"][0].device.type != "cpu":
+        return False
+    if isinstance(optimizer, Adagrad):
+        return optimizer.is_settled
+    return type(optimizer) is torch.optim.Adam and not (group["amsgrad"] or group.get("decoupled_weight_decay"))
+
+
+def adagrad_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], rate: Tensor, settings: Mapping[str, Any]) -> None:
     """The step of `Adagrad` after its warm-up, for one parameter, in place: what a compiled training inlines."""
     state["step"].add_(1)
     state["sum"].addcmul_(g, g)
-    w.sub_(factors[0] * g / state["sum"].sqrt())
+    w.sub_(rate.to(w) * g / state["sum"].sqrt())
 
 
-def adam_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], factors: Tensor, settings: Mapping[str, Any]) -> None:
-    """Adam's step (Kingma & Ba, 2015) for one parameter, in place; `factors` as `adam_factors` has them."""
-    state["step"].add_(1)
+def adam_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], rate: Tensor, settings: Mapping[str, Any]) -> None:
+    """Adam's step (Kingma & Ba, 2015) for one parameter, in place; its corrections in float64, as torch has them."""
     beta1, beta2 = settings["betas"]
+    step = state["step"].add_(1).double()
     state["exp_avg"].lerp_(g, 1 - beta1)
     state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-    w.sub_(factors[0] * state["exp_avg"] / (state["exp_avg_sq"].sqrt() / factors[1] + settings["eps"]))
-
-
-def adam_factors(rate: float, step: float, betas: tuple[float, float]) -> list[float]:
-    """The corrections of step t = 1, 2, ...: rate / (1 - beta1^t) and sqrt(1 - beta2^t)."""
-    return [rate / (1 - betas[0] ** step), math.sqrt(1 - betas[1] ** step)]
+    size, root = rate / (1 - beta1**step), (1 - beta2**step).sqrt()
+    w.sub_(size.to(w) * state["exp_avg"] / (state["exp_avg_sq"].sqrt() / root.to(w) + settings["eps"]))

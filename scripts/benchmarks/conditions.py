@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from vae_lab.runs.provenance import provenance
-from vae_lab.training.matmul import MKLDNN, processor
+from vae_lab.training.machine import processor
+from vae_lab.training.matmul import MKLDNN
 
 OTHERS = ("jax", "optax", "pythae")
 MATMUL: Any = MKLDNN.matmul

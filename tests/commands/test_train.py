@@ -139,7 +139,7 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
         (["~threads"], "threads must be given.* add threads=VALUE"),
         (["sweep.jobs=0"], r"sweep\.jobs must be an integer >= 1, got 0"),
         (["max_samples=many"], "max_samples must be a number or null, got 'many'"),
-        (["compile=on"], "compile must be true or false, got 'on'"),
+        (["compile=on"], "compile must be true, false, an integer or auto, got 'on'"),
         (["parameter_prior=1"], "parameter_prior must be true or false, got 1"),
         (["trainer.precision=16-mixed"], "trainer.precision must be .* got '16-mixed'"),
         (["trainer.precision=64-true"], "trainer.precision must be .* got '64-true'"),

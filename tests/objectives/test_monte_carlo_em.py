@@ -5,7 +5,8 @@ import torch
 from gradients import minibatch
 from linear_gaussian import LinearGaussian
 
-from vae_lab.errors import NoEncoder, NonFiniteDensity
+from vae_lab import hmc
+from vae_lab.errors import NoEncoder
 from vae_lab.objectives.base import TrainingState
 from vae_lab.objectives.monte_carlo_em import MonteCarloEM
 
@@ -153,12 +154,25 @@ def test_model_without_encoder_refuses_its_posterior(make_linear_gaussian):
         linear_gaussian.model.posterior(linear_gaussian.sample(1))
 
 
-def test_diverged_weights_stop_the_training_by_name(linear_gaussian):
+def test_diverged_weights_stop_the_training(linear_gaussian):
     objective = prepared(linear_gaussian, 5)
     with torch.no_grad():
         linear_gaussian.model.decoder.head.mean[0].weight.fill_(torch.nan)
-    with pytest.raises(NonFiniteDensity, match="learning rate"):
-        next(objective.updates(linear_gaussian.model, minibatch(linear_gaussian.sample(5)), STATE))
+    terms = next(objective.updates(linear_gaussian.model, minibatch(linear_gaussian.sample(5)), STATE))
+    assert terms.loss.isinf().all()  # which ends the training
+
+
+def test_a_chain_where_only_the_gradient_is_lost_stops_the_training_too(linear_gaussian, monkeypatch):
+    objective, evaluate = prepared(linear_gaussian, 5), hmc.evaluate
+
+    def without_a_gradient(log_density, position):
+        state = evaluate(log_density, position)
+        state.gradient[2] = torch.nan
+        return state
+
+    monkeypatch.setattr(hmc, "evaluate", without_a_gradient)
+    terms = next(objective.updates(linear_gaussian.model, minibatch(linear_gaussian.sample(5)), STATE))
+    assert terms.loss.isinf().tolist() == [False, False, True, False, False]
 
 
 @pytest.mark.parametrize(

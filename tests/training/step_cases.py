@@ -1,9 +1,5 @@
-"""Minibatches presented by every kind of step; run as a program: by compiled ones, without the tests' checks of shapes.
+"""Minibatches presented by every kind of step."""
 
-Those cannot be compiled.
-"""
-
-import sys
 from functools import partial
 
 import torch
@@ -17,10 +13,13 @@ from vae_lab.networks.initialization import PyTorchDefault
 from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
 from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.base import Minibatch
+from vae_lab.objectives.full_variational_bayes import FullVariationalBayes
 from vae_lab.objectives.importance_weighted import ImportanceWeighted
+from vae_lab.objectives.monte_carlo_em import MonteCarloEM
 from vae_lab.objectives.wake_sleep import WakeSleep
 from vae_lab.optimizers import Adagrad
 from vae_lab.randomness import seed_global_noise
+from vae_lab.training.compiled import Compiler
 from vae_lab.training.step import EagerStep, Step, prepare
 
 ADAGRAD = partial(Adagrad, lr=0.1, warmup_steps=2, eps=1e-8)
@@ -30,6 +29,18 @@ CASES = {
     "dreg": (
         partial(ImportanceWeighted, num_samples=3, gradient="doubly_reparameterised"),
         *(ADAGRAD, GAUSSIAN, True),
+    ),
+    "full_variational_bayes": (
+        partial(FullVariationalBayes, num_samples=1, initial_std=0.1),
+        *(Adam, BernoulliLikelihood, False),
+    ),
+    "monte_carlo_em": (
+        partial(
+            *(MonteCarloEM,),
+            **{"num_leapfrog": 2, "num_updates": 2, "initial_step_size": 0.1, "target_acceptance": 0.9},
+            **{"max_step_factor": 1.25, "minibatches": True, "datapoints_at_once": 100, "count": "datapoints"},
+        ),
+        *(Adam, BernoulliLikelihood, True),
     ),
     "wake_sleep": (partial(WakeSleep, num_samples=1, sleep_inputs="sampled"), ADAGRAD, BernoulliLikelihood, True),
 }
@@ -43,12 +54,14 @@ def present(case: str, kind: str, device: str = "cpu") -> tuple[list[str], Tenso
     torch.manual_seed(0)
     hidden = {"hidden": [5], "activation": "tanh"}
     networks = (partial(MLPEncoder, **hidden), partial(MLPDecoder, **hidden), likelihood, PyTorchDefault())
-    model = VAE((1, 3, 4), 2, *networks).to(device)
-    optimizer = make_optimizer(list(model.parameters()))
+    objective = make_objective()
+    model = VAE((1, 3, 4), 2, *networks, has_encoder=objective.traits.has_encoder).to(device)
+    objective.prepare(model, 100)
+    optimizer = make_optimizer([*model.parameters(), *objective.parameters()])
     prepare(optimizer, captured=kind == "captured" and device == "cuda")
     schedule = ExponentialLR(optimizer, 0.9)
     eager = EagerStep(
-        make_objective(),
+        objective,
         model,
         optimizer,
         num_train=100,
@@ -56,7 +69,8 @@ def present(case: str, kind: str, device: str = "cpu") -> tuple[list[str], Tenso
         gradient_clip_norm=None if parameter_prior else 1.0,
     )
     fast_from = EAGER_STEPS * BATCH_SIZE
-    step = Step(eager, fast_from=fast_from, captured=kind == "captured", compiled=kind == "compiled")
+    compiler = Compiler(0, threads=torch.get_num_threads(), required=True) if kind == "compiled" else None
+    step = Step(eager, fast_from=fast_from, captured=kind == "captured", compiled=compiler)
     x, index = torch.rand(NUM_STEPS, BATCH_SIZE, 1, 3, 4).to(device), torch.arange(BATCH_SIZE, device=device)
     records = []
     for i in range(NUM_STEPS):
@@ -64,10 +78,8 @@ def present(case: str, kind: str, device: str = "cpu") -> tuple[list[str], Tenso
         records.append(step(Minibatch(x[i], index), i * BATCH_SIZE))
         schedule.step()
     assert (step.fast is None) == (kind == "eager")
-    weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    if compiler is not None:
+        compiler.end()
+    kept = [*model.parameters(), *objective.parameters(), *objective.buffers()]
+    weights = torch.cat([tensor.detach().flatten() for tensor in kept])
     return eager.measured, torch.stack(records).cpu(), weights.cpu()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.save({case: present(case, "compiled") for case in sys.argv[2:]}, sys.argv[1])

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from vae_lab.atomic import write_json
 from vae_lab.errors import ConfigError
-from vae_lab.training import matmul
-from vae_lab.training.matmul import MKLDNN, choose_backend, is_exact, product, settled, use_backend
+from vae_lab.training import machine, matmul
+from vae_lab.training.matmul import MKLDNN, choose_backend, is_exact, product, use_backend
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def measured(monkeypatch, *, exact: bool, speed_ratio: float) -> None:
 )
 def test_auto_asks_for_accuracy_first_then_for_a_fifth_more_speed(monkeypatch, exact, speed_ratio, chosen):
     measured(monkeypatch, exact=exact, speed_ratio=speed_ratio)
-    assert settled({"matmul_backend": "auto", "seed": 0}) == {"matmul_backend": chosen, "seed": 0}
+    assert choose_backend("auto") == chosen
 
 
 def test_measurement_is_made_once_a_machine(monkeypatch, tmp_path):
@@ -49,7 +50,7 @@ def test_measurement_is_made_once_a_machine(monkeypatch, tmp_path):
 )
 def test_a_damaged_cache_is_measured_anew_and_replaced(monkeypatch, tmp_path, damaged):
     measured(monkeypatch, exact=True, speed_ratio=1.5)
-    monkeypatch.setattr(matmul, "processor", lambda: "this one")
+    monkeypatch.setattr(machine, "processor", lambda: "this one")
     path = tmp_path / "vae_lab" / "matmul.json"
     path.parent.mkdir()
     path.write_text(damaged.replace("KEY", f"this one, torch {matmul.torch.__version__}"))
@@ -71,7 +72,7 @@ def test_processes_that_measure_at_once_keep_each_others_entries(monkeypatch, tm
     path = tmp_path / "vae_lab" / "matmul.json"
 
     def meanwhile() -> float:
-        matmul.write_json(path, {"another processor": {"exact": True, "speed_ratio": 1.0}})
+        write_json(path, {"another processor": {"exact": True, "speed_ratio": 1.0}})
         return 1.5
 
     monkeypatch.setattr(matmul, "speed_ratio", meanwhile)

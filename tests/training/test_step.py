@@ -1,9 +1,5 @@
 """The step of algorithm 1: eager, captured and compiled ones give the same numbers; where they cannot, they say why."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,19 +24,6 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-class Recorder(torch.optim.SGD):
-    """An optimiser that keeps the gradients it was asked to step along."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__(module.parameters(), lr=0.1)
-        self.module = module
-        self.gradients: dict[str, Tensor | None] = {}
-
-    def step(self, closure: Any = None) -> None:
-        named = self.module.named_parameters()
-        self.gradients = {name: None if p.grad is None else p.grad.clone() for name, p in named}
-
-
 def make_step(make_optimizer: Any, **settings: Any) -> tuple[Any, EagerStep]:
     torch.manual_seed(0)
     lit = make_lit()
@@ -48,13 +31,20 @@ def make_step(make_optimizer: Any, **settings: Any) -> tuple[Any, EagerStep]:
     return lit, EagerStep(lit.objective, lit.model, make_optimizer(lit.model), **settings)
 
 
-def gradients(moves: str = "", **settings: Any) -> tuple[nn.Module, dict[str, Any]]:
+def gradients(moves: str = "", **settings: Any) -> tuple[nn.Module, dict[str, Tensor]]:
     """What one update steps along, of a loss that has a gradient everywhere."""
-    lit, step = make_step(Recorder, **settings)
-    bound = lit.objective.estimator(lit.model, lit.minibatches.block(0, 1).x[0], 1)
-    step.update(Terms(-bound.total, moves=lit.model.get_submodule(moves), logged={"bound": bound.total}))
-    assert isinstance(step.optimizer, Recorder)
-    return lit.model, step.optimizer.gradients
+    lit, step = make_step(lambda model: torch.optim.SGD(model.parameters(), lr=0.1), **settings)
+    block = lit.minibatches.block(0, 1)
+    bound = lit.objective.estimator(lit.model, block.x[0], 1)
+    terms = Terms(-bound.total, moves=lit.model.get_submodule(moves), logged={"bound": bound.total})
+    lit.objective.updates = lambda *_: iter([terms])
+    names, found = {id(weight): name for name, weight in lit.model.named_parameters()}, {}
+
+    def record(parameters: Any, along: Any) -> None:
+        found.update({names[id(w)]: g for w, g in zip(parameters, along, strict=True)})
+
+    step.present(Minibatch(block.x[0], block.index[0]), 0, record)
+    return lit.model, found
 
 
 def test_parameter_prior_adds_w_over_n_to_the_weights_and_nothing_to_the_biases():
@@ -67,10 +57,10 @@ def test_parameter_prior_adds_w_over_n_to_the_weights_and_nothing_to_the_biases(
 
 
 @pytest.mark.parametrize("prior", [False, True])
-def test_only_the_moved_parameters_have_a_gradient(prior):
-    _, found = gradients(moves="decoder", parameter_prior=prior)
-    for name, gradient in found.items():
-        assert (gradient is None) == name.startswith("encoder"), name
+def test_an_update_steps_along_the_gradients_of_what_it_moves_alone(prior):
+    model, found = gradients(moves="decoder", parameter_prior=prior)
+    assert set(found) == {name for name, _ in model.named_parameters() if name.startswith("decoder")}
+    assert all(gradient is not None for gradient in found.values())
 
 
 def test_gradient_is_cut_to_the_norm_over_the_moved_parameters():
@@ -106,31 +96,20 @@ class Repeated:
         self.replay = work
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """What compiled steps gave, several trainings after one another in one process."""
-    file = tmp_path_factory.mktemp("compiled") / "cases.pt"
-    command = [sys.executable, step_cases.__file__, str(file), "aevb", "dreg"]
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path})
-    return torch.load(file)
-
-
 @pytest.mark.parametrize("case", step_cases.CASES)
 @pytest.mark.parametrize(
     "kind", ["static", pytest.param("captured", marks=needs_gpu), pytest.param("compiled", marks=pytest.mark.slow)]
 )
-def test_eager_captured_and_compiled_steps_give_the_same_numbers(kind, case, request, monkeypatch):
+def test_eager_captured_and_compiled_steps_give_the_same_numbers(kind, case, monkeypatch):
     if kind == "static":  # a captured step's protocol, on any machine, and bit for bit
         monkeypatch.setattr(step_module, "recorded", Repeated)
         names, records, weights = present(case, "captured")
     elif kind == "captured":
+        if case == "monte_carlo_em":
+            pytest.skip(MonteCarloEM.traits.not_captured_because)
         names, records, weights = present(case, "captured", "cuda")
-    elif case == "wake_sleep":
-        pytest.skip("several updates for a minibatch are not compiled")
     else:
-        names, records, weights = request.getfixturevalue("compiled")[case]
+        names, records, weights = present(case, "compiled")
     expected_names, expected_records, expected_weights = present(case, "eager", "cuda" if kind == "captured" else "cpu")
     assert names == expected_names
     rtol, atol = (0.0, 0.0) if kind == "static" else (1e-4, 1e-5)
@@ -142,7 +121,7 @@ def test_eager_captured_and_compiled_steps_give_the_same_numbers(kind, case, req
 
 @pytest.mark.parametrize(
     ("override", "reason"),
-    [("objective=wake_sleep", "several updates"), ("trainer.devices=2", "2 processes exchange")],
+    [("+optimizer.amsgrad=true", "of Adam it does not know amsgrad"), ("trainer.devices=2", "2 processes exchange")],
 )
 def test_what_cannot_be_compiled_is_refused_with_the_reason(tmp_path, override, reason):
     with pytest.raises(ConfigError, match=f"compile must be false, got true: .*{reason}"):

@@ -11,11 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.jobs.assemble import assemble
 from vae_lab.jobs.execute import assist, execute, go_on
+from vae_lab.jobs.settle import settled
 from vae_lab.runs.continuation import Request, continued_config
 from vae_lab.runs.directory import RunDir, new_run_path, plan_run, require_root
 from vae_lab.runs.identity import frozen_config
 from vae_lab.sweeps.worker import SweepSettings
-from vae_lab.training.matmul import settled
+from vae_lab.training.matmul import choose_backend
 from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
@@ -62,7 +63,8 @@ def train(cfg: DictConfig) -> Path:
     if not run.exists():
         run.require_free()
         assembled = assemble(config, run)
-        config = settled(config)
+        choose_backend(config["matmul_backend"])  # one that rounds is refused to new runs
+        config = settled(config, assembled, run)
         with run.locked():
             if run.exists():
                 raise RunError(f"{run.path} was planned by another process at this moment: name another run_dir")

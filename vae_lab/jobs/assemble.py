@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -27,9 +27,10 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import open_data
 from vae_lab.runs.place import place_key
 from vae_lab.runs.provenance import available_cores
+from vae_lab.training.compiled import why_not_compiled
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.matmul import BACKENDS, use_backend
-from vae_lab.training.step import why_not_compiled
+from vae_lab.training.precision import AUTO, choose_precision
 from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
@@ -59,7 +60,7 @@ class TrainSettings:
     gradient_clip_norm: float | None
     matmul_backend: str
     cuda_graph: bool
-    compile: bool
+    compile: bool | int | Literal["auto"]
     channels_last: bool
 
     def __post_init__(self) -> None:
@@ -69,6 +70,8 @@ class TrainSettings:
         require_integer("steps_per_execution", self.steps_per_execution, minimum=1)
         require_number("gradient_clip_norm", self.gradient_clip_norm, optional=True)
         require_choice("matmul_backend", self.matmul_backend, BACKENDS)
+        if not isinstance(self.compile, bool | str):
+            require_integer("compile", self.compile, minimum=0, advice="the training samples before it")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Assembled:
     early: EarlyStopping
     data: ImageData
     config: Mapping[str, Any]
+    precision: str
 
 
 def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
@@ -126,22 +130,28 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         parameter_prior=settings.parameter_prior,
         gradient_clip_norm=settings.gradient_clip_norm,
         cuda_graph=settings.cuda_graph,
-        compile=settings.compile,
+        compile=settings.compile != "auto" and settings.compile,  # which `settled` decides
         channels_last=settings.channels_last,
         seed=settings.seed,
     )
-    trainer = make_trainer(config, objective, [curve, *others, early, StopOnSignal(), checkpoint], run)
+    precision = config["trainer"]["precision"]
+    if precision != AUTO or "precision" not in record:  # a run stays with what it began with
+        precision = choose_precision(precision, device_of(config["trainer"]["accelerator"]))
+    else:
+        precision = record["precision"]
+    trainer = make_trainer(config, objective, [curve, *others, early, StopOnSignal(), checkpoint], run, precision)
     check_together(lit, early, trainer)
     use_backend(settings.matmul_backend)
-    return Assembled(lit, trainer, curve, early, data, config)
+    return Assembled(lit, trainer, curve, early, data, config, precision)
 
 
 def make_trainer(
-    config: Mapping[str, Any], objective: Objective, callbacks: Sequence[pl.Callback], run: RunDir
+    config: Mapping[str, Any], objective: Objective, callbacks: Sequence[pl.Callback], run: RunDir, precision: str
 ) -> pl.Trainer:
     """Lightning's Trainer with the lab's callbacks and logger; the lab's own count ends the one long epoch."""
+    decided = {"max_epochs": 1, "strategy": strategy_for(config["trainer"], objective), "precision": precision}
     return build.instantiate(
-        {**config["trainer"], "max_epochs": 1, "strategy": strategy_for(config["trainer"], objective)},
+        {**config["trainer"], **decided},
         "trainer",
         callbacks=list(callbacks),
         logger=make_logger(config, run),
@@ -153,6 +163,12 @@ def make_trainer(
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
+
+
+def device_of(accelerator: Any) -> torch.device:
+    """The kind of device that Lightning will choose."""
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def cluster() -> list[SLURMEnvironment | LightningEnvironment]:
@@ -204,7 +220,7 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
             f"trainer.devices must be 1 for {type(objective).__name__}, got {trainer.world_size} processes: "
             f"{objective.traits.single_process_because}"
         )
-    if lit.compile_step and (
+    if lit.compile_step is True and (
         reason := why_not_compiled(objective, optimizer, trainer.strategy.root_device.type, trainer.world_size)
     ):
         raise ConfigError(f"compile must be false, got true: {reason}")
@@ -227,12 +243,6 @@ def check_sections(config: Mapping[str, Any]) -> None:
         )
     require_number("optimizer.lr", config["optimizer"].get("lr", 0.0), at_least=0)
     require_integer("trainer.max_epochs", config["trainer"]["max_epochs"], minimum=1, optional=True)
-    precision = config["trainer"]["precision"]
-    if precision not in ("32-true", "bf16-mixed"):
-        raise ConfigError(
-            f"trainer.precision must be 32-true or bf16-mixed, got {precision!r}: densities are float32 sums of "
-            "hundreds of nats, which overflow in float16; the images are float32"
-        )
 
 
 def check_budget(config: Mapping[str, Any], data: ImageData, objective: Objective) -> int:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from vae_lab.callbacks.checkpoint import best_bound, take_back_best
@@ -31,6 +32,7 @@ from vae_lab.errors import (
     no_room,
 )
 from vae_lab.jobs.assemble import Assembled, assemble
+from vae_lab.jobs.settle import settled
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs.continuation import is_larger
 from vae_lab.runs.curve import keep_rows, read_rows
@@ -41,7 +43,7 @@ from vae_lab.runs.load import DAMAGE, ledger_facts, load_weights, read_checkpoin
 from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import results
-from vae_lab.training.matmul import settled
+from vae_lab.training.machine import busy_cores
 from vae_lab.training.running_means import RunningMeans
 from vae_lab.training.signals import as_ctrl_c
 from vae_lab.wiring import build
@@ -80,9 +82,7 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> P
             return run.path
         assembled = assemble(config, run)
         refuse_damaged(run, assembled)
-        # on another machine its backend may be refused to new runs, while this one goes on with the default
-        settled_config = settled(config) if config["matmul_backend"] == "auto" else config
-        run.write_config(settled_config, **placed(config, run.read_record()))
+        run.write_config(settled(config, assembled, run), **placed(config, run.read_record()))
         return execute(run, assembled)
 
 
@@ -137,9 +137,11 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
         continuation = f"continue: {run.command('train')}"
         try:
             data = {"image_shape": list(assembled.data.image_shape), "data_fingerprint": assembled.data.fingerprint}
+            data["precision"] = assembled.precision
             where = provenance(assembled.trainer.strategy.root_device)
             run.update_record(status="running", error=None, command=sys.argv, **where, **data)
             log.info("run directory: %s", run.path)
+            warn_if_busy(torch.get_num_threads())
             for limit in run.limits():
                 log.warning(limit)
             log.info(
@@ -177,6 +179,20 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
         )
         log_result(run, assembled, ledger)
     return run.path
+
+
+def warn_if_busy(threads: int) -> None:
+    """Says so where others use the cores that a training is to have: its threads wait for each other at every product.
+
+    One that got no core holds up all of them.
+    """
+    cores = os.cpu_count() or 1
+    if threads > 1 and (busy := busy_cores()) > cores - threads + 0.5:
+        log.warning(
+            "others use %.1f of the %d cores, and this training has %d threads, which wait for each other: it may be "
+            "many times slower, and so may they; threads=%d shares the machine",
+            *(busy, cores, threads, max(1, int(cores - busy))),
+        )
 
 
 def ending_of(error: BaseException, run: RunDir, continuation: str) -> BaseException:

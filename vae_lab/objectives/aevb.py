@@ -28,7 +28,7 @@ class AEVB(Objective):
         self.estimator = ESTIMATORS[kl]
         self.num_samples = num_samples
         self.kl_warmup_samples = kl_warmup_samples
-        self.traits = Traits(has_one_update=True, steady_from=kl_warmup_samples)
+        self.traits = Traits(steady_from=kl_warmup_samples)
 
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
         """One update of all parameters of the model."""

@@ -53,8 +53,6 @@ class Traits:
 
     has_encoder: bool = True
     """Whether q(z|x) is trained; if not, there is no bound, and log p(x) is what is monitored."""
-    has_one_update: bool = False
-    """Whether a minibatch has exactly one update, which may be compiled as a whole."""
     moves_everything: bool = True
     """Whether each update moves every parameter; if not, several processes must look for the unused ones."""
     has_parameter_prior: bool = False
@@ -63,6 +61,8 @@ class Traits:
     """Why it cannot be shared by several processes; empty: it can."""
     not_captured_because: str = ""
     """Why its updates are no fixed sequence of kernels that a CUDA graph could replay; empty: they are."""
+    not_compiled_because: str = ""
+    """Why its updates should not be compiled; empty: they may be."""
     steady_from: int = 0
     """Training samples from which on its updates no longer depend on the state of the training."""
     whole_training_split: bool = False

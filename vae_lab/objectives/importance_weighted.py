@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from vae_lab.distributions import DiagonalGaussian
 from vae_lab.errors import require_choice, require_integer
 from vae_lab.model import VAE
-from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
+from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
 
 GRADIENTS = ("reparameterised", "doubly_reparameterised")
 
@@ -21,8 +21,6 @@ class ImportanceWeighted(Objective):
         gradient: `reparameterised` (IWAE's own), or `doubly_reparameterised` (DReG): the same expectation,
             less noise in the encoder's part, where it does not drown the signal as k grows.
     """
-
-    traits = Traits(has_one_update=True)
 
     def __init__(self, *, num_samples: int, gradient: str) -> None:
         super().__init__()

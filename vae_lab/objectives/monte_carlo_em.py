@@ -1,15 +1,16 @@
 """Monte Carlo EM: HMC samples of p(z|x) in place of an encoder, then updates of the decoder (appendix E)."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vae_lab import hmc
-from vae_lab.errors import NonFiniteDensity, require_choice, require_integer, require_number
+from vae_lab.errors import require_choice, require_integer, require_number
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
@@ -38,7 +39,7 @@ class MonteCarloEM(Objective):
     traits = Traits(
         has_encoder=False,
         single_process_because="all chains share one step size and lie in one process's memory",
-        not_captured_because="Hamiltonian Monte Carlo looks at its densities on the way",
+        not_captured_because="Hamiltonian Monte Carlo takes gradients on the way, which has not been tried",
     )
 
     chain: Float[Tensor, "num latent"]
@@ -76,28 +77,33 @@ class MonteCarloEM(Objective):
     def prepare(self, model: VAE, num_train: int) -> None:
         """Starts the chains from the prior."""
         self.register_buffer("chain", model.prior().sample((num_train,)))
+        if self.traits.whole_training_split and num_train > self.datapoints_at_once:
+            reason = f"its {num_train} datapoints go through the decoder in pieces, which take their time anyhow"
+            self.traits = replace(self.traits, not_compiled_because=reason)
 
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
         """The E-step, then `num_updates` updates of the decoder."""
-        try:
-            z, acceptance = self.move_chains(model, batch)
-        except FloatingPointError as error:
-            raise NonFiniteDensity(f"{error}; the checkpoint from before is kept") from error
+        z, acceptance, is_lost = self.move_chains(model, batch)
         logged = {"acceptance": acceptance, "step_size": self.step_size.expand(len(z))}
         self.tune_step_size(acceptance)
         for update in range(self.num_updates):
             reconstruction = self.reconstruction(model, batch.x, z)
+            loss = -reconstruction
             if update == 0:
                 logged["log_joint"] = reconstruction + model.prior().log_prob(z)
-            yield Terms(-reconstruction, moves=model.decoder, logged=logged if update == 0 else {})
+                loss = loss.masked_fill(is_lost, math.inf)  # which ends the training
+            yield Terms(loss, moves=model.decoder, logged=logged if update == 0 else {})
 
     def move_chains(
         self, model: VAE, batch: Minibatch
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
-        """One transition of the minibatch's chains: where they are now, and how probable acceptance was."""
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
+        """One transition of the minibatch's chains: where they are now, how probable acceptance was, which are lost.
+
+        Those are where the log density or its gradient is not finite: the weights have diverged.
+        """
         z = self.chain[batch.index]
         momentum, uniform = torch.randn_like(z), torch.rand_like(z[:, 0])
-        positions, acceptances = [], []
+        positions, acceptances, lost = [], [], []
         # densities that differ by rounding in bfloat16 would reject what is exact
         with torch.autocast(z.device.type, enabled=False):
             pieces = (each.split(self.datapoints_at_once) for each in (batch.x, z, momentum, uniform))
@@ -106,12 +112,13 @@ class MonteCarloEM(Objective):
                 def log_density(position: Tensor, x: Tensor = x) -> Tensor:
                     return model.log_joint(x, position)
 
-                begin = hmc.start(log_density, start)
+                begin = hmc.evaluate(log_density, start)
                 end, acceptance = hmc.transition(log_density, begin, self.step_size, self.num_leapfrog, kick, draw)
                 positions.append(end.position)
                 acceptances.append(acceptance)
+                lost.append(~hmc.is_finite(begin))
         self.chain[batch.index] = torch.cat(positions)
-        return torch.cat(positions), torch.cat(acceptances)
+        return torch.cat(positions), torch.cat(acceptances), torch.cat(lost)
 
     def tune_step_size(self, acceptance: Float[Tensor, " batch"]) -> None:
         """Longer steps where more is accepted than the target, the full factor where all is."""

@@ -18,6 +18,7 @@ from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective
 from vae_lab.optimizers import lay_out_state
 from vae_lab.randomness import seed_global_noise
+from vae_lab.training.compiled import Compiler
 from vae_lab.training.running_means import RunningMeans
 from vae_lab.training.step import LOSS, WARM_UP_STEPS, EagerStep, Step, prepare, why_not_captured
 
@@ -46,7 +47,7 @@ class LitVAE(pl.LightningModule):
         parameter_prior: bool,
         gradient_clip_norm: float | None,
         cuda_graph: bool,
-        compile: bool,
+        compile: bool | int,
         channels_last: bool,
         seed: int,
     ) -> None:
@@ -74,6 +75,7 @@ class LitVAE(pl.LightningModule):
         self.measured: list[str] = []
         self.cuda_graph, self.compile_step = cuda_graph, compile
         self.step: Step | None = None
+        self.compiler: Compiler | None = None
         self.resident: dict[str, Tensor] = {}
         self.latest: dict[str, float] = {}
         self.interrupted = self.stopped_early = False
@@ -139,32 +141,39 @@ class LitVAE(pl.LightningModule):
             log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps will be captured")
         lay_out_state(optimizer)
         prepare(optimizer, captured=captured)
-        if self.compile_step:
-            log.info(
-                "the training step will be compiled once it is the same every time: that takes up to half a minute"
-            )
+        if self.compile_step is not False and not captured:
+            count = 0 if self.compile_step is True else self.compile_step
+            required = self.compile_step is True
+            self.compiler = Compiler(count, threads=torch.get_num_threads(), required=required)
+            self.compiler.begin(self.samples)
         # the first steps make the optimiser's state and name the terms; a continued training has both, and goes on
         # as it would have
         is_new = captured or not self.measured
         warm_up = WARM_UP_STEPS * self.samples_per_step if is_new else 0
-        eager = EagerStep(
-            self.objective,
-            self.model,
+        # Lightning's tells DDP to expect one more backward pass of this block
+        backward = self.manual_backward if self.trainer.world_size > 1 else None
+        eager = self.eager_step(self.objective, self.model, optimizer, backward=backward, measured=self.measured)
+        fast_from = max(self.samples + warm_up, self.objective.traits.steady_from)
+        self.step = Step(eager, fast_from=fast_from, captured=captured, compiled=self.compiler)
+
+    def eager_step(self, objective: Objective, model: VAE, optimizer: Optimizer, **others: Any) -> EagerStep:
+        """A step of this training, on its own objects or on copies."""
+        return EagerStep(
+            objective,
+            model,
             optimizer,
-            num_train=self.minibatches.num_datapoints,
+            num_train=len(self.data.splits["train"]),
             parameter_prior=self.parameter_prior,
             gradient_clip_norm=self.gradient_clip_norm,
-            # Lightning's tells DDP to expect one more backward pass of this block
-            backward=self.manual_backward if self.trainer.world_size > 1 else Tensor.backward,
-            measured=self.measured,
+            **others,
         )
-        fast_from = max(self.samples + warm_up, self.objective.traits.steady_from)
-        self.step = Step(eager, fast_from=fast_from, captured=captured, compiled=self.compile_step)
 
     def release(self) -> None:
         """Lets go of what only the training needs, a graph's memory on the device among it."""
         self.step = None
         self.resident.clear()
+        if self.compiler is not None:
+            self.compiler.end()
 
     def train_dataloader(self) -> "Blocks":
         """Which minibatches to present, block by block; the images themselves are already on the device."""

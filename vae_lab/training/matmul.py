@@ -7,19 +7,15 @@ processors. So accuracy is measured first, speed second.
 
 import functools
 import logging
-import os
-import platform
 import statistics
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vae_lab.atomic import read_cache, write_json
 from vae_lab.errors import ConfigError, require_choice
+from vae_lab.training.machine import known_once
 
 log = logging.getLogger("vae_lab")
 
@@ -33,11 +29,6 @@ SPEED_RATIO = 1.2
 """From here on `auto` prefers oneDNN."""
 SHAPE = (100, 784, 500)
 """The paper's largest layer on MNIST: minibatch, pixels, hidden units."""
-
-
-def settled(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run about to be planned: what `auto` stands for on this machine is decided now, and kept."""
-    return {**config, "matmul_backend": choose_backend(config["matmul_backend"])}
 
 
 @functools.cache
@@ -80,26 +71,9 @@ def use_backend(name: str) -> None:
 
 
 def measured_once() -> dict[str, Any]:
-    """Accuracy and speed of oneDNN beside the default, kept in the user's cache for this processor and torch."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    path = (
-        Path(cache if os.path.isabs(cache) else os.devnull) / "vae_lab" / "matmul.json"
-    )  # nobody's home: nothing kept
-    key = f"{processor()}, torch {torch.__version__}"
-    known = read_cache(path)
-    if not is_measured(known.get(key)):
-        known = {key: {"exact": is_exact(), "speed_ratio": round(speed_ratio(), 3)}}
-        try:
-            write_json(path, read_cache(path) | known)
-        except OSError as error:
-            log.info("the choice of matmul_backend is measured again next time: %s", error)
-    return known[key]
-
-
-def is_measured(entry: Any) -> bool:
-    """Whether an entry of the cache is whole."""
-    ratio = entry.get("speed_ratio") if isinstance(entry, dict) else None
-    return isinstance(ratio, float) and isinstance(entry.get("exact"), bool)
+    """Accuracy and speed of oneDNN beside the default."""
+    like = {"exact": bool, "speed_ratio": float}
+    return known_once("matmul", like, lambda: {"exact": is_exact(), "speed_ratio": round(speed_ratio(), 3)})
 
 
 def is_exact() -> bool:
@@ -140,12 +114,3 @@ def product(backend: str, x: Tensor, weight: Tensor, times: int = 1) -> Tensor:
         return torch.mm(x, weight)
     finally:
         MKLDNN.matmul.fp32_precision = before
-
-
-def processor() -> str:
-    """The processor's name and abilities, as far as the system tells them."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0].splitlines() if cpuinfo.is_file() else []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    named = [facts[key] for key in ("model name", "cpu family", "model", "stepping") if key in facts]
-    return " ".join(named) or platform.processor() or platform.machine()

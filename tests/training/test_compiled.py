@@ -1,0 +1,166 @@
+"""Compiled steps: when they take the eager one's place, and what becomes of a training that has none."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from step_cases import present
+from test_lit_module import make_lit
+from torch import nn
+
+from vae_lab.errors import Failed
+from vae_lab.objectives.aevb import AEVB
+from vae_lab.objectives.base import Minibatch
+from vae_lab.training import compiled
+from vae_lab.training.compiled import Compiler, compiled_file, trace, why_not_compiled
+from vae_lab.training.step import EagerStep, Step
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """A machine on which nothing has been compiled; the process's threads come back afterwards."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_eager(objective: AEVB | None = None) -> tuple[EagerStep, Minibatch]:
+    """A step of a tiny training, its optimiser's state there."""
+    torch.manual_seed(0)
+    lit = make_lit()
+    optimizer = torch.optim.Adam(lit.model.parameters(), fused=True)
+    eager = EagerStep(
+        objective or lit.objective,
+        lit.model,
+        optimizer,
+        num_train=300,
+        parameter_prior=False,
+        gradient_clip_norm=None,
+    )
+    block = lit.minibatches.block(0, 1)
+    batch = Minibatch(block.x[0], block.index[0])
+    eager(batch, 0)
+    return eager, batch
+
+
+class LooksAtItsNumbers(AEVB):
+    """An objective whose updates depend on what they compute."""
+
+    def updates(self, model, batch, state):
+        for terms in super().updates(model, batch, state):
+            if terms.loss.mean() > 0:
+                yield terms
+
+
+def looking() -> AEVB:
+    return LooksAtItsNumbers(kl="closed_form", num_samples=1, kl_warmup_samples=0)
+
+
+def test_tracing_computes_nothing_and_changes_nothing():
+    eager, batch = make_eager()
+    before = [tensor.clone() for tensor in (*eager.model.parameters(), torch.get_rng_state())]
+    traced = trace(eager, batch, 100)
+    assert all(map(torch.equal, before, (*eager.model.parameters(), torch.get_rng_state())))
+    assert [tensor.data_ptr() for tensor in traced.arguments[0]] == [w.data_ptr() for w in eager.model.parameters()]
+
+
+def test_name_of_a_compiled_step_follows_the_computation_and_the_threads_not_the_weights():
+    (eager, batch), (other, _) = make_eager(), make_eager()
+    name = compiled_file(trace(eager, batch, 100), 1)
+    with torch.no_grad():
+        next(other.model.parameters()).add_(1)
+    assert compiled_file(trace(other, batch, 100), 1) == name
+    assert compiled_file(trace(eager, batch, 100), 2) != name
+    eager.optimizer.param_groups[0]["eps"] = 1e-4
+    assert compiled_file(trace(eager, batch, 100), 1) != name
+    sampled = AEVB(kl="sampled", num_samples=1, kl_warmup_samples=0)
+    assert compiled_file(trace(make_eager(sampled)[0], batch, 100), 1) != name
+
+
+def test_a_step_that_looks_at_its_numbers_trains_on_without(caplog):
+    eager, batch = make_eager(looking())
+    step = Step(eager, fast_from=0, captured=False, compiled=Compiler(0, threads=1, required=False))
+    for i in range(3):
+        assert step(batch, i).isfinite().all()
+    assert caplog.text.count("cannot be compiled") == 1 and "goes on without" in caplog.text
+
+
+def test_a_step_that_looks_at_its_numbers_fails_where_it_must_be_compiled():
+    eager, batch = make_eager(looking())
+    step = Step(eager, fast_from=0, captured=False, compiled=Compiler(0, threads=1, required=True))
+    with pytest.raises(Failed, match=r"cannot be compiled: .*compile=false trains without"):
+        step(batch, 0)
+
+
+def test_a_compiler_that_fails_is_named_with_its_last_words(caplog, monkeypatch):
+    script = "import sys; sys.exit('no such header')"
+    popen = compiled.subprocess.Popen
+    monkeypatch.setattr(compiled.subprocess, "Popen", lambda _, **to: popen([sys.executable, "-c", script], **to))
+    eager, batch = make_eager()
+    compiler = Compiler(0, threads=1, required=False)
+    assert compiler(eager, batch, 0) is None
+    assert "cannot be compiled: Failed: no such header" in caplog.text
+    compiler.end()
+    assert not Path(compiler.folder).exists()
+
+
+def test_training_has_a_thread_fewer_until_the_count_of_samples(monkeypatch):
+    eager, batch = make_eager()
+    monkeypatch.setattr(Compiler, "start", lambda self, traced: None)
+    monkeypatch.setattr(Compiler, "load", lambda self, *_: Steps())
+    compiler = Compiler(100, threads=2, required=False)
+    compiler.begin(0)
+    step = Step(eager, fast_from=0, captured=False, compiled=compiler)
+    for samples, threads, is_fast in ((0, 1, False), (50, 1, False), (100, 2, True)):
+        step(batch, samples)
+        assert (torch.get_num_threads(), step.fast is not None) == (threads, is_fast)
+    compiler.begin(100)
+    assert torch.get_num_threads() == 2
+
+
+class Steps:
+    """What a compiled step is to the training."""
+
+    def error(self, traced):
+        return 0.0
+
+    def __call__(self, batch):
+        return torch.zeros(1)
+
+
+def test_a_compiled_step_with_other_numbers_is_not_used(monkeypatch, caplog):
+    eager, batch = make_eager()
+    monkeypatch.setattr(Compiler, "start", lambda self, traced: None)
+    monkeypatch.setattr(Compiler, "load", lambda self, *_: Steps())
+    monkeypatch.setattr(Steps, "error", lambda *_: 0.9)
+    assert Compiler(0, threads=1, required=False)(eager, batch, 0) is None
+    assert "it gives other numbers than the eager one, by 0.9 of a step" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_damaged_file_in_the_cache_is_compiled_anew(caplog):
+    caplog.set_level("INFO", logger="vae_lab")
+    names, records, _ = present("aevb", "compiled")
+    (file,) = (compiled.cache_folder() / "compiled").glob("*.pt2")
+    file.write_bytes(b"damaged")
+    again = present("aevb", "compiled")
+    assert again[0] == names and torch.equal(again[1], records)
+    assert caplog.text.count("compiling the training step") == 2
+    assert torch.equal(present("aevb", "compiled")[1], records)
+    assert caplog.text.count("compiling the training step") == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda weights: torch.optim.SGD(weights, lr=0.1), "SGD is not known"),
+        (lambda weights: torch.optim.Adam(weights, amsgrad=True), "does not know amsgrad"),
+        (lambda weights: torch.optim.Adam(weights), ""),
+    ],
+)
+def test_why_not_compiled_names_the_reason(make, reason):
+    objective = AEVB(kl="closed_form", num_samples=1, kl_warmup_samples=0)
+    found = why_not_compiled(objective, make([nn.Parameter(torch.zeros(1))]), "cpu", 1)
+    assert reason in found and bool(reason) == bool(found)
