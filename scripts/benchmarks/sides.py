@@ -176,7 +176,7 @@ def print_case(name: str, case: dict[str, Any]) -> None:
 
     rows = []
     for side, found in case["sides"].items():
-        facts = [f"{fact} {value:.3g}" for fact, value in found.get("facts", {}).items()]
+        facts = [f"{fact} {value:.5g}" for fact, value in found.get("facts", {}).items()]
         rows.append([side, *numbers(found), ", ".join(facts)])
     title = f"{name}: {case['summary']}, {case['unit']}"
     Table(("side", "median", "from", "to", "besides"), rows, title=title).print()
