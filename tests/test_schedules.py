@@ -81,9 +81,8 @@ def test_rate_stays_at_its_last_value_beyond_the_budget_and_says_so_once(
         rates(schedule, 100)  # the whole budget
         assert caplog.messages == []
         assert rates(schedule, 150) == pytest.approx([last] * 150)
-    assert caplog.messages == [
-        f"the schedule's budget is over: the learning rate stays {last_factor:g} times the optimiser's"
-    ]
+    (message,) = caplog.messages
+    assert f"stays {last_factor:g} times the optimiser's" in message
 
 
 def test_budget_of_less_than_a_minibatch_is_a_step():

@@ -53,7 +53,11 @@ class WarmupCosine(LRScheduler):
             fallen = min(1.0, (step - risen) / max(1, end - risen))
             factor = self.last_factor + (1 - self.last_factor) * (1 + math.cos(math.pi * fallen)) / 2
         if step == end + 1:  # one step beyond: the run was continued
-            log.info("the schedule's budget is over: the learning rate stays %g times the optimiser's", factor)
+            log.info(
+                "the schedule's budget is over: the learning rate stays %g times the optimiser's; a new run with this "
+                "max_samples would learn more",
+                factor,
+            )
         return [float(base) * factor for base in self.base_lrs]
 
 
