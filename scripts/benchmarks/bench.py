@@ -29,8 +29,10 @@ class Place(NamedTuple):
 BOTH, CPU, GPU, ON_REQUEST = ("cpu", "cuda"), ("cpu",), ("cuda",), ()
 CASES = {
     **dict.fromkeys(("mlp", "mlp_bf16", "conv", "frey_face", "wake_sleep", "iwae"), Place("training_cases", BOTH)),
+    **dict.fromkeys(("full_variational_bayes", "monte_carlo_em"), Place("training_cases", CPU, CPU)),
     **dict.fromkeys(("importance_sampling", "hmc"), Place("estimators", BOTH)),
     **dict.fromkeys(("startup", "listing", "memory", "jobs"), Place("processes", CPU)),
+    **dict.fromkeys(("whole_run", "sweep", "quickstart"), Place("processes", ON_REQUEST, CPU)),
     **dict.fromkeys(("evaluation", "growth", "precision", "time_to_bound"), Place("lab", ON_REQUEST)),
     "cuda_graph": Place("training_cases", GPU, GPU),
     "shared_jobs": Place("processes", GPU, GPU),

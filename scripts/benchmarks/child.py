@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from vae_lab.cli import main
 
@@ -27,6 +28,33 @@ def first_step(*arguments: str) -> int:
 def command(*arguments: str) -> int:
     """A command line of `vae-lab`."""
     return main(arguments)
+
+
+def hand_written(threads: str, epochs: str) -> int:
+    """The training of experiment=mnist as one writes it by hand, with the same evaluations, printed."""
+    import torch
+    from omegaconf import OmegaConf
+
+    from benchmarks.conditions import Conditions
+    from benchmarks.hand_written import MNIST, HandWritten
+    from vae_lab.data import mnist
+    from vae_lab.training.marks import next_log_mark
+    from vae_lab.wiring.folders import package_configs
+
+    torch.set_num_threads(int(threads))
+    keys: Any = OmegaConf.to_container(OmegaConf.load(package_configs() / "data" / "mnist.yaml"), resolve=True)
+    splits = mnist.MNIST(**{key: value for key, value in keys.items() if key not in ("_target_", "defaults")}).splits
+    loop = HandWritten("", MNIST, splits["train"].images, Conditions(int(threads), "cpu", Path()))
+    loop.begin()
+    samples, budget = 0, int(epochs) * len(loop.images)
+    while samples < budget:
+        mark = min(next_log_mark(samples, first=10_000, per_decade=5), budget)
+        loop.do(mark - samples)
+        samples = mark
+        with torch.no_grad():
+            bounds = [-MNIST.loss(loop.encoder, loop.decoder, splits[split].images).item() for split in ("val", "test")]
+        print(samples, *bounds)
+    return 0
 
 
 def estimate(num_samples: str, num_datapoints: str, threads: str) -> int:
@@ -65,7 +93,7 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    tasks = {task.__name__: task for task in (first_step, command, estimate, imports)}
+    tasks = {task.__name__: task for task in (first_step, command, hand_written, estimate, imports)}
     code = tasks[sys.argv[2]](*sys.argv[3:])
     modules = [name for name in sys.modules if not name.startswith("__")]
     Path(sys.argv[1]).write_text(json.dumps({"peak": peak(), "modules": modules}), encoding="utf-8")

@@ -21,6 +21,7 @@ from benchmarks.sides import Case, Side, Throughput, difference, ratio, value_of
 from vae_lab.errors import Failed
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.execute import fit
+from vae_lab.jobs.settle import settled
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.runs.identity import frozen_config
@@ -237,6 +238,7 @@ def train_once(config: Mapping[str, Any], clock: Clock) -> list[dict[str, float]
     with tempfile.TemporaryDirectory(dir=clock.conditions.folder) as folder:
         run = RunDir(Path(folder) / "run")
         assembled = assemble(config, run)
+        config = settled(config, assembled, run)
         clock.attach(assembled)
         plan_run(run.path, config)
         fit(run, assembled)

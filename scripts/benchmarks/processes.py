@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,37 @@ class ProcessTime(Side):
         started = time.perf_counter()
         python(*self.arguments)
         return time.perf_counter() - started
+
+
+class WholeRun(ProcessTime):
+    """Seconds of a training's process, its cache of compiled steps empty or as the run before left it."""
+
+    def __init__(self, name: str, conditions: Conditions, *, cold: bool) -> None:
+        super().__init__(name, ["-m", "vae_lab", "train", *everyday(conditions)], conditions)
+        self.cache, self.cold = conditions.folder / f"cache of {name}", cold
+
+    def measure(self, seconds: float) -> float:
+        if self.cold:
+            shutil.rmtree(self.cache / "vae_lab" / "compiled", ignore_errors=True)
+        started = time.perf_counter()
+        python(*self.arguments, XDG_CACHE_HOME=str(self.cache))
+        return time.perf_counter() - started
+
+
+class ProcessorTime(Side):
+    """Seconds of the CPU that a command and its children take, in an environment that is there."""
+
+    def __init__(self, name: str, command: Sequence[str], conditions: Conditions) -> None:
+        super().__init__(name, conditions)
+        self.command = command
+
+    def measure(self, seconds: float) -> float:
+        before = os.times()
+        done = subprocess.run(self.command, env=os.environ | {"VENV": sys.prefix}, **SILENT)
+        if done.returncode:
+            raise Failed(f"{self.name} ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 class PeakMemory(Side):
@@ -77,14 +109,16 @@ class SeveralTrainings(Side):
         return taken
 
 
-def python(*arguments: str) -> None:
+def python(*arguments: str, **environment: str) -> None:
     """A Python process, to its end.
 
     Raises:
         Failed: it ended with another code than 0; its last words are named.
     """
     path = os.pathsep.join(filter(None, (SCRIPTS, os.environ.get("PYTHONPATH"))))
-    process = subprocess.run([sys.executable, *arguments], env=os.environ | {"PYTHONPATH": path}, **SILENT)
+    process = subprocess.run(
+        [sys.executable, *arguments], env=os.environ | {"PYTHONPATH": path} | environment, **SILENT
+    )
     if process.returncode:
         last = process.stderr.strip().rpartition("\n")[2]
         raise Failed(f"python {' '.join(arguments)} ended with code {process.returncode}: {last}")
@@ -101,6 +135,22 @@ def startup(conditions: Conditions) -> Case:
     }
     compared = [ratio(words, "import hydra", at_most=3), ratio(first, "import pytorch_lightning", at_most=2)]
     return Case([ProcessTime(name, of, conditions) for name, of in sides.items()], compared, "s", most_repeats=3)
+
+
+def whole_run(conditions: Conditions) -> Case:
+    """`vae-lab train experiment=mnist`, from the start of its process to its end, beside the same written by hand."""
+    cold, warm, hand = "ours, nothing compiled yet", "ours, compiled before", "hand-written"
+    sides = [WholeRun(cold, conditions, cold=True), WholeRun(warm, conditions, cold=False)]
+    task = [*CHILD, os.devnull, "hand_written", str(conditions.threads), "20"]
+    compared = [ratio(cold, hand, at_most=1.0), ratio(warm, hand, at_most=0.8)]
+    return Case([*sides, ProcessTime(hand, task, conditions)], compared, "s", most_repeats=5)
+
+
+def quickstart(conditions: Conditions) -> Case:
+    """`scripts/quickstart` after installation: a training, its bounds and its pictures."""
+    place = [str(Path(SCRIPTS) / "quickstart"), f"output_root={conditions.folder}"]
+    side = ProcessorTime("scripts/quickstart", place, conditions)
+    return Case([side], [value_of(side.name, at_most=25)], "s of CPU", most_repeats=3)
 
 
 def listing(conditions: Conditions, count: int = 1000) -> Case:
@@ -130,18 +180,26 @@ def jobs(conditions: Conditions) -> Case:
     return several("max_samples=50000", 2, conditions)
 
 
+def sweep(conditions: Conditions) -> Case:
+    """Eight trainings of experiment=mnist of 200,000 samples, one after the other or two at once."""
+    return several("max_samples=200000", 8, conditions, at_once=2, at_least=1.5)
+
+
 def shared_jobs(conditions: Conditions) -> Case:
     """Four trainings of 100 epochs of experiment=mnist on one GPU, with the starts of their processes."""
     return several("max_samples=5000000", 4, conditions)
 
 
-def several(budget: str, count: int, conditions: Conditions) -> Case:
-    """So many trainings, one after the other or all at once."""
+def several(
+    budget: str, count: int, conditions: Conditions, at_once: int | None = None, at_least: float | None = None
+) -> Case:
+    """So many trainings, one after the other or several at once; without a number: all of them."""
     training_images("mnist")
+    together = at_once or count
     config = train_config(["experiment=mnist", budget, "callbacks=none"], conditions)
-    sides = [SeveralTrainings(config, count, at_once, conditions) for at_once in (1, count)]
-    compared = ratio(sides[0].name, sides[1].name, f"how many times faster {count} at once are")
-    return Case(sides, [compared], "s", most_repeats=2)
+    sides = [SeveralTrainings(config, count, jobs, conditions) for jobs in (1, together)]
+    name = f"how many times faster {together} at once are"
+    return Case(sides, [ratio(sides[0].name, sides[1].name, name, at_least=at_least)], "s", most_repeats=2)
 
 
 def everyday(conditions: Conditions) -> list[str]:

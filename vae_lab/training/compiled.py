@@ -33,6 +33,7 @@ from vae_lab.training.machine import cache_folder, instructions, keep, known_of,
 from vae_lab.training.step import EagerStep, Move
 
 log = logging.getLogger("vae_lab")
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its remark that there is no GPU
 
 OPTIONS = {
     "fallback_random": True,  # the noise of the eager step
@@ -103,7 +104,7 @@ def trace(eager: EagerStep, batch: Minibatch, samples: int) -> Traced:
                 if g is not None:
                     one_step(w, g, state_of[id(w)], rate, settings)
 
-        tensors = dict(zip(named, leaves, strict=True)) | dict(zip(others, rest, strict=True))
+        tensors: dict[str, Tensor] = {**dict(zip(named, leaves, strict=True)), **dict(zip(others, rest, strict=True))}
         with torch.enable_grad():
             return functional_call(owner, tensors, (Minibatch(x, index), samples, move))
 
