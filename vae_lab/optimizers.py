@@ -160,18 +160,31 @@ def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer) is torch.optim.Adam and not (group["amsgrad"] or group.get("decoupled_weight_decay"))
 
 
-def adagrad_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], rate: Tensor, settings: Mapping[str, Any]) -> None:
+def adagrad_step(
+    w: Tensor, g: Tensor, state: Mapping[str, Tensor], factors: Tensor, settings: Mapping[str, Any]
+) -> None:
     """The step of `Adagrad` after its warm-up, for one parameter, in place: what a compiled training inlines."""
     state["step"].add_(1)
     state["sum"].addcmul_(g, g)
-    w.sub_(rate.to(w) * g / state["sum"].sqrt())
+    w.sub_(factors[0] * g / state["sum"].sqrt())
 
 
-def adam_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], rate: Tensor, settings: Mapping[str, Any]) -> None:
-    """Adam's step (Kingma & Ba, 2015) for one parameter, in place; its corrections in float64, as torch has them."""
+def adam_step(w: Tensor, g: Tensor, state: Mapping[str, Tensor], factors: Tensor, settings: Mapping[str, Any]) -> None:
+    """Adam's step (Kingma & Ba, 2015) for one parameter, in place; `factors` as `step_factors` has them."""
+    state["step"].add_(1)
     beta1, beta2 = settings["betas"]
-    step = state["step"].add_(1).double()
     state["exp_avg"].lerp_(g, 1 - beta1)
     state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-    size, root = rate / (1 - beta1**step), (1 - beta2**step).sqrt()
-    w.sub_(size.to(w) * state["exp_avg"] / (state["exp_avg_sq"].sqrt() / root.to(w) + settings["eps"]))
+    w.sub_(factors[0] * state["exp_avg"] / (state["exp_avg_sq"].sqrt() / factors[1] + settings["eps"]))
+
+
+def step_factors(optimizer: torch.optim.Optimizer, step: float) -> tuple[float, float]:
+    """What step t = 1, 2, ... of a parameter is multiplied by and, in Adam, what corrects its second moment.
+
+    In Adam: rate / (1 - beta1^t) and sqrt(1 - beta2^t).
+    """
+    group = optimizer.param_groups[0]
+    if isinstance(optimizer, Adagrad):
+        return group["lr"], 1.0
+    beta1, beta2 = group["betas"]
+    return group["lr"] / (1 - beta1**step), math.sqrt(1 - beta2**step)

@@ -28,7 +28,7 @@ from torch.utils import _pytree as pytree
 
 from vae_lab.errors import Failed
 from vae_lab.objectives.base import Minibatch, Objective
-from vae_lab.optimizers import Adagrad, adagrad_step, adam_step
+from vae_lab.optimizers import Adagrad, adagrad_step, adam_step, step_factors
 from vae_lab.training.machine import cache_folder, instructions, keep, known_of, this_machine
 from vae_lab.training.step import EagerStep, Move
 
@@ -43,6 +43,8 @@ OPTIONS = {
 """Of AOTInductor."""
 COLD_SECONDS = 20.0
 """What compiling takes on a machine where it has not been measured."""
+MOST_MOVES = 32
+"""Of one parameter in a minibatch: more updates are not compiled."""
 MOST_ERROR = 0.05
 """Of a compiled step, as a share of a step."""
 KEPT_FILES = 100
@@ -54,7 +56,9 @@ class Traced(NamedTuple):
 
     graph: GraphModule
     arguments: tuple[Any, ...]
-    """Parameters, buffers and the optimiser's state, which it changes in place; x, index and the learning rate."""
+    """Parameters, buffers and optimiser's state, which it changes in place; x, index and the optimiser's factors."""
+    moves: list[int]
+    """How often a minibatch moves each of the parameters."""
 
     def tensors(self) -> list[Tensor]:
         """All arguments, in order."""
@@ -91,24 +95,27 @@ def trace(eager: EagerStep, batch: Minibatch, samples: int) -> Traced:
         states,
         batch.x,
         batch.index,
-        torch.zeros((), dtype=torch.float64),
+        torch.zeros(len(named), MOST_MOVES, 2),
     )
+    moves = [0] * len(named)
 
-    def step(weights: Any, rest: Any, states: Any, x: Tensor, index: Tensor, rate: Tensor) -> Tensor:
+    def step(weights: Any, rest: Any, states: Any, x: Tensor, index: Tensor, factors: Tensor) -> Tensor:
         leaves = [nn.Parameter(weight) for weight in weights]
-        state_of = {id(leaf): state for leaf, state in zip(leaves, states, strict=True)}
+        place = {id(leaf): i for i, leaf in enumerate(leaves)}
 
         @torch.no_grad()
         def move(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
             for w, g in zip(parameters, gradients, strict=True):
                 if g is not None:
-                    one_step(w, g, state_of[id(w)], rate, settings)
+                    i = place[id(w)]
+                    one_step(w, g, states[i], factors[i, moves[i]], settings)
+                    moves[i] += 1
 
         tensors: dict[str, Tensor] = {**dict(zip(named, leaves, strict=True)), **dict(zip(others, rest, strict=True))}
         with torch.enable_grad():
             return functional_call(owner, tensors, (Minibatch(x, index), samples, move))
 
-    return Traced(make_fx(step, tracing_mode="fake")(*arguments), arguments)
+    return Traced(make_fx(step, tracing_mode="fake")(*arguments), arguments, moves)
 
 
 def compiled_file(traced: Traced, threads: int) -> Path:
@@ -126,8 +133,10 @@ class CompiledStep:
     """Presents a minibatch by a compiled function, which changes weights and optimiser's state in place."""
 
     def __init__(self, optimizer: Optimizer, traced: Traced, file: Path) -> None:
-        self.settings, self.state = optimizer.param_groups[0], traced.tensors()[:-3]
-        self.rate = torch.zeros((), dtype=torch.float64)
+        self.optimizer, self.state, self.moves = optimizer, traced.tensors()[:-3], traced.moves
+        self.factors = torch.zeros_like(traced.arguments[-1])
+        self.counts = [float(state["step"]) if state else 0.0 for state in traced.arguments[2]]
+        """Steps that each parameter has behind it."""
         self.loader: Any = torch._inductor.aoti_load_package(str(file), run_single_threaded=True).loader
 
     def error(self, traced: Traced) -> float:
@@ -144,7 +153,7 @@ class CompiledStep:
             ):
                 torch.manual_seed(0)
                 given = pytree.tree_map(Tensor.clone, traced.arguments)
-                pytree.tree_leaves(given)[-1].fill_(0.01)
+                given[-1].fill_(0.01)
                 way(given)
                 pairs = zip(pytree.tree_leaves(given), self.state, strict=False)
                 changes = [after - before for after, before in pairs if before.dim()]  # no counts of steps
@@ -154,8 +163,11 @@ class CompiledStep:
 
     def __call__(self, batch: Minibatch) -> Tensor:
         """The sums of this minibatch."""
-        self.rate.fill_(self.settings["lr"])
-        return self.loader.boxed_run([*self.state, batch.x, batch.index, self.rate])[0]
+        steps = [[count + 1 + i for i in range(max(self.moves))] for count in self.counts]
+        of_step = {step: step_factors(self.optimizer, step) for step in {step for row in steps for step in row}}
+        self.factors[:, : max(self.moves)] = torch.tensor([[of_step[step] for step in row] for row in steps])
+        self.counts = [count + moves for count, moves in zip(self.counts, self.moves, strict=True)]
+        return self.loader.boxed_run([*self.state, batch.x, batch.index, self.factors])[0]
 
 
 class Compiler:
