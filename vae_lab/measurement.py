@@ -109,16 +109,17 @@ def measure_log_likelihood(
     """Nats per datapoint: `<name>/log_likelihood/<estimator>`, and `_se`, `_sd`, ... beside it.
 
     `_se` is the Monte Carlo error with the data held fixed, `_sd` the spread over datapoints; `_num_datapoints`,
-    `_seed` and `_settings` say what was asked for, `_bias` on which side of log p(x) the value lies on average.
+    `_seed` and `_settings` say what was asked for, `_bias` on which side of log p(x) the value lies on average. An
+    estimator's `summary` may say more: importance sampling's `_ess_share` and `_high_k_hat`.
     """
     device = next(model.parameters()).device
     with evaluating(model, device, seed, "evaluate"):
         estimate = estimator.estimate(model, images, seed=seed)
     values = estimate.log_likelihood
-    key = f"{name}/log_likelihood/{estimator.label}"
+    key = f"{name}/{estimator.quantity}/{estimator.label}"
     return {
         key: float(values.mean()),
-        f"{key}_se": math.sqrt(float(estimate.variance.sum())) / len(values),
+        **{f"{key}{ending}": value for ending, value in estimator.summary(estimate).items()},
         f"{key}_sd": float(values.std(correction=0)),
         f"{key}_num_datapoints": len(values),
         f"{key}_seed": seed,

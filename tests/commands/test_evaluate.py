@@ -2,16 +2,19 @@
 
 import errno
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from training import composed, evaluate_tiny, freeze_anew
 
 from vae_lab.cli import main
 from vae_lab.commands.evaluate import evaluate
 from vae_lab.errors import ConfigError, RunError, StorageError, UntrustedTarget, no_room
+from vae_lab.estimators.pareto import WeightTail
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.runs.load import load_run
 
@@ -113,6 +116,22 @@ def test_the_table_shows_what_the_ledger_knew_of_the_same_datapoints(run, capsys
     earlier, new = (f"test[:20]/log_likelihood/importance_sampling_{k}" for k in (5, 7))
     assert [key for key in rows if "log_likelihood" in key] == [new, f"{earlier}*"]
     assert rows[f"{earlier}*"][0] == f"{run.ledger('best')[earlier]:.3f}"
+
+
+def test_a_value_that_cannot_be_trusted_is_flagged_with_the_share_of_datapoints(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    k_hats = torch.tensor([0.9, 0.71, 0.7, math.inf, -math.inf])  # three of five are above 0.7
+    monkeypatch.setattr(WeightTail, "k_hat", property(lambda _: k_hats.repeat(4)))
+    evaluate_tiny(run, "num_datapoints=20")
+    ledger, key = run.ledger("best"), "test[:20]/log_likelihood/importance_sampling_5"
+    assert ledger[f"{key}_high_k_hat"] == pytest.approx(0.6) and 0.2 <= ledger[f"{key}_ess_share"] <= 1
+    text = capsys.readouterr().out
+    assert table_rows(text)[key][0] == f"{ledger[key]:.3f} !60%" and "Pareto k-hat" in text
+    assert table_rows(text)["test[:20]/bound"][0] == f"{ledger['test[:20]/bound']:.3f}"
+    monkeypatch.undo()
+    evaluate_tiny(run, "num_datapoints=20", "seed=1")
+    assert "Pareto" not in capsys.readouterr().out
+    assert f"{key}_high_k_hat" not in run.ledger("best"), "the value of before took its flag along"
 
 
 def test_what_was_measured_before_an_interruption_is_in_the_ledger(run, monkeypatch):

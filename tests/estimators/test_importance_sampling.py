@@ -4,7 +4,9 @@ import pytest
 import torch
 from linear_gaussian import LinearGaussian, six_standard_errors
 
+from vae_lab.estimators.base import LogMean
 from vae_lab.estimators.importance_sampling import ImportanceSampling
+from vae_lab.estimators.pareto import WeightTail
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,45 @@ def test_no_remainder_is_dropped(inexact, num_samples, monkeypatch):
     monkeypatch.setattr(inexact.model, "likelihood", lambda z: decoded.append(len(z)) or likelihood(z))
     ImportanceSampling(num_samples=num_samples, samples_per_chunk=8).estimate(inexact.model, inexact.sample(20), seed=0)
     assert sum(decoded) == num_samples
+
+
+def test_effective_sample_size_and_k_hat_are_those_of_the_weights_in_any_chunks(inexact, monkeypatch):
+    x = inexact.sample(30)
+    sampling, seen, add = ImportanceSampling(num_samples=500, samples_per_chunk=7), [], LogMean.add
+    monkeypatch.setattr(LogMean, "add", lambda self, log_weights: seen.append(log_weights) or add(self, log_weights))
+    estimate, log_weights = sampling.estimate(inexact.model, x, seed=0), torch.cat(seen)
+    weights = log_weights.exp()
+    assert weights.shape == (500, 30)
+    torch.testing.assert_close(estimate.beside["ess_share"], weights.sum(0) ** 2 / weights.square().sum(0) / 500)
+    tail = WeightTail(500)
+    tail.add(log_weights)
+    torch.testing.assert_close(estimate.beside["k_hat"], tail.k_hat)
+    summary = sampling.summary(estimate)
+    assert summary["_ess_share"] == pytest.approx(float(estimate.beside["ess_share"].mean()))
+    assert summary["_high_k_hat"] == float((tail.k_hat > 0.7).double().mean())
+
+
+def test_narrow_posterior_is_told_by_k_hat_where_the_error_does_not_tell():
+    oracle = LinearGaussian()
+    with torch.no_grad():
+        head: Any = oracle.model.encoder.head
+        head.log_variance.bias -= 3.0
+    x = oracle.sample(500)
+    sampling = ImportanceSampling(num_samples=500, samples_per_chunk=None)
+    estimate = sampling.estimate(oracle.model, x, seed=0)
+    error = float((estimate.log_likelihood - oracle.log_marginal(x)).mean())
+    summary = sampling.summary(estimate)
+    assert error < -6 * summary["_se"], "the stated error is too small"
+    assert summary["_high_k_hat"] > 0.5 and summary["_ess_share"] < 0.1
+
+
+def test_good_posterior_is_trusted_and_few_samples_say_nothing_of_their_tail(linear_gaussian, inexact):
+    exact = ImportanceSampling(num_samples=100, samples_per_chunk=None)
+    summary = exact.summary(exact.estimate(linear_gaussian.model, linear_gaussian.sample(50), seed=0))
+    assert summary["_high_k_hat"] == 0 and summary["_ess_share"] == pytest.approx(1)
+    few = ImportanceSampling(num_samples=20, samples_per_chunk=None)
+    summary = few.summary(few.estimate(inexact.model, inexact.sample(50), seed=0))
+    assert "_high_k_hat" not in summary and 1 / 20 <= summary["_ess_share"] < 1
 
 
 def test_label_names_the_number_of_samples():

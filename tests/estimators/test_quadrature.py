@@ -46,6 +46,16 @@ def test_posterior_of_two_peaks_is_covered_and_the_error_told(linear_gaussian, m
     assert error < 3 * float(estimate.variance.sqrt()) + 1e-3
 
 
+def test_error_of_the_mean_does_not_shrink_with_the_number_of_datapoints(make_linear_gaussian):
+    """The same image many times has the same error each time, and so has the mean."""
+    oracle, quadrature = make_linear_gaussian(noise_std=0.05), Quadrature(num_nodes=4)
+    one = oracle.sample(1)
+    first, many = (
+        quadrature.summary(quadrature.estimate(oracle.model, x, seed=0)) for x in (one, one.expand(100, 1, 3, 4))
+    )
+    assert many["_se"] == pytest.approx(first["_se"]) and first["_se"] > 0
+
+
 def test_more_than_three_dimensions_are_refused_before_any_work(make_linear_gaussian):
     oracle = make_linear_gaussian(latent_dim=4)
     with pytest.raises(ValueError, match=r"model\.latent_dim must be <= 3 for estimator=quadrature, got 4"):

@@ -93,6 +93,15 @@ def test_estimates_of_log_likelihood_stand_beside_the_bound(run, capsys):
     assert row["log p(x) by importance_sampling_50"] == "-21.23 ± 0.01" and row["datapoints"] == "250"
 
 
+def test_estimate_that_cannot_be_trusted_is_flagged(run, capsys):
+    name = "test/log_likelihood/importance_sampling_50"
+    run.update_ledger("best", run.ledger("best") | {name: -21.23, f"{name}_se": 0.01, f"{name}_high_k_hat": 0.25})
+    page = reported(capsys, f"run={run.path}")
+    (row,) = (row for row in page.rows("Result") if row["split"] == "test")
+    assert row["log p(x) by importance_sampling_50"] == "-21.23 ± 0.01 !25%"
+    assert "!: neither value nor error can be trusted" in page.sections["Result"]
+
+
 def test_commands_of_the_page_make_the_run_again_go_on_with_it_and_load_it(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = reported(capsys, "run=run")

@@ -519,6 +519,19 @@ def test_estimator_that_most_runs_have_is_shown(add_run, listed) -> None:
     assert {record["log_likelihood_key"] for record in listed()} == {f"{IWAE}50"}
 
 
+def test_value_that_cannot_be_trusted_is_flagged_and_so_is_a_mean_of_such(add_run, listed, shown) -> None:
+    for seed, share in enumerate((0.0, 0.002, 0.5)):
+        known = {f"{IWAE}50": -1.0 - seed, f"{IWAE}50_se": 0.01, f"{IWAE}50_high_k_hat": share}
+        add_run(f"s{seed}", {"seed": seed}, ledger=known)
+    text = shown("sort=-log_likelihood")
+    assert "-2.00 ± 0.01 !1%" in text and "-3.00 ± 0.01 !50%" in text and "-1.00 ± 0.01 !" not in text
+    assert "!: neither value nor error can be trusted" in text
+    assert [record["log_likelihood_high_k_hat"] for record in listed()] == [0.0, 0.002, 0.5]
+    assert "!17%" in shown("over=seed")
+    text = shown("root=outputs/s0")
+    assert "!" not in text and "log_likelihood_high_k_hat" not in text
+
+
 # ---- groups ----
 
 

@@ -13,6 +13,7 @@ from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
 from vae_lab.model import VAE
 from vae_lab.runs.curve import append_row, read_rows
+from vae_lab.runs.result import BESIDE
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed, next_log_mark, next_multiple
 from vae_lab.training.running_means import RunningMeans
@@ -115,8 +116,8 @@ class BoundCurve(pl.Callback):
         for split in [split for split in self.splits if split in lit.data.splits]:
             if not lit.model.has_encoder:
                 measured = self.log_likelihood(lit.model, lit.data, split)
-                settings = ("_sd", "_num_datapoints", "_seed", "_settings", "_bias")  # of the ledger; no curves
-                row |= {name: value for name, value in measured.items() if not name.endswith(settings)}
+                rest = tuple(ending for ending in BESIDE if ending != "_se")  # of the ledger; no curves
+                row |= {name: value for name, value in measured.items() if not name.endswith(rest)}
                 continue
             sums = measure_bound(
                 lit.model,

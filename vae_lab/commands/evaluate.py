@@ -18,11 +18,12 @@ from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.runs.measured import Measurement, bound, log_likelihood
 from vae_lab.runs.provenance import available_cores
+from vae_lab.runs.result import DOUBT, HIGH_K_HAT, doubt
 from vae_lab.runs.small_files import require_keys
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command, group_choices
-from vae_lab.wiring.table import Table
+from vae_lab.wiring.table import Table, number
 
 log = logging.getLogger("vae_lab")
 
@@ -158,16 +159,17 @@ def measurements(run: Run, estimators: Sequence[Estimator], settings: EvaluateSe
 
 def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
     """Nats per datapoint: what was measured and, for the same datapoints, the log p(x) that the ledger knew before."""
-    rows, values = [], {**ledger, **measured}
+    rows, values, notes = [], {**ledger, **measured}, {CAPTION: None}
     for name in dict.fromkeys(key.partition("/")[0] for key in measured):
         earlier = [key for key in ledger if key.startswith(f"{name}/log_likelihood/") and key not in measured]
         for key in (*(key for key in measured if key.startswith(f"{name}/")), *earlier):
             value, count = values[key], values.get(f"{key}_num_datapoints", values.get(f"{name}/num_datapoints"))
             if key.endswith(("/bound", "/reconstruction", "/kl")) or f"{key}_se" in values:
-                numbers = [value, *(values.get(f"{key}{suffix}") for suffix in ("_se", "_sd"))]
-                cells = ["" if number is None else f"{number:.3f}" for number in numbers]
-                rows.append([key + "*" * (key in earlier), *cells, str(count)])
+                mark = doubt(values.get(f"{key}{HIGH_K_HAT}"))
+                notes |= {DOUBT: None} if mark else {}
+                numbers = [number(values.get(f"{key}{suffix}"), places=3) for suffix in ("_se", "_sd")]
+                rows.append([key + "*" * (key in earlier), number(value, mark=mark, places=3), *numbers, str(count)])
             elif key.endswith("/active_units"):
                 rows.append([key, f"{value} of {run.model.latent_dim}", "", "", str(count)])
     title = f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint"
-    Table(("quantity", "mean", "s.e.", "s.d.", "N"), rows, CAPTION, title=title).print()
+    Table(("quantity", "mean", "s.e.", "s.d.", "N"), rows, "\n".join(notes), title=title).print()

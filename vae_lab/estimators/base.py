@@ -7,7 +7,8 @@ in pieces of blocks where memory asks for it. The noise of a datapoint depends o
 import json
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -24,6 +25,8 @@ class Estimate:
 
     log_likelihood: Float[Tensor, " batch"]
     variance: Float[Tensor, " batch"]
+    beside: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
+    """What else the estimator says about every datapoint."""
 
 
 class Noise:
@@ -67,6 +70,10 @@ class Estimator(ABC):
     """Whether it uses q(z|x), which a model trained by Monte Carlo EM does not have."""
     bias: ClassVar[str] = "downwards"
     """Where its log p(x) lies on average: `downwards`, `upwards` or `none`."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """What `estimate_batch` returns of every datapoint besides log p(x) and its variance."""
+    quantity: ClassVar[str] = "log_likelihood"
+    """What it is in the ledger; another name for what is not measured on the images of a split."""
 
     @property
     @abstractmethod
@@ -79,8 +86,15 @@ class Estimator(ABC):
     @abstractmethod
     def estimate_batch(
         self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-        """The log p(x) of at most a block of datapoints, and its variance, on the model's device."""
+    ) -> tuple[Float[Tensor, " batch"], ...]:
+        """The log p(x) of at most a block of datapoints, variance, and what `beside` names, on the model's device."""
+
+    def summary(self, estimate: Estimate) -> dict[str, float]:
+        """What the ledger says beside the mean over the datapoints, by the ending of its key.
+
+        `_se` is the Monte Carlo error of the mean with the data held fixed, from errors that are independent.
+        """
+        return {"_se": math.sqrt(float(estimate.variance.sum())) / len(estimate.variance)}
 
     @torch.no_grad()
     def estimate(
@@ -93,7 +107,7 @@ class Estimator(ABC):
     ) -> Estimate:
         """The log p(x) of `images`, which are the data set's datapoints from `first_index` on.
 
-        Memory does not grow with the number of samples, and with the number of datapoints only by the result.
+        Memory grows with the square root of the number of samples at most, and with that of datapoints by the result.
         The weights decide device and number type; `model.eval()` is the caller's choice.
         """
         self.check(model)
@@ -108,9 +122,10 @@ class Estimator(ABC):
             noise = Noise(like, (seed, type(self).__name__, block), first, count)
             results.append([part.double().cpu() for part in self.estimate_batch(model, x, noise)])
             begin += count
-        empty = torch.zeros(0, dtype=torch.float64)
-        log_likelihood, variance = zip(*results, strict=True) if results else ([empty], [empty])
-        return Estimate(torch.cat(list(log_likelihood)), torch.cat(list(variance)))
+        if not results:
+            results = [[torch.zeros(0, dtype=torch.float64)] * (2 + len(self.beside))]
+        log_likelihood, variance, *beside = map(torch.cat, zip(*results, strict=True))
+        return Estimate(log_likelihood, variance, dict(zip(self.beside, beside, strict=True)))
 
 
 def settings_of(estimator: Estimator) -> str:
@@ -160,6 +175,11 @@ class LogMean:
     def variance(self) -> Float[Tensor, " batch"]:
         """The variance of `value` for independent weights; needs two of them."""
         return self._squares / (self.count - 1) / self.count / self._mean.square()
+
+    @property
+    def ess_share(self) -> Float[Tensor, " batch"]:
+        """The effective sample size (sum w)^2 / sum w^2 as a share of K: 1 where all weights are equal."""
+        return 1 / (1 + self._squares / self.count / self._mean.square())
 
 
 def rows_at_once(model: VAE, device: torch.device) -> int:

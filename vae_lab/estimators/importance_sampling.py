@@ -1,7 +1,8 @@
 """Importance sampling: log p(x) ~ log 1/K sum p(x, z_k) / q(z_k|x), z_k ~ q(z|x).
 
 Unbiased for p(x), so its logarithm lies below log p(x) on average, for large K by Var(w) / (2 K p(x)^2): half
-of the variance that it states.
+of the variance that it states. Where q(z|x) misses a part of p(z|x), neither is seen: few large weights decide, and
+the largest have not come yet. The effective sample size and Pareto k-hat of every datapoint tell.
 """
 
 import math
@@ -11,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab.errors import require_integer
-from vae_lab.estimators.base import Estimator, LogMean, Noise, rows_at_once
+from vae_lab.estimators.base import Estimate, Estimator, LogMean, Noise, rows_at_once
+from vae_lab.estimators.pareto import HIGH, WeightTail
 from vae_lab.model import VAE
 
 NOISE_CHUNK = 50
@@ -28,6 +30,7 @@ class ImportanceSampling(Estimator):
     """
 
     needs_encoder = True
+    beside = ("ess_share", "k_hat")
 
     def __init__(self, *, num_samples: int, samples_per_chunk: int | None) -> None:
         advice = "one has no standard error, and is the bound that `evaluate` reports anyway; more than these never end"
@@ -45,15 +48,28 @@ class ImportanceSampling(Estimator):
 
     def estimate_batch(
         self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-        """The log of the mean weight, and its variance."""
+    ) -> tuple[Float[Tensor, " batch"], ...]:
+        """The log of the mean weight, its variance, the effective sample size by K, and Pareto k-hat."""
         posterior = model.posterior(x)
         mean, std = posterior.mean, posterior.std
         at_once = self.samples_per_chunk or max(1, rows_at_once(model, x.device) // len(x))
-        log_mean = LogMean()
+        log_mean, tail = LogMean(), WeightTail(self.num_samples)
         for chunk in range(math.ceil(self.num_samples / NOISE_CHUNK)):
             count = min(NOISE_CHUNK, self.num_samples - chunk * NOISE_CHUNK)
             for normal in noise.stream(chunk).normal(NOISE_CHUNK, model.latent_dim)[:count].split(at_once):
                 z = torch.addcmul(mean, std, normal)
-                log_mean.add(model.log_joint(x, z) - posterior.log_prob(z))
-        return log_mean.value, log_mean.variance
+                log_weights = model.log_joint(x, z) - posterior.log_prob(z)
+                log_mean.add(log_weights)
+                tail.add(log_weights)
+        return log_mean.value, log_mean.variance, log_mean.ess_share, tail.k_hat
+
+    def summary(self, estimate: Estimate) -> dict[str, float]:
+        """Besides, the mean effective sample size by K, and the share of datapoints that k-hat warns of.
+
+        Fewer than 21 samples show no tail, and then there is no such share.
+        """
+        k_hat = estimate.beside["k_hat"]
+        shares = {"_ess_share": float(estimate.beside["ess_share"].mean())}
+        if not k_hat.isnan().any():
+            shares["_high_k_hat"] = float((k_hat > HIGH).double().mean())
+        return super().summary(estimate) | shares

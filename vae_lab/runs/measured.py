@@ -130,4 +130,4 @@ def log_likelihood(split: str, estimator: Estimator, *, seed: int, num_datapoint
         return measure_log_likelihood(run.model, images, name, estimator, seed=seed)
 
     request = {"seed": seed, "settings": settings_of(estimator)}
-    return Measurement(f"log_likelihood/{estimator.label}", split, num_datapoints, request, make)
+    return Measurement(f"{estimator.quantity}/{estimator.label}", split, num_datapoints, request, make)

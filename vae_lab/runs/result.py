@@ -7,8 +7,15 @@ from typing import Any
 SPLITS = ("test", "val", "train")
 """Whose value stands for a run, the first that there is."""
 LOG_LIKELIHOOD = "/log_likelihood/"
-BESIDE = ("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_settings", "_bias")
+HIGH_K_HAT = "_high_k_hat"
+"""Ending of the share of datapoints whose importance weights have a Pareto k-hat above 0.7."""
+BESIDE = (
+    *("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_settings", "_bias", "_ess_share", HIGH_K_HAT),
+    *("_upper", "_upper_se", "_gap", "_gap_se"),
+)
 """Endings of what a ledger says about a value."""
+DOUBT = "!: neither value nor error can be trusted for that share of the datapoints, where Pareto k-hat is above 0.7"
+"""The note of a table with a value that `doubt` marks."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class Result:
     """The Monte Carlo error with the data held fixed, where the measurement shows it."""
     draws: int
     """How many draws of z there were for each datapoint, where it is a bound."""
+    high_k_hat: float | None = None
+    """The share of datapoints for which importance sampling cannot be trusted, where that is known."""
 
     @property
     def name(self) -> str:
@@ -34,7 +43,9 @@ class Result:
     def number(self) -> str:
         """The value with its error and, where a bound has several draws of z, their number."""
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2f}"
-        return f"{self.value:.2f}{error} nats{draws_of_z(self.draws)}"
+        share = doubt(self.high_k_hat)[1:]
+        trust = f" (not to be trusted for {share} of the datapoints: Pareto k-hat > 0.7)" if share else ""
+        return f"{self.value:.2f}{error} nats{draws_of_z(self.draws)}{trust}"
 
     def __str__(self) -> str:
         return f"{self.name} {self.number}"
@@ -50,7 +61,12 @@ def results(ledger: Mapping[str, Any], splits: Iterable[str] = SPLITS) -> Iterat
     for keys in (bound_keys(ledger), log_likelihood_keys(ledger)):
         for key in sorted((key for key in keys if key.partition("/")[0].partition("[")[0] in splits), key=place):
             draws = ledger.get(f"{key}_num_samples", 1) if key.endswith("/bound") else 1
-            yield Result(key, ledger[key], ledger.get(f"{key}_se"), draws)
+            yield Result(key, ledger[key], ledger.get(f"{key}_se"), draws, ledger.get(f"{key}{HIGH_K_HAT}"))
+
+
+def doubt(share: float | None) -> str:
+    """The mark of a value that cannot be trusted for this share of its datapoints: `!12%`; empty for none of them."""
+    return f"!{max(1, round(100 * min(share, 1)))}%" if share and share > 0 else ""
 
 
 def draws_of_z(num: int) -> str:

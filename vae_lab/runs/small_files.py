@@ -17,7 +17,7 @@ import yaml
 from vae_lab.errors import RunError, shown
 from vae_lab.runs.formats import FORMAT, migrated_config
 from vae_lab.runs.identity import FIXED, changed_settings
-from vae_lab.runs.result import bound_keys, log_likelihood_keys
+from vae_lab.runs.result import HIGH_K_HAT, bound_keys, log_likelihood_keys
 from vae_lab.wiring.dotted import key_of, leaves
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -155,7 +155,7 @@ def read_ledger(path: str | os.PathLike[str], name: str = "metrics.json") -> dic
     """
     ledger = read_json(path, name) if os.path.exists(os.path.join(path, name)) else {}
     for key in (*bound_keys(ledger), *log_likelihood_keys(ledger)):
-        for entry in (key, f"{key}_se"):
+        for entry in (key, f"{key}_se", f"{key}{HIGH_K_HAT}"):
             if not isinstance(value := ledger.get(entry, 0.0), int | float):
                 raise Unreadable(path, f"{name}: {entry} must be a number, got {shown(value)}")
     return ledger

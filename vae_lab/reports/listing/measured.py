@@ -13,7 +13,7 @@ import pandas as pd
 
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number, letters, number_or_none, order
-from vae_lab.runs.result import bound_keys, log_likelihood_keys, place
+from vae_lab.runs.result import DOUBT, HIGH_K_HAT, bound_keys, doubt, log_likelihood_keys, place
 from vae_lab.wiring.table import Cell, number
 
 SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
@@ -36,8 +36,8 @@ class Measured:
     A letter marks every kind of values that cannot be compared with the unmarked ones of their column.
 
     Args:
-        frame: for every column value, error, key and yardstick in each row, None where nothing was measured; of a mean
-            also num, of how many values it is.
+        frame: for every column value, error, the share of datapoints in doubt, key and yardstick in each row, None
+            where nothing was measured; of a mean also num, of how many values it is.
         unmarked: the yardstick of each column that needs no mark.
     """
 
@@ -57,7 +57,7 @@ class Measured:
         frames = {}
         for name, found in keys.items():
             rows = [_entries(run, key) for run, key in zip(runs, found, strict=True)]
-            frames[name] = pd.DataFrame(rows, columns=["value", "error", "key", "yardstick"], dtype=object)
+            frames[name] = pd.DataFrame(rows, columns=["value", "error", "doubt", "key", "yardstick"], dtype=object)
             counts = Counter(filter(None, frames[name]["yardstick"]))
             data = dict(unmarked.get("bound", ())).get("data")
             ranks = {
@@ -72,9 +72,9 @@ class Measured:
         """Mean and standard error sd/sqrt(n) in each group of the rows that are in one."""
         frames = {}
         for name in self.unmarked:
-            rows = self.frame.loc[groups.index, name].astype({"value": float}).groupby(groups)
+            rows = self.frame.loc[groups.index, name].astype({"value": float, "doubt": float}).groupby(groups)
             means = rows["value"].agg(["mean", "sem", "count"]).set_axis(["value", "error", "num"], axis=1)
-            frame = means.join(rows[["key", "yardstick"]].first()).astype(object)
+            frame = means.join(rows["doubt"].mean()).join(rows[["key", "yardstick"]].first()).astype(object)
             frames[name] = frame.where(frame.notna(), None)
         return Measured(pd.concat(frames, axis=1), self.unmarked)
 
@@ -107,10 +107,12 @@ class Measured:
         for name, unmarked in self.unmarked.items():
             frame = self.frame[name]
             nums = frame["num"] if totals else [0] * len(frame)
-            columns = zip(frame["value"], frame["error"], self.marks(name), nums, totals or nums, strict=True)
+            known = (frame[column] for column in ("value", "error", "doubt"))
             cells = [
-                number(value, error, " ".join(filter(None, [mark, f"(n={num})" if num < total else ""])))
-                for value, error, mark, num, total in columns
+                number(value, error, " ".join(filter(None, [mark, doubt(share), f"(n={num})" if num < total else ""])))
+                for value, error, share, mark, num, total in zip(
+                    *known, self.marks(name), nums, totals or nums, strict=True
+                )
             ]
             title = f"{dict(unmarked).get(SPLIT, '')} {TITLES[name]}".strip() if name in TITLES else name
             found.append((title, cells))
@@ -118,10 +120,11 @@ class Measured:
 
     def records(self) -> pd.DataFrame:
         """The columns for a program, with full precision."""
-        endings = {"value": "", "error": "_se", "num": "_n", "key": "_key", "mark": "_mark"}
+        endings = {"value": "", "error": "_se", "doubt": HIGH_K_HAT, "num": "_n", "key": "_key", "mark": "_mark"}
         frames = []
         for name in self.unmarked:
             frame: Any = self.frame[name].drop(columns="yardstick")
+            frame = frame if frame["doubt"].notna().any() else frame.drop(columns="doubt")
             frame["mark"] = pd.Series(self.marks(name), dtype=object).where(frame["key"].notna(), None)
             frames.append(frame.rename(columns={column: f"{name}{ending}" for column, ending in endings.items()}))
         return pd.concat(frames, axis=1)
@@ -164,6 +167,8 @@ class Measured:
             yield f"bound: the mean over {draws} draws of z for each datapoint"
         if estimator := log_likelihood.get("estimator"):
             yield f"log p(x): {estimator}"
+        if any(map(doubt, (share for name in self.unmarked for share in self.frame[name, "doubt"]))):
+            yield DOUBT
         for why, letter in self._letters.items():
             yield f"{letter}: not comparable with the unmarked: {why}"
 
@@ -217,11 +222,12 @@ def aliases(runs: Sequence[Overview]) -> dict[str, str]:
 
 
 def _entries(run: Overview, key: str | None) -> tuple[Any, ...]:
-    """Value, error, key and yardstick of a run's value; None where it is absent."""
+    """Value, error, doubt, key and yardstick of a run's value; None where it is absent."""
     value = number_or_none(run.values.get(key or ""))
     if key is None or value is None:
-        return (None, None, None, None)
-    return (value, number_or_none(run.values.get(f"{key}_se")), key, yardstick_of(run, key))
+        return (None,) * 5
+    error, share = (number_or_none(run.values.get(f"{key}{ending}")) for ending in ("_se", HIGH_K_HAT))
+    return (value, error, share, key, yardstick_of(run, key))
 
 
 def _reason(ours: Yardstick, unmarked: Yardstick) -> str:

@@ -10,7 +10,16 @@ from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import ABSENT, as_text, is_number, number_or_none
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.result import SPLITS, bound_keys, log_likelihood_keys, result_of, results
+from vae_lab.runs.result import (
+    DOUBT,
+    HIGH_K_HAT,
+    SPLITS,
+    bound_keys,
+    doubt,
+    log_likelihood_keys,
+    result_of,
+    results,
+)
 from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.table import Cell, Table, number
 from vae_lab.wiring.terminal import duration
@@ -59,8 +68,10 @@ def result_section(run: Overview) -> Section:
         split, _, quantity = key.partition("/")
         row = rows.setdefault(split, {})
         for name in ("bound", "reconstruction", "kl") if quantity == "bound" else (quantity,):
-            value, error = (number_or_none(ledger.get(f"{split}/{name}{ending}")) for ending in ("", "_se"))
-            row[name.replace("log_likelihood/", "log p(x) by ")] = number(value, error)
+            value, error, share = (
+                number_or_none(ledger.get(f"{split}/{name}{ending}")) for ending in ("", "_se", HIGH_K_HAT)
+            )
+            row[name.replace("log_likelihood/", "log p(x) by ")] = number(value, error, doubt(share))
         if quantity == "bound":
             row["active units"] = f"{as_text(ledger.get(f'{split}/active_units', ABSENT))} of {run.latent_dim}"
         row["datapoints"] = as_text(ledger.get(f"{key}_num_datapoints", ledger.get(f"{split}/num_datapoints", "")))
@@ -76,6 +87,8 @@ def result_section(run: Overview) -> Section:
     caption = f"Nats per datapoint ({place}; {', '.join(facts)}); ±: the Monte Carlo error, with the data held fixed."
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     cells = [[split, *(row.get(name, "") for name in columns)] for split, row in rows.items()]
+    if any(ledger.get(f"{key}{HIGH_K_HAT}") for key in log_likelihood_keys(ledger)):
+        caption = f"{caption}\n{DOUBT}"
     section.tables = [Table(("split", *columns), cells, caption)]
     return section
 
