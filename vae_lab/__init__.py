@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 if "OMP_WAIT_POLICY" not in os.environ:
     # How long a thread waits for the others of a product before it lets go of its core: by default longer than products
     # take, so that two processes on the same cores hold each other up a hundredfold. Read when torch is imported.
-    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 __version__ = "0.2.0"
 

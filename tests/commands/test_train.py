@@ -306,3 +306,10 @@ def test_run_of_another_machine_goes_on_where_its_backend_would_round(tmp_path, 
     monkeypatch.setattr("vae_lab.training.matmul.is_exact", lambda: False)
     train_more(run.path, "max_samples=600")
     assert run.read_record()["samples_evaluated"] == 600 and run.read_config()["matmul_backend"] == "onednn"
+
+
+@pytest.mark.parametrize(("epochs", "warns"), [(1, True), (2, False), (3, False)])
+def test_a_run_that_ends_before_its_schedule_says_so(tmp_path, caplog, epochs, warns):
+    train_tiny(tmp_path / "run", "schedule=warmup_cosine", "max_samples=600", f"trainer.max_epochs={epochs}")
+    said = "fills 600 samples and is not over when the run ends; max_samples=300" in caplog.text
+    assert said == warns
