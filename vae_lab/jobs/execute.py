@@ -153,8 +153,8 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
             filled = assembled.config["schedule"].get("total_samples")
             if filled is not None and assembled.lit.max_samples + assembled.lit.samples_per_step <= filled:
                 log.warning(
-                    "the learning rate's schedule fills %s samples and is not over when the run ends; max_samples=%d in "
-                    "place of trainer.max_epochs fits them together",
+                    "the learning rate's schedule fills %s samples and is not over when the run ends; max_samples=%d "
+                    "in place of trainer.max_epochs fits them together",
                     *(f"{filled:,}", assembled.lit.max_samples),
                 )
             if note := assembled.lit.objective.describe():
