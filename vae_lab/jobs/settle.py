@@ -21,8 +21,8 @@ log = logging.getLogger("vae_lab")
 
 LEAST_STEPS = 500
 """Fewer are over before it is known how long they take."""
-GAIN = 1.4
-"""How many times as fast a compiled step is, at least nearly so."""
+GAIN, CONVOLUTIONS_GAIN = 1.4, 1.1
+"""How many times as fast a compiled step is, at least nearly so; the time of a convolution stays what it is."""
 WARM_SECONDS = 0.5
 """What it takes to find and load a step that has been compiled before."""
 TRIAL_SECONDS = 0.15
@@ -55,11 +55,12 @@ def choose_compile(assembled: Assembled, samples: int) -> bool | int:
         return False
     if steps < LEAST_STEPS:
         return False
+    gain = CONVOLUTIONS_GAIN if any(weight.dim() > 2 for weight in lit.model.weights()) else GAIN
     with strategy.precision_plugin.train_step_context():
         eager, batch = trial(lit)
         each = seconds_of_step(eager, batch)
         eager_seconds = steps * each
-        if eager_seconds * (1 - 1 / GAIN) < WARM_SECONDS:
+        if eager_seconds * (1 - 1 / gain) < WARM_SECONDS:
             log.info("compile: no, for the whole training takes about %.0f s without", eager_seconds)
             return False
         try:
@@ -72,13 +73,13 @@ def choose_compile(assembled: Assembled, samples: int) -> bool | int:
             return samples
         cold = cold_seconds()
         if threads == 1:
-            count, taken = samples, cold + eager_seconds / GAIN
+            count, taken = samples, cold + eager_seconds / gain
         else:  # it is compiled on one core, while the training goes on with the others
             torch.set_num_threads(threads - 1)
             meanwhile = round(cold / seconds_of_step(eager, batch))
             torch.set_num_threads(threads)
             count = samples + meanwhile * lit.samples_per_step
-            taken = cold + (steps - meanwhile) * each / GAIN if meanwhile < steps else eager_seconds
+            taken = cold + (steps - meanwhile) * each / gain if meanwhile < steps else eager_seconds
     words = f"about {eager_seconds:.0f} s without, {taken:.0f} s with compiling, which takes {cold:.0f} s of them"
     if taken >= eager_seconds:
         log.info("compile: no, for the training takes %s", words)
