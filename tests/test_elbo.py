@@ -8,7 +8,14 @@ from linear_gaussian import six_standard_errors
 
 from vae_lab.distributions import kl_to_standard_normal
 from vae_lab.elbo import sgvb_a, sgvb_b
-from vae_lab.measurement import ACTIVE_UNIT_VARIANCE, evaluating, measure_bound, summarise
+from vae_lab.estimators.importance_sampling import ImportanceSampling
+from vae_lab.measurement import (
+    ACTIVE_UNIT_VARIANCE,
+    evaluating,
+    measure_bound,
+    measure_log_likelihood,
+    summarise,
+)
 from vae_lab.randomness import NOISE_BLOCK
 
 
@@ -95,6 +102,17 @@ def test_measured_bound_of_a_datapoint_depends_on_seed_and_index_only(linear_gau
     torch.testing.assert_close(first + second, both, rtol=1e-12, atol=0)
 
 
+def test_noise_of_several_draws_does_not_depend_on_how_many_datapoints_are_asked_for(linear_gaussian):
+    x = linear_gaussian.sample(NOISE_BLOCK + 40)
+    until = [measure_bound(linear_gaussian.model, x[:num], num_samples=3, seed=0) for num in (7, 8, 30, 31, 270, 271)]
+    for fewer, more, at in zip(until[::2], until[1::2], (7, 30, 270), strict=True):
+        with evaluating(linear_gaussian.model, x.device, 0, "bound", at // NOISE_BLOCK):
+            posterior = linear_gaussian.model.posterior(x[at : at + 1])
+            noise = torch.randn(3, NOISE_BLOCK, 3, dtype=x.dtype)[:, at % NOISE_BLOCK, None]
+            alone = sgvb_b(linear_gaussian.model, x[at : at + 1], 3, posterior=posterior, noise=noise)
+        assert float((more - fewer)[0]) == pytest.approx(float(alone.total), abs=1e-9)
+
+
 def test_measuring_leaves_mode_and_random_state_alone(linear_gaussian):
     model = linear_gaussian.model.train()
     state = torch.get_rng_state()
@@ -142,3 +160,25 @@ def test_kl_per_dimension_and_active_units_are_those_of_the_posterior(linear_gau
     assert summary["kl"] == pytest.approx(kl.sum().item())
     assert summary["bound"] == pytest.approx(summary["reconstruction"] - summary["kl"])
     assert summary["active_units"] == 2 == int((posterior.mean.var(0) > ACTIVE_UNIT_VARIANCE).sum())
+
+
+def test_a_unit_whose_posterior_mean_is_far_from_0_but_the_same_for_every_image_is_not_active(linear_gaussian):
+    head = linear_gaussian.model.encoder.head
+    with torch.no_grad():
+        head.mean.weight[2], head.mean.bias[2] = 0.0, 5.0
+    summary = summarise(
+        measure_bound(linear_gaussian.model, linear_gaussian.sample(400), num_samples=1, seed=0), num_samples=1
+    )
+    assert summary["active_units"] == 2
+
+
+def test_standard_error_of_the_log_likelihood_is_the_spread_of_its_mean_over_seeds(linear_gaussian):
+    with torch.no_grad():
+        linear_gaussian.model.encoder.head.log_variance.bias += 0.5
+    estimator, x = ImportanceSampling(num_samples=50, samples_per_chunk=None), linear_gaussian.sample(25)
+    key = f"test/log_likelihood/{estimator.label}"
+    ledgers = [measure_log_likelihood(linear_gaussian.model, x, "test", estimator, seed=seed) for seed in range(200)]
+    means = torch.tensor([ledger[key] for ledger in ledgers], dtype=torch.float64)
+    claimed = sum(ledger[f"{key}_se"] ** 2 for ledger in ledgers) / len(ledgers)
+    assert (means.var().item() / claimed - 1) == pytest.approx(0, abs=6 * math.sqrt(2 / (len(means) - 1)))
+    assert ledgers[0][f"{key}_sd"] == pytest.approx(float(linear_gaussian.log_marginal(x).std(correction=0)), rel=0.05)

@@ -91,10 +91,16 @@ class DiagonalGaussian(Distribution):
         """exp(log_variance / 2)."""
         return (0.5 * self.log_variance).exp()
 
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "..."]:
-        """A draw mean + std * noise that gradients pass through, eq. (4): [*sample_shape, *shape]."""
-        shape = (*sample_shape, *self._mean.shape)
-        noise = torch.randn(shape, dtype=self._mean.dtype, device=self._mean.device)
+    def rsample(
+        self, sample_shape: Sequence[int] = (), noise: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "..."]:
+        """A draw mean + std * noise that gradients pass through, eq. (4): [*sample_shape, *shape].
+
+        `noise`, standard normal and of the draw's shape, is drawn here where none is given.
+        """
+        if noise is None:
+            shape = (*sample_shape, *self._mean.shape)
+            noise = torch.randn(shape, dtype=self._mean.dtype, device=self._mean.device)
         return torch.addcmul(self._mean, self.std, noise)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Float[Tensor, "..."]:

@@ -55,11 +55,12 @@ def sgvb_b(
     num_samples: int = 1,
     *,
     posterior: DiagonalGaussian | None = None,
+    noise: Float[Tensor, "draw batch latent"] | None = None,
 ) -> Bound:
     """SGVB estimator B, eqs. (7) and (10): 1/L sum_l log p(x|z_l), and the KL in closed form (appendix B).
 
-    `posterior` is q(z|x) where that has been computed already.
+    `posterior` is q(z|x) where that has been computed already, `noise` the eps_l where they have been drawn.
     """
     posterior = posterior or model.posterior(x)
-    z = posterior.rsample((num_samples,))
+    z = posterior.rsample((num_samples,), noise)
     return Bound(model.likelihood(z).log_prob(x), kl_to_standard_normal(posterior))

@@ -40,15 +40,21 @@ def measure_bound(
 ) -> Float[Tensor, " sums"]:
     """Sums over the datapoints of everything that `summarise` needs; SGVB estimator B with `num_samples` draws.
 
-    The noise of a datapoint depends on (seed, its index) only. With several ranks each takes every `num_ranks`-th
-    block of datapoints, and the sum of the ranks' results is the whole. Leaves the global random state as it was.
+    The noise of a datapoint depends on (seed, its index) only; with a single draw, that of the last 16 numbers of a
+    last block that is not full also on where it ends, as it always has. With several ranks each takes every
+    `num_ranks`-th block of datapoints, and the sum of the ranks' results is the whole. Leaves the global random state
+    as it was.
     """
     sums = torch.zeros(5 + 3 * model.latent_dim, dtype=torch.float64, device=images.device)
     for block in range(rank, math.ceil(len(images) / NOISE_BLOCK), num_ranks):
         x = images[block * NOISE_BLOCK : (block + 1) * NOISE_BLOCK]
         with evaluating(model, x.device, seed, "bound", block):
             posterior = model.posterior(x)
-            bound = sgvb_b(model, x, num_samples, posterior=posterior).double()
+            noise = None
+            if num_samples > 1:  # for the whole block, or the second draw would begin where the datapoints end
+                shape = (num_samples, NOISE_BLOCK, model.latent_dim)
+                noise = torch.randn(shape, dtype=posterior.mean.dtype, device=x.device)[:, : len(x)]
+            bound = sgvb_b(model, x, num_samples, posterior=posterior, noise=noise).double()
         mean, total = posterior.mean.double(), bound.total
         # the Monte Carlo variance of each datapoint's mean over its draws; a single draw does not show it
         spread = bound.log_likelihood.var(0) / num_samples if num_samples > 1 else torch.zeros_like(total)

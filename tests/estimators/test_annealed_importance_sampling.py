@@ -5,6 +5,7 @@ import torch
 from linear_gaussian import six_standard_errors
 
 from vae_lab.estimators.annealed_importance_sampling import AnnealedImportanceSampling
+from vae_lab.estimators.base import Noise
 
 
 def estimator(**settings):
@@ -38,6 +39,18 @@ def test_stated_variance_is_that_of_the_error(linear_gaussian):
     error = estimate.log_likelihood - linear_gaussian.log_marginal(x)
     # 250 squared errors: a relative sd of sqrt(2 / 250), more where their tails are heavier than a normal's.
     assert float(estimate.variance.mean()) == pytest.approx(float(error.square().mean()), rel=0.6)
+
+
+def test_no_two_chains_share_their_noise_those_that_tune_among_them(linear_gaussian, monkeypatch):
+    first, stream = [], Noise.stream
+
+    def recorded(self, *purpose):
+        first.append(stream(self, *purpose).normal(1, 3))
+        return stream(self, *purpose)
+
+    monkeypatch.setattr(Noise, "stream", recorded)
+    estimator(num_chains=5, num_tuning_chains=3).estimate(linear_gaussian.model, linear_gaussian.sample(4), seed=0)
+    assert len(first) == 8 and len(torch.cat(first).unique()) == 8 * 4 * 3
 
 
 def test_numbers_do_not_depend_on_memory(linear_gaussian, monkeypatch):

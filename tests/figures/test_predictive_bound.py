@@ -37,6 +37,8 @@ def test_without_a_posterior_it_is_the_bound_of_the_model(linear_gaussian):
     bound, error = measure_predictive_bound(linear_gaussian.model, aevb, x, num_draws=30, seed=0)
     reference = summarise(measure_bound(linear_gaussian.model, x, num_samples=30, seed=1), num_samples=30)
     assert bound == pytest.approx(reference["bound"], abs=6 * math.hypot(error, reference["bound_se"]))
+    # draws of z that are all the same would state no error: it has a relative s.d. of 1 / sqrt(2 (n - 1))
+    assert error == pytest.approx(reference["bound_se"], rel=6 / math.sqrt(2 * 29))
 
 
 def test_same_seed_gives_the_same_bits_and_model_and_random_state_stay(linear_gaussian):

@@ -68,6 +68,13 @@ def test_step_size_changes_by_the_largest_factor_at_most():
         assert float(objective.step_size) == pytest.approx(0.01 * factor)
 
 
+def test_step_size_that_is_logged_is_that_of_the_step_that_was_made(linear_gaussian):
+    objective = prepared(linear_gaussian, 20, initial_step_size=0.01)
+    logged = next(objective.updates(linear_gaussian.model, minibatch(linear_gaussian.sample(20)), STATE)).logged
+    torch.testing.assert_close(logged["step_size"], torch.full((20,), 0.01))
+    assert float(objective.step_size) != pytest.approx(0.01), "nothing was tuned, and the test is blind"
+
+
 def test_five_updates_move_the_decoder_alone(linear_gaussian):
     x = linear_gaussian.sample(20)
     objective = prepared(linear_gaussian, 20)

@@ -74,6 +74,25 @@ def test_blocks_cover_the_budget_once_and_end_at_the_marks(steps, start):
     assert ends >= {mark for mark in marks if mark > start}
 
 
+def test_noise_of_every_step_on_every_rank_is_its_own_whatever_the_blocks(monkeypatch):
+    """What the first update of each step would draw."""
+
+    def drawn(rank: int, *blocks: tuple[int, int]) -> list[float]:
+        lit, seen = make_lit(), []
+        lit._trainer = Mock(world_size=2, global_rank=rank)
+        monkeypatch.setattr(lit, "lr_schedulers", Mock())
+        monkeypatch.setattr(lit, "keep", Mock())
+        lit.step = Mock(side_effect=lambda *_: seen.append(torch.randn(()).item()) or torch.zeros(1))
+        lit.step.eager.measured = ["bound"]
+        for block in blocks:
+            lit.training_step(block, 0)
+        return seen
+
+    first, second = drawn(0, (0, 4), (4, 2)), drawn(1, (0, 4), (4, 2))
+    assert len(set(first + second)) == 12
+    assert drawn(0, (3, 3)) == first[3:] and drawn(1, (0, 2)) == second[:2]
+
+
 def test_next_mark_is_the_earliest_of_the_callbacks_or_the_end():
     lit = make_lit(max_samples=600)
     late, early, never = (Mock(spec=["next_mark"], next_mark=lambda at, mark=mark: mark) for mark in (500, 300, None))

@@ -3,9 +3,10 @@
 1. Draw samples of z from p(z|x) by HMC. 2. Fit a density q(z) to them. 3. Draw *new* samples z_l from p(z|x):
 p(x) ~ (1/L sum q(z_l) / p(x, z_l))^-1.
 
-Unbiased for 1/p(x) where the samples plugged in are draws from p(z|x) that do not depend on q, so log p(x) is biased
-*upwards*, for large L by half of the stated variance. Here, as in the author's code, one chain a datapoint starts from
-the prior, the first half of its samples is fitted, the second half plugged in: nearly so for a chain that moves well.
+Unbiased for 1/p(x) only where the samples plugged in are draws from p(z|x) that are independent of those fitted; then
+log p(x) is biased *upwards*, for large L by half of the stated variance. Here, as in the author's code, they come from
+one chain a datapoint, which starts from the prior: the first half of its samples is fitted, the second half plugged in.
+They are not independent, and nearly so for a chain that moves well.
 Chains held by a minor peak of p(z|x) pull the estimate down, and no error bar tells: hence `num_starts`. Nor does one
 tell where q is too far from p(z|x): more than 4 dimensions, or too few samples for theirs, are refused. q is a
 Gaussian kernel density, whose bandwidth is tuned, here by leave-one-out likelihood.
@@ -24,7 +25,8 @@ from vae_lab.model import VAE
 
 _BANDWIDTHS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.85, 1.0)
 _SMALLEST_SCALE = 1e-3
-"""Any q gives an unbiased 1/p(x): so a chain that never moved has one too, 1/1000 of the prior wide."""
+"""Any q gives an unbiased 1/p(x), if it does not depend on what is plugged in: so a chain that never moved has one too,
+1/1000 of the prior wide."""
 _PAIRS_AT_ONCE = 2**21
 _LEAST_SAMPLES = {1: 8, 2: 16, 3: 50, 4: 50}
 """Latent dimensions -> samples with which the fitted density was found to be near enough."""

@@ -84,7 +84,8 @@ class MonteCarloEM(Objective):
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
         """The E-step, then `num_updates` updates of the decoder."""
         z, acceptance, is_lost = self.move_chains(model, batch)
-        logged = {"acceptance": acceptance, "step_size": self.step_size.expand(len(z))}
+        made = self.step_size.clone()  # which tuning changes in place
+        logged = {"acceptance": acceptance, "step_size": made.expand(len(z))}
         self.tune_step_size(acceptance)
         for update in range(self.num_updates):
             reconstruction = self.reconstruction(model, batch.x, z)
