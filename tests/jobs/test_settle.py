@@ -74,3 +74,11 @@ def test_a_busy_machine_is_named_with_the_advice(monkeypatch, caplog, busy, thre
     monkeypatch.setattr(execute, "os", SimpleNamespace(cpu_count=lambda: 2))
     execute.warn_if_busy(threads)
     assert ("others use 1.6 of the 2 cores" in caplog.text and "threads=1 shares" in caplog.text) == warns
+
+
+def test_a_step_that_fails_is_left_to_the_training_which_records_it(assembled, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("of an objective of one's own")
+
+    monkeypatch.setattr(assembled.lit.objective, "updates", fail)
+    assert settle.choose_compile(assembled, 0) is False

@@ -1,19 +1,27 @@
 """Compiled steps: when they take the eager one's place, and what becomes of a training that has none."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
 from step_cases import present
 from test_lit_module import make_lit
 from torch import nn
+from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 
 from vae_lab.errors import Failed
 from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.base import Minibatch
 from vae_lab.training import compiled
-from vae_lab.training.compiled import Compiler, compiled_file, trace, why_not_compiled
+from vae_lab.training.compiled import CompiledStep, Compiler, compiled_file, trace, why_not_compiled
 from vae_lab.training.step import EagerStep, Step
 
 
@@ -106,6 +114,57 @@ def test_a_compiler_that_fails_is_named_with_its_last_words(caplog, monkeypatch)
     assert not Path(compiler.folder).exists()
 
 
+def test_compiling_that_is_not_waited_for_ends_with_the_processes_that_it_has_started(monkeypatch):
+    popen, script = subprocess.Popen, "import subprocess; subprocess.run(['sleep', '60'])"
+    monkeypatch.setattr(compiled.subprocess, "Popen", lambda _, **to: popen([sys.executable, "-c", script], **to))
+    compiler = Compiler(100, threads=1, required=False)
+    assert compiler(*make_eager(), 0) is None
+    group = compiler.process.pid
+    compiler.end()
+    for _ in range(1000):  # until the system has taken the last of them
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("a process of the compiler is left")
+    assert not Path(compiler.folder).exists()
+
+
+def test_a_training_that_is_to_stop_does_not_wait_for_the_compiler(monkeypatch):
+    popen = subprocess.Popen
+    monkeypatch.setattr(compiled.subprocess, "Popen", lambda _, **to: popen(["sleep", "60"], **to))
+    monkeypatch.setattr(compiled.STOP, "received", True)
+    compiler = Compiler(0, threads=1, required=False)
+    with pytest.raises(KeyboardInterrupt):
+        compiler(*make_eager(), 0)
+    compiler.end()
+    assert compiler.process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("training", ["here", "gone"])
+def test_compiling_clears_up_behind_a_training_that_was_killed(tmp_path, monkeypatch, training):
+    monkeypatch.setattr(compiled, "compile_program", lambda *_: None)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    compiled.main(str(folder / "program.pt2"), "file.pt2", "1", str(os.getppid() if training == "here" else -1))
+    assert folder.exists() == (training == "here")
+
+
+def test_a_cache_that_cannot_be_written_to_is_done_without(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError("somebody else's")
+
+    monkeypatch.setattr(compiled.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(compiled.subprocess, "Popen", Mock())
+    compiler = Compiler(100, threads=1, required=False)
+    assert compiler(*make_eager(), 0) is None
+    assert compiler.file.parent == Path(compiler.folder)
+    compiler.process = None
+    compiler.end()
+
+
 def test_training_has_a_thread_fewer_until_the_count_of_samples(monkeypatch):
     eager, batch = make_eager()
     monkeypatch.setattr(Compiler, "start", lambda self, traced: None)
@@ -130,13 +189,39 @@ class Steps:
         return torch.zeros(1)
 
 
-def test_a_compiled_step_with_other_numbers_is_not_used(monkeypatch, caplog):
+@pytest.mark.parametrize("error", [0.9, float("nan")])
+def test_a_compiled_step_with_other_numbers_is_not_used(monkeypatch, caplog, error):
     eager, batch = make_eager()
     monkeypatch.setattr(Compiler, "start", lambda self, traced: None)
     monkeypatch.setattr(Compiler, "load", lambda self, *_: Steps())
-    monkeypatch.setattr(Steps, "error", lambda *_: 0.9)
+    monkeypatch.setattr(Steps, "error", lambda *_: error)
     assert Compiler(0, threads=1, required=False)(eager, batch, 0) is None
-    assert "it gives other numbers than the eager one, by 0.9 of a step" in caplog.text
+    assert f"it gives other numbers than the eager one, by {error} of a step" in caplog.text
+
+
+class Warms(AEVB):
+    """An objective with a warm-up that its traits do not name."""
+
+    def updates(self, model, batch, state):
+        for terms in super().updates(model, batch, state):
+            yield replace(terms, loss=terms.loss * min(1.0, state.samples / 1000))
+
+
+def test_a_step_that_changes_as_the_training_goes_on_is_not_compiled(caplog):
+    eager, batch = make_eager(Warms(kl="closed_form", num_samples=1, kl_warmup_samples=0))
+    assert Compiler(0, threads=1, required=False)(eager, batch, 500) is None
+    assert "change as the training goes on, beyond the objective's traits.steady_from" in caplog.text
+
+
+def test_an_optimiser_that_changes_ends_a_compiled_training(monkeypatch):
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelPackageLoader", lambda *_, **__: MagicMock())
+    eager, batch = make_eager()
+    step = CompiledStep(eager.optimizer, trace(eager, batch, 100), Path("file.pt2"))
+    eager.optimizer.param_groups[0]["lr"] = 0.5
+    step(batch)
+    eager.optimizer.param_groups[0]["betas"] = (0.5, 0.9)
+    with pytest.raises(Failed, match=r"betas changed after .* compile=false"):
+        step(batch)
 
 
 @pytest.mark.slow
@@ -152,15 +237,47 @@ def test_a_damaged_file_in_the_cache_is_compiled_anew(caplog):
     assert caplog.text.count("compiling the training step") == 2
 
 
+@pytest.mark.parametrize(("samples", "fast_from"), [(0, 150), (50, 150), (500, 150)])
+def test_the_first_steps_are_eager_also_in_a_training_that_was_stopped_within_them(monkeypatch, samples, fast_from):
+    lit = make_lit(compile=True)
+    lit.make_optimizer = partial(torch.optim.Adam, lr=0.1)
+    monkeypatch.setattr(lit, "optimizers", lambda **_: lit.configure_optimizers()[0][0])
+    lit.samples, lit.measured = samples, ["bound"] if samples else []
+    lit.on_train_start()
+    assert lit.step.fast_from == fast_from
+
+
+@pytest.mark.parametrize("compile_from", [False, 100, True])
+def test_an_optimiser_whose_step_is_not_known_is_never_compiled(monkeypatch, caplog, compile_from):
+    lit = make_lit(compile=compile_from)  # which has torch's SGD
+    monkeypatch.setattr(lit, "optimizers", lambda **_: lit.configure_optimizers()[0][0])
+    lit.on_train_start()
+    assert lit.compiler is None
+    assert ("is not compiled: the step of SGD" in caplog.text) == (compile_from is not False)
+
+
+def adam_with_groups(weights) -> torch.optim.Adam:
+    return torch.optim.Adam([{"params": weights}, {"params": [nn.Parameter(torch.ones(1))], "lr": 0.1}])
+
+
+CONSTANT = partial(ConstantLR, factor=1.0, total_iters=0)
+CYCLE = partial(OneCycleLR, max_lr=0.1, total_steps=10)
+
+
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("make", "schedule", "reason"),
     [
-        (lambda weights: torch.optim.SGD(weights, lr=0.1), "SGD is not known"),
-        (lambda weights: torch.optim.Adam(weights, amsgrad=True), "does not know amsgrad"),
-        (lambda weights: torch.optim.Adam(weights), ""),
+        (lambda weights: torch.optim.SGD(weights, lr=0.1), CONSTANT, "SGD is not known"),
+        (lambda weights: torch.optim.Adam(weights, amsgrad=True), CONSTANT, "does not know amsgrad"),
+        (torch.optim.AdamW, CONSTANT, "AdamW is not known"),
+        (adam_with_groups, CONSTANT, "several groups"),
+        (torch.optim.Adam, CYCLE, "the schedule changes betas beside the rate"),
+        (torch.optim.Adam, partial(CYCLE, cycle_momentum=False), ""),
+        (torch.optim.Adam, CONSTANT, ""),
     ],
 )
-def test_why_not_compiled_names_the_reason(make, reason):
+def test_why_not_compiled_names_the_reason(make, schedule, reason):
     objective = AEVB(kl="closed_form", num_samples=1, kl_warmup_samples=0)
-    found = why_not_compiled(objective, make([nn.Parameter(torch.zeros(1))]), "cpu", 1)
+    optimizer = make([nn.Parameter(torch.zeros(1))])
+    found = why_not_compiled(objective, optimizer, schedule(optimizer), "cpu", 1)
     assert reason in found and bool(reason) == bool(found)

@@ -27,7 +27,6 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import open_data
 from vae_lab.runs.place import place_key
 from vae_lab.runs.provenance import available_cores
-from vae_lab.training.compiled import why_not_compiled
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.matmul import BACKENDS, use_backend
 from vae_lab.training.precision import AUTO, choose_precision
@@ -188,7 +187,7 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
     """Refuses settings that are each right and do not fit together."""
     objective, batch_size = lit.objective, lit.data.batch_size
     try:  # made again for the training: here, so that what they refuse is refused in time
-        (optimizer,), (schedule,) = lit.configure_optimizers()
+        _, (schedule,) = lit.configure_optimizers()
         with warnings.catch_warnings(action="ignore"):  # PyTorch's, that the optimiser comes first
             schedule.step()
     except ValueError as error:
@@ -221,7 +220,7 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
             f"{objective.traits.single_process_because}"
         )
     if lit.compile_step is True and (
-        reason := why_not_compiled(objective, optimizer, trainer.strategy.root_device.type, trainer.world_size)
+        reason := lit.why_not_compiled(trainer.strategy.root_device.type, trainer.world_size)
     ):
         raise ConfigError(f"compile must be false, got true: {reason}")
 

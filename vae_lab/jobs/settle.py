@@ -12,7 +12,7 @@ from vae_lab.jobs.assemble import Assembled
 from vae_lab.objectives.base import Minibatch
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import samples_of
-from vae_lab.training.compiled import cold_seconds, compiled_file, trace, why_not_compiled
+from vae_lab.training.compiled import cold_seconds, compiled_file, trace
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.matmul import choose_backend
 from vae_lab.training.step import WARM_UP_STEPS, EagerStep
@@ -49,16 +49,16 @@ def choose_compile(assembled: Assembled, samples: int) -> bool | int:
     """
     lit, threads = assembled.lit, torch.get_num_threads()
     steps = (lit.max_samples - samples) // lit.samples_per_step
-    (optimizer,), _ = lit.configure_optimizers()
     strategy = assembled.trainer.strategy
-    if why_not_compiled(lit.objective, optimizer, strategy.root_device.type, assembled.trainer.world_size):
-        return False
-    if steps < LEAST_STEPS:
+    if steps < LEAST_STEPS or lit.why_not_compiled(strategy.root_device.type, assembled.trainer.world_size):
         return False
     gain = CONVOLUTIONS_GAIN if any(weight.dim() > 2 for weight in lit.model.weights()) else GAIN
     with strategy.precision_plugin.train_step_context():
-        eager, batch = trial(lit)
-        each = seconds_of_step(eager, batch)
+        try:
+            eager, batch = trial(lit)
+            each = seconds_of_step(eager, batch)
+        except Exception:  # of code of anybody's: the training fails at it, and says so in its run
+            return False
         eager_seconds = steps * each
         if eager_seconds * (1 - 1 / gain) < WARM_SECONDS:
             log.info("compile: no, for the whole training takes about %.0f s without", eager_seconds)

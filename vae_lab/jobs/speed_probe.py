@@ -31,7 +31,13 @@ def measure_speed(config: Mapping[str, Any], seconds: float) -> Speed:
     Raises:
         Interrupted: a signal came in between.
     """
-    config = {**config, "callbacks": {}, "logger": None, "checkpoint": {**config["checkpoint"], "at": []}}
+    config = {
+        **config,
+        "compile": False,
+        "callbacks": {},
+        "logger": None,
+        "checkpoint": {**config["checkpoint"], "at": []},
+    }
     config["evaluation"] = {**config["evaluation"], "first": NEVER, "every": None}
     with tempfile.TemporaryDirectory(prefix="vae-lab-speed-") as folder:
         run = RunDir(Path(folder))

@@ -9,11 +9,14 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +27,14 @@ from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import _pytree as pytree
 
 from vae_lab.errors import Failed
 from vae_lab.objectives.base import Minibatch, Objective
 from vae_lab.optimizers import Adagrad, adagrad_step, adam_step, step_factors
 from vae_lab.training.machine import cache_folder, instructions, keep, known_of, this_machine
+from vae_lab.training.signals import STOP
 from vae_lab.training.step import EagerStep, Move
 
 log = logging.getLogger("vae_lab")
@@ -41,12 +46,16 @@ OPTIONS = {
     "aot_inductor.compile_wrapper_opt_level": "O0",
 }
 """Of AOTInductor."""
+FAR = 2**40
+"""Training samples later, at which the step must still be the same."""
 COLD_SECONDS = 20.0
 """What compiling takes on a machine where it has not been measured."""
 MOST_MOVES = 32
 """Of one parameter in a minibatch: more updates are not compiled."""
 MOST_ERROR = 0.05
 """Of a compiled step, as a share of a step."""
+LEFT_SECONDS = 86400.0
+"""What a compiler that was killed has left there goes after so long."""
 KEPT_FILES = 100
 """Compiled steps in the cache, a few MB each; the oldest go."""
 
@@ -59,6 +68,8 @@ class Traced(NamedTuple):
     """Parameters, buffers and optimiser's state, which it changes in place; x, index and the optimiser's factors."""
     moves: list[int]
     """How often a minibatch moves each of the parameters."""
+    settings: dict[str, Any]
+    """Of the optimiser, which the function has as constants."""
 
     def tensors(self) -> list[Tensor]:
         """All arguments, in order."""
@@ -88,7 +99,7 @@ def trace(eager: EagerStep, batch: Minibatch, samples: int) -> Traced:
     others = {name: tensor for name, tensor in owner.named_parameters() if name not in named}
     others |= dict(owner.named_buffers())
     states = [{key: optimizer.state[w][key] for key in sorted(optimizer.state.get(w, ()))} for w in named.values()]
-    settings, one_step = optimizer.param_groups[0], adagrad_step if isinstance(optimizer, Adagrad) else adam_step
+    settings, one_step = constants(optimizer), adagrad_step if isinstance(optimizer, Adagrad) else adam_step
     arguments = (
         [parameter.detach() for parameter in named.values()],
         [tensor.detach() for tensor in others.values()],
@@ -115,7 +126,12 @@ def trace(eager: EagerStep, batch: Minibatch, samples: int) -> Traced:
         with torch.enable_grad():
             return functional_call(owner, tensors, (Minibatch(x, index), samples, move))
 
-    return Traced(make_fx(step, tracing_mode="fake")(*arguments), arguments, moves)
+    return Traced(make_fx(step, tracing_mode="fake")(*arguments), arguments, moves, settings)
+
+
+def constants(optimizer: Optimizer) -> dict[str, Any]:
+    """The settings of an optimiser with one group of parameters, but for the rate, which a schedule moves."""
+    return {key: value for key, value in optimizer.param_groups[0].items() if key not in ("params", "lr", "initial_lr")}
 
 
 def compiled_file(traced: Traced, threads: int) -> Path:
@@ -134,10 +150,13 @@ class CompiledStep:
 
     def __init__(self, optimizer: Optimizer, traced: Traced, file: Path) -> None:
         self.optimizer, self.state, self.moves = optimizer, traced.tensors()[:-3], traced.moves
+        self.settings = traced.settings
         self.factors = torch.zeros_like(traced.arguments[-1])
         self.counts = [float(state["step"]) if state else 0.0 for state in traced.arguments[2]]
         """Steps that each parameter has behind it."""
-        self.loader: Any = torch._inductor.aoti_load_package(str(file), run_single_threaded=True).loader
+        # aoti_load_package would also compile programs that ask what the processor has, which the file's name says
+        loader: Any = torch._C._aoti  # pyright: ignore[reportAttributeAccessIssue]
+        self.loader: Any = loader.AOTIModelPackageLoader(str(file), "model", True, 1, -1)
 
     def error(self, traced: Traced) -> float:
         """How far the compiled function is from the traced one, in a step on copies: 0 if they are the same.
@@ -156,13 +175,22 @@ class CompiledStep:
                 given[-1].fill_(0.01)
                 way(given)
                 pairs = zip(pytree.tree_leaves(given), self.state, strict=False)
-                changes = [after - before for after, before in pairs if before.dim()]  # no counts of steps
-                changed.append(torch.cat([change.double().flatten() for change in changes]))
+                changes = [
+                    after.double() - before.double() for after, before in pairs if before.dim()
+                ]  # no counts of steps
+                changed.append(torch.cat([change.flatten() for change in changes]))
         theirs, ours = changed
         return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
 
     def __call__(self, batch: Minibatch) -> Tensor:
-        """The sums of this minibatch."""
+        """The sums of this minibatch.
+
+        Raises:
+            Failed: somebody has changed the optimiser meanwhile.
+        """
+        if (now := constants(self.optimizer)) != self.settings:
+            changed = ", ".join(key for key in now if now[key] != self.settings.get(key))
+            raise Failed(f"the optimiser's {changed} changed after the step was compiled; compile=false trains with it")
         steps = [[count + 1 + i for i in range(max(self.moves))] for count in self.counts]
         of_step = {step: step_factors(self.optimizer, step) for step in {step for row in steps for step in row}}
         self.factors[:, : max(self.moves)] = torch.tensor([[of_step[step] for step in row] for row in steps])
@@ -201,6 +229,10 @@ class Compiler:
             if self.traced is None:
                 self.traced = trace(eager, batch, samples)
                 self.file = compiled_file(self.traced, self.threads)
+                if compiled_file(trace(eager, batch, samples + FAR), self.threads) != self.file:
+                    raise Failed(
+                        "its updates change as the training goes on, beyond the objective's traits.steady_from"
+                    )
                 if not self.file.is_file():
                     self.start(self.traced)
             if samples < self.compile_from:
@@ -209,7 +241,7 @@ class Compiler:
             if self.process is not None:
                 self.wait()
             compiled = self.load(eager.optimizer, self.traced)
-            if (error := compiled.error(self.traced)) > MOST_ERROR:
+            if not (error := compiled.error(self.traced)) <= MOST_ERROR:  # which may be no number
                 raise Failed(f"it gives other numbers than the eager one, by {error:.2g} of a step")
             return compiled
         except Exception as error:  # of code of anybody's and of compilers
@@ -224,22 +256,23 @@ class Compiler:
     def start(self, traced: Traced) -> None:
         """Begins to compile in a process of its own."""
         log.info("compiling the training step: that takes about %.0f s, once on this machine", cold_seconds())
-        self.folder = tempfile.mkdtemp(prefix="vae-lab-compiled-")
+        self.folder = self.folder or tempfile.mkdtemp(prefix="vae-lab-compiled-")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError:  # nobody's home
+            tempfile.TemporaryFile(dir=self.file.parent).close()
+        except OSError:  # nobody's home, or somebody else's
             self.file = Path(self.folder) / self.file.name
         program = Path(self.folder) / "program.pt2"
         with torch.no_grad():
             torch.export.save(torch.export.export(traced.graph, traced.arguments, strict=False), program)
-        command = [sys.executable, "-m", "vae_lab.training.compiled", str(program), str(self.file), str(self.threads)]
+        arguments = [str(program), str(self.file), str(self.threads), str(os.getpid())]
         with open(Path(self.folder) / "output.txt", "wb") as output:
             self.process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", "vae_lab.training.compiled", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(Path(self.folder) / "inductor")},
+                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": f"{self.folder}/inductor", "TMPDIR": self.folder},
                 start_new_session=True,  # a Ctrl-C is for the training, which ends it
             )
 
@@ -248,11 +281,17 @@ class Compiler:
 
         Raises:
             Failed: it is not; with the last words of the compiler.
+            KeyboardInterrupt: the training is to stop; its last checkpoint is not long ago.
         """
         assert self.process is not None
         if self.process.poll() is None:
             log.info("waiting until the training step is compiled")
-        if self.process.wait() != 0 or not self.file.is_file():
+        while self.process.poll() is None:
+            if STOP.received:
+                raise KeyboardInterrupt
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.2)
+        if self.process.returncode != 0 or not self.file.is_file():
             words = (Path(self.folder) / "output.txt").read_text(encoding="utf-8", errors="replace").strip()
             raise Failed(words.rpartition("\n")[2] or f"exit code {self.process.returncode}")
         self.process = None
@@ -272,6 +311,9 @@ class Compiler:
         torch.set_num_threads(self.threads)
         if self.process is not None:
             self.process.kill()
+            if os.name == "posix":  # and the C++ compiler that it has started
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -287,43 +329,76 @@ def cold_seconds() -> float:
     return known_of("compiling", {"seconds": float}).get("seconds", COLD_SECONDS)
 
 
-def why_not_compiled(objective: Objective, optimizer: Optimizer, device: str, num_processes: int) -> str:
-    """Why the steps of a training cannot be compiled; empty if they can."""
+def why_not_compiled(
+    objective: Objective, optimizer: Optimizer, schedule: LRScheduler, device: str, num_processes: int
+) -> str:
+    """Why the steps of a training cannot be compiled; empty if they can.
+
+    Args:
+        objective: of the training.
+        optimizer: one like the training's, and of no further use.
+        schedule: of that optimiser.
+        device: the kind of device.
+        num_processes: that share the minibatches.
+    """
     if objective.traits.not_compiled_because:
         return objective.traits.not_compiled_because
     if device != "cpu":
         return "the training is not on the CPU; on a GPU cuda_graph=true does more"
     if num_processes > 1:
         return f"{num_processes} processes exchange their gradients"
-    if not isinstance(optimizer, Adagrad):
-        if type(optimizer) is not Adam:
-            return f"the step of {type(optimizer).__name__} is not known to it; Adam's and this lab's Adagrad's are"
-        plain: dict[str, Any] = {"weight_decay": 0, "amsgrad": False, "maximize": False}
-        if changed := [key for key, value in plain.items() if optimizer.defaults[key] != value]:
-            return f"of Adam it does not know {', '.join(changed)}"
+    if type(optimizer) not in (Adam, Adagrad):
+        return f"the step of {type(optimizer).__name__} is not known to it; Adam's and this lab's Adagrad's are"
+    group, *others = optimizer.param_groups
+    if others:
+        return "its optimiser has several groups of parameters"
+    plain: dict[str, Any] = {"weight_decay": 0, "amsgrad": False, "maximize": False}
+    if changed := [key for key, value in plain.items() if group.get(key, value) != value]:
+        return f"of {type(optimizer).__name__} it does not know {', '.join(changed)}"
+    before = constants(optimizer)
+    with warnings.catch_warnings(action="ignore"):  # PyTorch's, that the optimiser comes first
+        schedule.step()
+    if changed := [key for key, value in constants(optimizer).items() if before.get(key) != value]:
+        return f"the schedule changes {', '.join(changed)} beside the rate"
     if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
         return "there is no C++ compiler (g++ or clang++) on this machine"
     return ""
 
 
-def main(program: str, file: str, threads: str) -> None:
-    """Compiles an exported program; one process at a time, and what another one has made meanwhile is taken."""
-    started, target = Path(program).stat().st_mtime, Path(file)
-    with FileLock(target.with_suffix(".lock")):
+def main(program: str, file: str, threads: str, training: str) -> None:
+    """Compiles an exported program, and clears up behind a training that is gone meanwhile."""
+    try:
+        compile_program(Path(program), Path(file), int(threads))
+    finally:
+        if os.getppid() != int(training):
+            shutil.rmtree(Path(program).parent, ignore_errors=True)
+
+
+def compile_program(program: Path, target: Path, threads: int) -> None:
+    """One process at a time; what another one has made meanwhile is taken."""
+    started, lock = program.stat().st_mtime, target.with_suffix(".lock")
+    with FileLock(lock):
         if target.is_file():
+            lock.unlink(missing_ok=True)
             return
-        torch.set_num_threads(int(threads))
+        torch.set_num_threads(threads)
         on_linux = {"cpp.vec_isa_ok": True} if sys.platform == "linux" else {}  # it is asked what /proc/cpuinfo says
         own = target.with_suffix(f".{os.getpid()}.pt2")
-        exported = torch.export.load(program)
+        exported = torch.export.load(str(program))
         torch._inductor.aoti_compile_and_package(
             exported, package_path=str(own), inductor_configs={**OPTIONS, **on_linux}
         )
         os.replace(own, target)
         keep("compiling", {"seconds": round(time.time() - started, 1)})
-    target.with_suffix(".lock").unlink(missing_ok=True)
-    for old in sorted(target.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT_FILES]:
+    lock.unlink(missing_ok=True)
+    killed = [path for kind in ("*.lock", "*.*.pt2") for path in target.parent.glob(kind) if age(path) > LEFT_SECONDS]
+    for old in [*sorted(target.parent.glob("*.pt2"), key=age, reverse=True)[:-KEPT_FILES], *killed]:
         old.unlink(missing_ok=True)
+
+
+def age(path: Path) -> float:
+    """Seconds since it was written; none for what is gone."""
+    return time.time() - path.stat().st_mtime if path.is_file() else 0.0
 
 
 if __name__ == "__main__":

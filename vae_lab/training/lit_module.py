@@ -18,7 +18,7 @@ from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective
 from vae_lab.optimizers import lay_out_state
 from vae_lab.randomness import seed_global_noise
-from vae_lab.training.compiled import Compiler
+from vae_lab.training.compiled import Compiler, why_not_compiled
 from vae_lab.training.running_means import RunningMeans
 from vae_lab.training.step import LOSS, WARM_UP_STEPS, EagerStep, Step, prepare, why_not_captured
 
@@ -141,20 +141,27 @@ class LitVAE(pl.LightningModule):
             log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps will be captured")
         lay_out_state(optimizer)
         prepare(optimizer, captured=captured)
-        if self.compile_step is not False and not captured:
+        why_not = "" if self.compile_step is False else self.why_not_compiled(self.device.type, self.trainer.world_size)
+        if why_not and self.device.type == "cpu":  # as where a run goes on that was planned for other processes
+            log.warning("the training step is not compiled: %s", why_not)
+        if self.compile_step is not False and not captured and not why_not:
             count = 0 if self.compile_step is True else self.compile_step
             required = self.compile_step is True
             self.compiler = Compiler(count, threads=torch.get_num_threads(), required=required)
             self.compiler.begin(self.samples)
         # the first steps make the optimiser's state and name the terms; a continued training has both, and goes on
         # as it would have
-        is_new = captured or not self.measured
-        warm_up = WARM_UP_STEPS * self.samples_per_step if is_new else 0
+        warm_up = WARM_UP_STEPS * self.samples_per_step + (self.samples if captured else 0)
         # Lightning's tells DDP to expect one more backward pass of this block
         backward = self.manual_backward if self.trainer.world_size > 1 else None
         eager = self.eager_step(self.objective, self.model, optimizer, backward=backward, measured=self.measured)
-        fast_from = max(self.samples + warm_up, self.objective.traits.steady_from)
+        fast_from = max(warm_up, self.objective.traits.steady_from)
         self.step = Step(eager, fast_from=fast_from, captured=captured, compiled=self.compiler)
+
+    def why_not_compiled(self, device: str, num_processes: int) -> str:
+        """Why its steps cannot be compiled on such a machine; empty if they can."""
+        (optimizer,), (schedule,) = self.configure_optimizers()
+        return why_not_compiled(self.objective, optimizer, schedule, device, num_processes)
 
     def eager_step(self, objective: Objective, model: VAE, optimizer: Optimizer, **others: Any) -> EagerStep:
         """A step of this training, on its own objects or on copies."""
