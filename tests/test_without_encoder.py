@@ -7,10 +7,11 @@ from training import assert_equal, evaluate_tiny, train_more, train_tiny, weight
 
 from vae_lab.callbacks.bound_curve import BoundCurve
 from vae_lab.errors import ConfigError, NoEncoder
-from vae_lab.estimators.importance_sampling import ImportanceSampling
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
+from vae_lab.wiring import build
+from vae_lab.wiring.compose import compose_command
 
 MONTE_CARLO_EM = (
     "objective=monte_carlo_em",
@@ -96,8 +97,12 @@ def test_smoke_has_budget_for_an_iteration(experiment, tmp_path):
     assert {"val[:10]/log_likelihood/annealed_importance_sampling_4x50"} <= set(run.ledger("last"))
 
 
-def test_curve_refuses_an_estimator_that_needs_an_encoder(tmp_path):
-    with pytest.raises(ValueError, match=r"evaluation\.estimator must need no encoder, got ImportanceSampling"):
+@pytest.mark.parametrize("name", ["importance_sampling", "bidirectional"])
+def test_curve_refuses_an_estimator_that_needs_an_encoder_or_data_of_its_own(name, tmp_path):
+    estimator = build.instantiate(
+        compose_command("evaluate", ["run=none", f"estimator={name}"])[0].estimator, "estimator"
+    )
+    with pytest.raises(ValueError, match=r"evaluation\.estimator must measure .* need no encoder, got [BI]"):
         BoundCurve(
             first=1,
             per_decade=1,
@@ -105,7 +110,7 @@ def test_curve_refuses_an_estimator_that_needs_an_encoder(tmp_path):
             splits=["test"],
             num_samples=1,
             num_datapoints=1,
-            estimator=ImportanceSampling(num_samples=2, samples_per_chunk=None),
+            estimator=estimator,
             seed=0,
             curve=tmp_path / "metrics.csv",
         )

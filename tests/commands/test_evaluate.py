@@ -17,6 +17,7 @@ from vae_lab.errors import ConfigError, RunError, StorageError, UntrustedTarget,
 from vae_lab.estimators.pareto import WeightTail
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.runs.load import load_run
+from vae_lab.runs.result import log_likelihood_keys
 
 KEY = "test/log_likelihood/importance_sampling_5"
 
@@ -132,6 +133,20 @@ def test_a_value_that_cannot_be_trusted_is_flagged_with_the_share_of_datapoints(
     evaluate_tiny(run, "num_datapoints=20", "seed=1")
     assert "Pareto" not in capsys.readouterr().out
     assert f"{key}_high_k_hat" not in run.ledger("best"), "the value of before took its flag along"
+
+
+def test_sandwich_of_simulated_data_stands_under_a_name_of_its_own(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    small = ("estimator.num_chains=2", "estimator.num_temperatures=5", "num_datapoints=20", "num_samples=1")
+    with composed("evaluate", f"run={run.path}", "threads=1", "estimator=bidirectional", *small) as cfg:
+        evaluate(cfg)
+    rows, ledger = table_rows(capsys.readouterr().out), run.ledger("best")
+    key = "test[:20]/simulated_log_likelihood/bidirectional_2x5"
+    assert ledger[f"{key}_upper"] - ledger[key] == pytest.approx(ledger[f"{key}_gap"])
+    for name, error in ((key, f"{ledger[f'{key}_se']:.3f}"), (f"{key}_upper", ""), (f"{key}_gap", None)):
+        expected = f"{ledger[f'{key}_gap_se']:.3f}" if error is None else error
+        assert (rows[name][0], rows[name][1], rows[name][3]) == (f"{ledger[name]:.3f}", expected, "20")
+    assert not log_likelihood_keys(ledger), "it is no log p(x) of the data"
 
 
 def test_what_was_measured_before_an_interruption_is_in_the_ledger(run, monkeypatch):

@@ -241,7 +241,7 @@ def test_figure_without_a_run_is_drawn(tmp_path):
         ({"max_samples": {"quick": 1}}, r"figure\.max_samples must have a value for each of quick"),
         (
             {"check_estimator": ImportanceSampling(num_samples=5, samples_per_chunk=None)},
-            "must do without an encoder.* got posterior_density_50 and importance_sampling_5",
+            "must measure log p.* got posterior_density_50 and importance_sampling_5",
         ),
     ],
 )

@@ -56,9 +56,10 @@ class BoundCurve(pl.Callback):
         counts = {"first": first, "num_samples": num_samples}
         for key, value in (counts | {"num_datapoints": num_datapoints}).items():
             require_integer(f"evaluation.{key}", value, minimum=1)
-        if estimator.needs_encoder:
+        if estimator.needs_encoder or estimator.quantity != "log_likelihood":
             raise ConfigError(
-                f"evaluation.estimator must need no encoder, got {type(estimator).__name__}: "
+                "evaluation.estimator must measure log p(x) of the data and need no encoder, got "
+                f"{type(estimator).__name__}: "
                 "choose annealed importance sampling, or another that works where there is no encoder"
             )
         require_integer("evaluation.every", every, minimum=1, optional=True, advice="null switches it off")

@@ -163,8 +163,9 @@ def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]
     for name in dict.fromkeys(key.partition("/")[0] for key in measured):
         earlier = [key for key in ledger if key.startswith(f"{name}/log_likelihood/") and key not in measured]
         for key in (*(key for key in measured if key.startswith(f"{name}/")), *earlier):
-            value, count = values[key], values.get(f"{key}_num_datapoints", values.get(f"{name}/num_datapoints"))
-            if key.endswith(("/bound", "/reconstruction", "/kl")) or f"{key}_se" in values:
+            whose = key.removesuffix("_upper").removesuffix("_gap")
+            value, count = values[key], values.get(f"{whose}_num_datapoints", values.get(f"{name}/num_datapoints"))
+            if key.endswith(("/bound", "/reconstruction", "/kl", "_upper", "_gap")) or f"{key}_se" in values:
                 mark = doubt(values.get(f"{key}{HIGH_K_HAT}"))
                 notes |= {DOUBT: None} if mark else {}
                 numbers = [number(values.get(f"{key}{suffix}"), places=3) for suffix in ("_se", "_sd")]

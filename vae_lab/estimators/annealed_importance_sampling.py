@@ -64,6 +64,12 @@ class AnnealedImportanceSampling(Estimator):
         self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """The log of the mean weight of the chains, and its variance."""
+        return self._forward(model, x, noise, self._tune(model, x, noise))
+
+    def _tune(
+        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
+    ) -> list[Float[Tensor, " batch"]]:
+        """The step size of each temperature, from chains that serve nothing else."""
         tuned = hmc.StepSize(
             torch.full((len(x),), self.initial_step_size).to(x),
             target_acceptance=self.target_acceptance,
@@ -75,17 +81,36 @@ class AnnealedImportanceSampling(Estimator):
         for _, acceptance in self._anneal(model, x, streams, lambda step: tuned.value):
             step_sizes.append(tuned.value)
             tuned.update(acceptance)
+        return step_sizes
 
+    def _forward(
+        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise, step_sizes: list[Tensor]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """The log of the mean weight of chains from prior to joint density, and its variance."""
         log_mean = LogMean()
-        at_once = max(1, rows_at_once(model, x.device) // len(x))
-        for first in range(0, self.num_chains, at_once):
-            chains = range(first, min(first + at_once, self.num_chains))
-            streams = [noise.stream("chain", chain) for chain in chains]
-            log_weight = torch.zeros(len(chains), len(x)).to(x).double()
+        for streams in self._streams(model, x, noise, "chain"):
+            log_weight = torch.zeros(len(streams), len(x)).to(x).double()
             for increment, _ in self._anneal(model, x, streams, step_sizes.__getitem__):
                 log_weight += increment
             log_mean.add(log_weight)
         return log_mean.value, log_mean.variance
+
+    def _streams(self, model: VAE, x: Tensor, noise: Noise, purpose: str) -> Iterator[list[Stream]]:
+        """A stream for every chain, as many at once as memory holds."""
+        at_once = max(1, rows_at_once(model, x.device) // len(x))
+        for first in range(0, self.num_chains, at_once):
+            chains = range(first, min(first + at_once, self.num_chains))
+            yield [noise.stream(purpose, chain) for chain in chains]
+
+    def _log_density(self, model: VAE, x: Tensor, step: int) -> hmc.LogDensity:
+        """The sum log p(z) + beta log p(x|z) after so many steps."""
+        prior, beta = model.prior(), (step / self.num_temperatures) ** _POWER
+
+        def log_density(z: Tensor) -> Tensor:
+            # In float64, so that the difference of two temperatures at one z is not lost in rounding.
+            return prior.log_prob(z).double() + beta * model.likelihood(z).log_prob(x).double()
+
+        return log_density
 
     def _anneal(
         self,
@@ -99,18 +124,17 @@ class AnnealedImportanceSampling(Estimator):
         position = torch.cat([stream.normal(1, model.latent_dim) for stream in streams])
         reached = prior.log_prob(position).double()
         for step in range(self.num_temperatures):
-            beta = ((step + 1) / self.num_temperatures) ** _POWER
-
-            def log_density(z: Tensor, beta: float = beta) -> Tensor:
-                # In float64, so that the difference of two temperatures at one z is not lost in rounding.
-                return prior.log_prob(z).double() + beta * model.likelihood(z).log_prob(x).double()
-
+            log_density = self._log_density(model, x, step + 1)
             state = hmc.start(log_density, position)
             increment = state.log_density - reached
-            momentum = torch.cat([stream.normal(1, model.latent_dim) for stream in streams])
-            uniform = torch.cat([stream.uniform(1) for stream in streams])
-            state, acceptance = hmc.transition(
-                log_density, state, step_size(step), self.num_leapfrog, momentum, uniform
-            )
+            state, acceptance = self._move(model, log_density, state, step_size(step), streams)
             position, reached = state.position, state.log_density
             yield increment, acceptance
+
+    def _move(
+        self, model: VAE, log_density: hmc.LogDensity, state: hmc.State, step_size: Tensor, streams: list[Stream]
+    ) -> tuple[hmc.State, Float[Tensor, "chain batch"]]:
+        """One transition of a chain per stream."""
+        momentum = torch.cat([stream.normal(1, model.latent_dim) for stream in streams])
+        uniform = torch.cat([stream.uniform(1) for stream in streams])
+        return hmc.transition(log_density, state, step_size, self.num_leapfrog, momentum, uniform)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab.model import VAE
-from vae_lab.randomness import NOISE_BLOCK, generator
+from vae_lab.randomness import NOISE_BLOCK, generator, seed_global_noise
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,17 @@ class Noise:
     def stream(self, *purpose: int | str) -> "Stream":
         """A stream of its own; the same purpose begins the same stream again."""
         return Stream(self._like, generator(self._like.device, *self._name, *purpose), self._rows)
+
+    def simulated(
+        self, model: VAE
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch channel height width"]]:
+        """Draws from the model, z from the prior and x given z, in the place of the datapoints."""
+        device = self._like.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            seed_global_noise(device, *self._name, "simulated")  # a distribution draws from the global stream
+            z = model.prior().sample((NOISE_BLOCK,))
+            x = model.likelihood(z).sample()
+        return z[self._rows], x[self._rows]
 
 
 class Stream:

@@ -58,10 +58,12 @@ class Figure3(SnapshotFigure):
                 raise ConfigError(f"figure.{key} must name some of {', '.join(map(str, known))}, got {unknown}")
         super().__post_init__()
         check_by_scale(num_datapoints=self.num_datapoints)
-        if self.check_estimator.needs_encoder or self.paper_estimator.needs_encoder:
+        both = (self.paper_estimator, self.check_estimator)
+        if any(estimator.needs_encoder or estimator.quantity != "log_likelihood" for estimator in both):
             raise ConfigError(
-                "figure.paper_estimator and figure.check_estimator must do without an encoder, which Monte Carlo EM "
-                f"does not have, got {self.paper_estimator.label} and {self.check_estimator.label}"
+                "figure.paper_estimator and figure.check_estimator must measure log p(x) of the data, and do without "
+                "an encoder, which Monte Carlo EM does not have, got "
+                f"{self.paper_estimator.label} and {self.check_estimator.label}"
             )
 
     def measurements(self, scale: str) -> list[tuple[dict[str, Any], Measurement]]:

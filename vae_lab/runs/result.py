@@ -11,7 +11,7 @@ HIGH_K_HAT = "_high_k_hat"
 """Ending of the share of datapoints whose importance weights have a Pareto k-hat above 0.7."""
 BESIDE = (
     *("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_settings", "_bias", "_ess_share", HIGH_K_HAT),
-    *("_upper", "_upper_se", "_gap", "_gap_se"),
+    *("_upper", "_gap", "_gap_se"),
 )
 """Endings of what a ledger says about a value."""
 DOUBT = "!: neither value nor error can be trusted for that share of the datapoints, where Pareto k-hat is above 0.7"
