@@ -99,9 +99,8 @@ def test_smoke_has_budget_for_an_iteration(experiment, tmp_path):
 
 @pytest.mark.parametrize("name", ["importance_sampling", "bidirectional"])
 def test_curve_refuses_an_estimator_that_needs_an_encoder_or_data_of_its_own(name, tmp_path):
-    estimator = build.instantiate(
-        compose_command("evaluate", ["run=none", f"estimator={name}"])[0].estimator, "estimator"
-    )
+    config = compose_command("evaluate", ["run=none", f"estimator={name}"])[0]
+    estimator = build.instantiate(config["estimator"], "estimator")
     with pytest.raises(ValueError, match=r"evaluation\.estimator must measure .* need no encoder, got [BI]"):
         BoundCurve(
             first=1,
