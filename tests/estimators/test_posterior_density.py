@@ -6,6 +6,7 @@ import torch
 from linear_gaussian import six_standard_errors
 
 from vae_lab.errors import ConfigError
+from vae_lab.estimators.base import Noise
 from vae_lab.estimators.posterior_density import (
     PosteriorDensity,
     kernel_log_density,
@@ -68,6 +69,14 @@ def test_same_seed_gives_the_same_numbers_and_another_seed_others(linear_gaussia
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_chains_start_near_the_posterior_from_the_best_of_many_prior_draws(linear_gaussian):
+    x = linear_gaussian.sample(1).expand(250, 1, 3, 4)
+    start = estimator(num_starts=300)._start(linear_gaussian.model, x, Noise(x, ("start",), 0, 250))
+    away = (start - linear_gaussian.posterior_mean(x)) / linear_gaussian.posterior_variance.sqrt()
+    assert ((away.square().mean(0) - 1).abs() <= 6 * math.sqrt(2 / 250)).all()
+    assert 1 / linear_gaussian.posterior_variance[0] > 1 + 6 * math.sqrt(2 / 250), "draws of the prior would pass"
 
 
 def test_kernel_density_is_normalised():

@@ -97,6 +97,15 @@ def test_chains_of_a_minibatch_move_and_the_others_stay(linear_gaussian):
     assert moved == [3, 5, 7]
 
 
+def test_every_chain_goes_on_from_where_it_is(linear_gaussian):
+    objective = prepared(linear_gaussian, 20, minibatches=True, initial_step_size=1e-6)
+    before, batch = objective.chain.clone(), minibatch(linear_gaussian.sample(20))
+    chosen = torch.tensor([3, 7, 5])
+    next(objective.updates(linear_gaussian.model, batch._replace(x=batch.x[chosen], index=chosen), STATE))
+    assert not torch.equal(objective.chain, before)
+    torch.testing.assert_close(objective.chain, before, rtol=0, atol=1e-3)
+
+
 def test_pieces_in_memory_change_neither_chains_nor_gradients(make_linear_gaussian):
     results = []
     for datapoints_at_once in (50, 7):
