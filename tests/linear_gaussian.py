@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vae_lab.distributions import DiagonalGaussian
 from vae_lab.model import VAE
-from vae_lab.networks.heads import DecoderTrunk
+from vae_lab.networks.heads import FixedNoiseLikelihood
 from vae_lab.networks.initialization import PyTorchDefault
 from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
 
@@ -63,7 +62,7 @@ class LinearGaussian:
                 latent_dim,
                 encoder=partial(MLPEncoder, hidden=[], activation="tanh"),
                 decoder=partial(MLPDecoder, hidden=[], activation="tanh"),
-                likelihood=partial(FixedNoise, std=noise_std),
+                likelihood=partial(FixedNoiseLikelihood, std=noise_std),
                 initialization=PyTorchDefault(),
                 has_encoder=has_encoder,
             ).to(dtype)
@@ -96,20 +95,6 @@ class LinearGaussian:
 
     def _gain(self) -> Tensor:
         return self.posterior_variance[:, None] * self.weight.T / self.noise_std**2
-
-
-class FixedNoise(nn.Module):
-    """p(x|z) = N(readout, std^2 I): a decoder's head without sigmoid and with a known variance."""
-
-    def __init__(self, trunk: DecoderTrunk, *, std: float) -> None:
-        super().__init__()
-        self.mean = trunk.readout()
-        self.log_variance: Tensor
-        self.register_buffer("log_variance", torch.tensor(2 * math.log(std), dtype=torch.float64))
-
-    def forward(self, features: Tensor) -> DiagonalGaussian:
-        mean = self.mean(features)
-        return DiagonalGaussian(mean, self.log_variance.to(mean.dtype).expand_as(mean), event_dims=3)
 
 
 @torch.no_grad()

@@ -70,3 +70,28 @@ class GaussianLikelihood(nn.Module):
         if self.min_log_variance is not None:
             log_variance = log_variance.clamp(min=self.min_log_variance)
         return DiagonalGaussian(torch.sigmoid(self.mean(features)), log_variance, event_dims=3)
+
+
+class FixedNoiseLikelihood(nn.Module):
+    """p(x|z) = N(mean, std^2 I), the mean a plain linear function of the features: probabilistic PCA's, if z is these.
+
+    Args:
+        trunk: The decoder's trunk.
+        std: The standard deviation of every pixel.
+    """
+
+    log_variance: Tensor
+
+    def __init__(self, trunk: DecoderTrunk, *, std: float) -> None:
+        if not (0 < std < math.inf):
+            raise ConfigError(
+                f"likelihood.std must be > 0 and finite, got {std}: it is the noise of a pixel whose range is [0, 1]"
+            )
+        super().__init__()
+        self.mean = trunk.readout()
+        self.register_buffer("log_variance", torch.tensor(2 * math.log(std), dtype=torch.float64), persistent=False)
+
+    def forward(self, features: Float[Tensor, "batch ..."]) -> DiagonalGaussian:
+        """The likelihood over [batch, channel, height, width]."""
+        mean = self.mean(features)
+        return DiagonalGaussian(mean, self.log_variance.to(mean.dtype).expand_as(mean), event_dims=3)

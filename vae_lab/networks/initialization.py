@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.errors import ConfigError, require_choice
+from vae_lab.networks.heads import FixedNoiseLikelihood
 
 OUTPUT_BIASES = ("zero", "train_mean")
 
@@ -91,19 +92,21 @@ class Glorot:
 
 @torch.no_grad()
 def start_at_mean_image(model: nn.Module, images: Float[Tensor, "num channel height width"]) -> None:
-    """Sets the decoder's output bias to the logit of the mean image, clipped to [0.001, 0.999] (Burda et al., 2016).
+    """Sets the decoder's output bias to the mean image or, below a sigmoid, its logit (Burda et al., 2016).
 
+    That is the logit of the mean clipped to [0.001, 0.999].
     Where the output is a convolution, every channel has one for all its pixels.
     """
     mean = images.mean(0)
+    is_plain = any(isinstance(module, FixedNoiseLikelihood) for module in model.modules())
     for name, bias in model.named_parameters():
         if name.startswith(_MEANS) and name.endswith(".bias"):
             means = mean.flatten() if bias.numel() == mean.numel() else mean.mean((1, 2))
-            bias.copy_(means.clamp(0.001, 0.999).logit())
+            bias.copy_(means if is_plain else means.clamp(0.001, 0.999).logit())
 
 
 _MEANS = ("decoder.head.logits.", "decoder.head.mean.")
-"""Layers whose sigmoid is the likelihood's mean."""
+"""Layers whose output is the likelihood's mean, for most likelihoods below a sigmoid."""
 
 
 def _starts_at_zero(name: str) -> bool:
