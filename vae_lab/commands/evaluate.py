@@ -13,12 +13,13 @@ from vae_lab.errors import MOST_THREADS, ConfigError, NoEncoder, nearest, requir
 from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import require_draws
 from vae_lab.randomness import NOISE_BLOCK
+from vae_lab.runs.baselines import kind_of_likelihood
 from vae_lab.runs.continuation import Request
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
-from vae_lab.runs.measured import Measurement, bound, log_likelihood
+from vae_lab.runs.measured import Measurement, baseline, bound, log_likelihood
 from vae_lab.runs.provenance import available_cores
-from vae_lab.runs.result import DOUBT, HIGH_K_HAT, doubt
+from vae_lab.runs.result import DOUBT, HIGH_K_HAT, baseline_keys, doubt
 from vae_lab.runs.small_files import require_keys
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
@@ -149,12 +150,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def measurements(run: Run, estimators: Sequence[Estimator], settings: EvaluateSettings) -> Iterator[Measurement]:
-    """What is asked for: of every split the bound, where there is an encoder, and log p(x) by each estimator."""
+    """Of every split the bound, where there is an encoder, log p(x) by each estimator, and the baselines."""
     same = {"seed": settings.seed, "num_datapoints": settings.num_datapoints}
     for split in settings.splits:
         if run.model.has_encoder:
             yield bound(split, num_samples=settings.num_samples, **same)
         yield from (log_likelihood(split, estimator, **same) for estimator in estimators)
+        if kind_of_likelihood(run.model) is not None:
+            yield baseline(split, num_datapoints=settings.num_datapoints)
 
 
 def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
@@ -165,7 +168,8 @@ def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]
         for key in (*(key for key in measured if key.startswith(f"{name}/")), *earlier):
             whose = key.removesuffix("_upper").removesuffix("_gap")
             value, count = values[key], values.get(f"{whose}_num_datapoints", values.get(f"{name}/num_datapoints"))
-            if key.endswith(("/bound", "/reconstruction", "/kl", "_upper", "_gap")) or f"{key}_se" in values:
+            is_mean = key.endswith(("/bound", "/reconstruction", "/kl", "_upper", "_gap")) or key in baseline_keys(values)
+            if is_mean or f"{key}_se" in values:
                 mark = doubt(values.get(f"{key}{HIGH_K_HAT}"))
                 notes |= {DOUBT: None} if mark else {}
                 numbers = [number(values.get(f"{key}{suffix}"), places=3) for suffix in ("_se", "_sd")]

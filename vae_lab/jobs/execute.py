@@ -40,9 +40,10 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
 from vae_lab.runs.identity import BUDGET, whole
 from vae_lab.runs.load import DAMAGE, ledger_facts, load_weights, read_checkpoint, refuse_other_weights, samples_of
+from vae_lab.runs.measured import INDEPENDENT_PIXELS, baseline_entries
 from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
-from vae_lab.runs.result import results
+from vae_lab.runs.result import baseline_keys, baseline_name, results
 from vae_lab.training.machine import busy_cores
 from vae_lab.training.running_means import RunningMeans
 from vae_lab.training.signals import as_ctrl_c
@@ -278,6 +279,9 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
     if known.get("samples_evaluated") != samples:  # of other weights; else perhaps measured with more draws
         known = {}
     for split in assembled.data.splits:
+        if f"{split}/{INDEPENDENT_PIXELS}" not in known:
+            images = assembled.data.measured(split).images
+            entries |= baseline_entries(model, assembled.data, images, split)
         if f"{split}/bound" in known:
             continue
         if not model.has_encoder:
@@ -321,6 +325,9 @@ def log_result(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> 
     """The result in nats, a note on unused latent dimensions, and where everything is."""
     has_encoder = assembled.lit.model.has_encoder
     log.info("per datapoint (%s.ckpt): %s", ledger["checkpoint"], ", ".join(map(str, results(ledger))))
+    if without := [key for key in baseline_keys(ledger) if key.startswith("test/")]:
+        scores = ", ".join(f"{baseline_name(key)} {ledger[key]:.2f}" for key in without)
+        log.info("without a network, on test: %s nats", scores)
     unused = sum(kl < 0.01 for kl in ledger["test/kl_per_dimension"]) if has_encoder else 0
     if unused:
         size = assembled.lit.model.latent_dim

@@ -11,17 +11,22 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from vae_lab.data.arrays import ImageData
 from vae_lab.errors import RunError, StorageError
 from vae_lab.estimators.base import Estimator, settings_of
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
+from vae_lab.model import VAE
+from vae_lab.runs.baselines import kind_of_likelihood, measure_baselines
 from vae_lab.runs.directory import WRITING_SECONDS, RunDir
 from vae_lab.runs.load import Run, ledger_facts, samples_of
-from vae_lab.runs.result import BESIDE
+from vae_lab.runs.result import BASELINE, BESIDE
 
 log = logging.getLogger("vae_lab")
 
 WITH_THE_BOUND = ("reconstruction", "kl", "kl_per_dimension", "active_units", "num_datapoints")
 """What is measured together with the bound."""
+INDEPENDENT_PIXELS = "baseline/independent_pixels"
+"""The baseline that every likelihood has; the others are measured together with it."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,9 @@ class Measurement:
 
     def _is_own(self, entry: str, name: str) -> bool:
         split, _, rest = entry.partition("/")
-        is_beside = self.quantity == "bound" and rest in WITH_THE_BOUND
+        is_beside = (self.quantity == "bound" and rest in WITH_THE_BOUND) or (
+            self.quantity == INDEPENDENT_PIXELS and rest.startswith(BASELINE[1:])
+        )
         own = (self.quantity, *(f"{self.quantity}{ending}" for ending in BESIDE))
         return split == name and (rest in own or is_beside)
 
@@ -131,3 +138,29 @@ def log_likelihood(split: str, estimator: Estimator, *, seed: int, num_datapoint
 
     request = {"seed": seed, "settings": settings_of(estimator)}
     return Measurement(f"{estimator.quantity}/{estimator.label}", split, num_datapoints, request, make)
+
+
+def baseline(split: str, *, num_datapoints: int | None = None) -> Measurement:
+    """What models without a network score on the datapoints, for a likelihood that has such models."""
+
+    def make(run: Run, images: Tensor, name: str) -> dict[str, Any]:
+        return baseline_entries(run.model, run.data, images, name)
+
+    return Measurement(INDEPENDENT_PIXELS, split, num_datapoints, {}, make)
+
+
+def baseline_entries(model: VAE, data: ImageData, images: Tensor, name: str) -> dict[str, Any]:
+    """The ledger's entries about the baselines of a model on images; none where its likelihood has no baseline.
+
+    Args:
+        model: whose likelihood and latent size they share.
+        data: whose train split they are fitted to.
+        images: of one of its splits.
+        name: of that split in the ledger.
+    """
+    kind = kind_of_likelihood(model)
+    if kind is None:
+        return {}
+    values = measure_baselines(data, images, kind, model.latent_dim)
+    entries = {f"{name}/{key}": value for key, value in values.items()}
+    return entries | {f"{name}/{INDEPENDENT_PIXELS}_num_datapoints": len(images)}

@@ -6,7 +6,7 @@ from typing import Any
 
 SPLITS = ("test", "val", "train")
 """Whose value stands for a run, the first that there is."""
-LOG_LIKELIHOOD = "/log_likelihood/"
+LOG_LIKELIHOOD, BASELINE = "/log_likelihood/", "/baseline/"
 HIGH_K_HAT = "_high_k_hat"
 """Ending of the share of datapoints whose importance weights have a Pareto k-hat above 0.7."""
 BESIDE = (
@@ -93,6 +93,16 @@ def bound_keys(ledger: Mapping[str, Any]) -> list[str]:
 def log_likelihood_keys(ledger: Mapping[str, Any]) -> list[str]:
     """The keys of all values of log p(x)."""
     return [key for key in ledger if LOG_LIKELIHOOD in key and not key.endswith(BESIDE)]
+
+
+def baseline_keys(ledger: Mapping[str, Any]) -> list[str]:
+    """The keys of what models without a network score."""
+    return [key for key in ledger if BASELINE in key and not key.endswith(BESIDE)]
+
+
+def baseline_name(key: str) -> str:
+    """What such a model is called."""
+    return key.partition(BASELINE)[2].replace("_", " ").replace("pca", "PCA")
 
 
 def place(key: str) -> tuple[int, str]:

@@ -14,6 +14,8 @@ from vae_lab.runs.result import (
     DOUBT,
     HIGH_K_HAT,
     SPLITS,
+    baseline_keys,
+    baseline_name,
     bound_keys,
     doubt,
     log_likelihood_keys,
@@ -75,6 +77,9 @@ def result_section(run: Overview) -> Section:
         if quantity == "bound":
             row["active units"] = f"{as_text(ledger.get(f'{split}/active_units', ABSENT))} of {run.latent_dim}"
         row["datapoints"] = as_text(ledger.get(f"{key}_num_datapoints", ledger.get(f"{split}/num_datapoints", "")))
+    for key in baseline_keys(ledger):
+        if (split := key.partition("/")[0]) in rows:
+            rows[split][baseline_name(key)] = number(number_or_none(ledger[key]))
     if not rows:
         section.text.append(f"Nothing was measured yet with the weights of {run.checkpoint}.ckpt.")
         return section
