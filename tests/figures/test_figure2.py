@@ -1,10 +1,12 @@
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Annotation
 
 from vae_lab.figures.base import select
-from vae_lab.figures.canvas import save
-from vae_lab.figures.figure2 import Figure2
-from vae_lab.figures.section5 import Section5, figure2_published, last_values
+from vae_lab.figures.canvas import nats, save
+from vae_lab.figures.figure2 import THIN, Figure2
+from vae_lab.figures.section5 import AEVB, WAKE_SLEEP, Section5, figure2_published, last_values
 from vae_lab.runs.curve import append_row
 from vae_lab.runs.directory import plan_run
 
@@ -81,7 +83,8 @@ def test_figure_has_the_papers_panels_and_axes(picture):
 def test_panel_has_four_curves_before_the_four_published_ones(picture):
     axes = panels_of(picture)["MNIST, $N_z=20$"]
     looks = [(line.get_color(), line.get_linestyle()) for line in ours(axes)]
-    assert looks == [("tab:red", "-"), ("tab:red", "--"), ("tab:green", "-"), ("tab:green", "--")]
+    assert looks == [(AEVB, "-"), (AEVB, "--"), (WAKE_SLEEP, "-"), (WAKE_SLEEP, "--")]
+    assert [line.get_marker() for line in ours(axes)] == ["None", "None", "o", "o"], "told apart without colours"
     pale = [line for line in axes.lines if line.get_alpha() < 1]
     assert len(pale) == 4
     assert pale[0].get_xdata().max() > 1e8
@@ -92,6 +95,27 @@ def test_absent_method_is_left_out_and_named(picture):
     axes = panels_of(picture)["MNIST, $N_z=5$"]
     assert len(ours(axes)) == 2
     assert "Wake-Sleep: no run yet" in [text.get_text() for text in axes.texts]
+
+
+@pytest.mark.parametrize(("shift", "height"), [(-60, 0), (60, 1), (0, None)])
+def test_arrow_points_to_a_test_curve_that_ends_outside_of_the_axes(canned, shift, height):
+    own = select(canned, dataset="mnist", latent_dim=20, method="aevb")
+    drawn = figure2({"mnist": [20]}).draw(own.assign(bound_nats=own["bound_nats"] + shift), {})
+    arrows = [text for text in panels_of(drawn)["MNIST, $N_z=20$"].texts if isinstance(text, Annotation)]
+    last = select(own, split="test")["bound_nats"].iloc[-1] + shift
+    assert [(arrow.get_text(), arrow.xy[1]) for arrow in arrows] == (
+        [] if height is None else [(f"AEVB {nats(last)}", height)]
+    )
+
+
+def test_models_without_a_network_are_thin_lines_where_the_table_has_them(canned):
+    scores = {"independent_pixels": 574.7, "probabilistic_pca": 554.4, "factor_analysis": 685.0}
+    panels = {"mnist": [20], "frey_face": [2]}
+    drawn = figure2(panels).draw(canned.assign(**scores).where(canned["dataset"] == "frey_face", canned), {})
+    thin = [line for line in panels_of(drawn)["Frey Face, $N_z=2$"].lines if line.get_linewidth() == THIN["linewidth"]]
+    assert [np.asarray(line.get_ydata())[0] for line in thin] == list(scores.values())
+    named = [text.get_text() for axes in drawn.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
+    assert "probabilistic PCA (test)" in named and "published" in named
 
 
 def test_last_values_are_stated_even_below_the_axes():

@@ -14,7 +14,7 @@ from vae_lab.estimators.quadrature import Quadrature
 from vae_lab.figures.base import records, select
 from vae_lab.figures.canvas import save
 from vae_lab.figures.figure3 import METHODS, Figure3, not_seen
-from vae_lab.figures.section5 import figure3_published
+from vae_lab.figures.section5 import AEVB, figure3_published
 from vae_lab.runs.directory import RunDir
 
 SCALES = ("quick", "standard", "paper")
@@ -209,7 +209,7 @@ def test_whole_range_needs_no_second_row(canned):
 
 def test_panel_has_published_curves_estimates_and_their_checks(canned):
     axes = figure3().draw(canned, {}).axes[0]
-    aevb = [line for line in axes.lines if line.get_color() == "tab:red"]
+    aevb = [line for line in axes.lines if line.get_color() == AEVB]
     assert [(line.get_linestyle(), line.get_marker()) for line in aevb[:3]] == [
         ("-", "None"),
         ("-", "."),

@@ -1,5 +1,6 @@
 """Figure 2: the bound against training samples evaluated, AEVB and wake-sleep, for nine latent spaces."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,21 +11,40 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, PaperFigure, records, select
+from vae_lab.figures.base import Arrays, Curve, PaperFigure, load_last, records, select
 from vae_lab.figures.canvas import (
     GREY,
     PUBLISHED,
+    SPLITS,
     draw_splits,
     legend_below,
     method_lines,
+    nats,
     pale_grid,
     styled,
     write_above,
 )
-from vae_lab.figures.section5 import BOUND_LABEL, FIGURE2, Section5, bound_points, figure2_published, last_values
+from vae_lab.figures.section5 import (
+    AEVB,
+    BOUND_LABEL,
+    FIGURE2,
+    WAKE_SLEEP,
+    Section5,
+    bound_points,
+    figure2_published,
+    last_values,
+)
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.measured import baseline
+from vae_lab.runs.result import baseline_name
 
-METHODS = {"aevb": ("AEVB", "tab:red"), "wake_sleep": ("Wake-Sleep", "tab:green")}
+METHODS = {"aevb": ("AEVB", AEVB), "wake_sleep": ("Wake-Sleep", WAKE_SLEEP)}
+MARKS: dict[str, dict[str, Any]] = {"wake_sleep": {"marker": "o", "markersize": 2.6, "markevery": 2}}
+"""What tells our curves apart besides colour."""
+BASELINES = {"independent_pixels": ":", "probabilistic_pca": "-.", "factor_analysis": (0, (6, 2))}
+"""The models without a network, and their dashes."""
+THIN: dict[str, Any] = {"color": "0.35", "linewidth": 0.7}
+"""The look of what models without a network score."""
 
 
 class Look(NamedTuple):
@@ -52,7 +72,7 @@ class Figure2(PaperFigure):
     """
 
     name = "figure2"
-    columns = (*FIGURE2, "learning_rate", "label")
+    columns = (*FIGURE2, "learning_rate", *BASELINES, "label")
 
     training: Section5
     panels: dict[str, list[int]]
@@ -76,9 +96,17 @@ class Figure2(PaperFigure):
             for method in METHODS
         }
 
+    def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
+        """What models without a network score on the test images of Frey Face."""
+        if facts["dataset"] == "frey_face":
+            baseline("test").of(load_last(run))
+        return {}
+
     def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
         """Every evaluation; train is the mean over the minibatches since the one before, as published."""
-        return bound_points(run)
+        ledger = run.ledger("last")
+        scores = {name: ledger.get(f"test/baseline/{name}") for name in BASELINES}
+        return [point | scores for point in bound_points(run)]
 
     @styled
     def draw(self, table: pd.DataFrame, arrays: Arrays) -> Figure:
@@ -99,7 +127,13 @@ class Figure2(PaperFigure):
                 axes.set_title(f"{LOOKS[data_set].title}, $N_z={latent_dim}$", pad=24)
             grid[row, first].set_ylabel(**BOUND_LABEL)
         lines = method_lines(METHODS, linewidth=1.3)
+        for method, marks in MARKS.items():
+            for split in SPLITS:
+                lines[f"{METHODS[method][0]} ({split})"].set(**marks)
         lines["published"] = Line2D([], [], color="0.5", linewidth=2.6, alpha=0.4)
+        for name, dashes in BASELINES.items():
+            if name in table and any(select(table, dataset="frey_face")[name].notna()):
+                lines[f"{baseline_name(f'/baseline/{name}')} (test)"] = Line2D([], [], ls=dashes, **THIN)
         note: dict[str, Any] = {"title": "Above each panel: our last\nvalues, train / test", "title_fontsize": 7}
         if len(rows) > 1:
             grid[-1, 0].legend(list(lines.values()), list(lines), loc="center", **note)
@@ -110,15 +144,44 @@ class Figure2(PaperFigure):
 
 
 def _draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame, look: Look) -> None:
-    for source, width in ((published, PUBLISHED), (table, {"linewidth": 1.3, "alpha": 1.0})):
-        for method, (_, colour) in METHODS.items():
-            draw_splits(axes, select(source, method=method), "bound_nats", color=colour, **width)
+    for method, (_, colour) in METHODS.items():
+        draw_splits(axes, select(published, method=method), "bound_nats", color=colour, **PUBLISHED)
+    for name, dashes in BASELINES.items():
+        for value in table[name].dropna().unique()[:1] if name in table else ():
+            axes.axhline(value, ls=dashes, **THIN)
+    for method, (_, colour) in METHODS.items():
+        own = {"color": colour, "linewidth": 1.3, "alpha": 1.0, **MARKS.get(method, {})}
+        draw_splits(axes, select(table, method=method), "bound_nats", **own)
     axes.set(xscale="log", xlim=look.x, ylim=look.y, yticks=look.y_ticks)
     axes.xaxis.set_major_locator(LogLocator(numticks=5))
     axes.xaxis.set_minor_formatter(NullFormatter())
     pale_grid(axes)
-    texts = []
+    texts, outside = [], 0
     for method, (title, colour) in reversed(METHODS.items()):
         ours = records(select(table, method=method).sort_values("samples_evaluated"))
+        if tested := [row for row in ours if row["split"] == "test"]:
+            outside += _point_outside(axes, title, colour, tested[-1], look, outside)
         texts.append((f"{title} {last_values(ours)}", colour) if ours else (f"{title}: no run yet", GREY))
     write_above(axes, texts, spacing=0.065, size=7)
+
+
+def _point_outside(axes: Axes, title: str, colour: str, last: Mapping[str, Any], look: Look, level: int) -> bool:
+    """An arrow to where a test curve ends if that is not on the axes, with the value; `level`: so many are there."""
+    value, (low, high) = last["bound_nats"], look.y
+    below = value < low
+    if not below and not value > high:
+        return False
+    x, offset = last["samples_evaluated"], 16 + 12 * level
+    axes.annotate(
+        f"{title} {nats(value)}",
+        (x, 0 if below else 1),
+        (6, offset if below else -offset),
+        axes.get_xaxis_transform(),
+        "offset points",
+        color=colour,
+        size=7,
+        va="center",
+        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5},
+        arrowprops={"arrowstyle": "->", "color": colour, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
+    )
+    return True

@@ -17,14 +17,14 @@ from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator
 from vae_lab.figures.base import Arrays, check_by_scale, records, select
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, legend_below, method_lines, nats, pale_grid, styled
-from vae_lab.figures.section5 import FIGURE3, figure3_published
+from vae_lab.figures.section5 import AEVB, FIGURE3, MCEM, WAKE_SLEEP, figure3_published
 from vae_lab.figures.snapshots import SnapshotFigure
 from vae_lab.runs.measured import Measurement, log_likelihood
 
 METHODS = {
-    "wake_sleep": ("Wake-Sleep", "tab:green"),
-    "mcem": ("MCEM", "tab:blue"),
-    "aevb": ("AEVB", "tab:red"),
+    "wake_sleep": ("Wake-Sleep", WAKE_SLEEP),
+    "mcem": ("MCEM", MCEM),
+    "aevb": ("AEVB", AEVB),
 }
 LOOKS = {1000: ((0, 60), (-160, -100)), 50000: ((0, 68), (-160, -125))}
 """The paper's axes: x in millions, y in nats."""

@@ -15,10 +15,10 @@ from matplotlib.ticker import NullFormatter
 from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Arrays, Curve, PaperFigure, check_by_scale, records, select
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, draw_splits, legend_below, pale_grid, styled, write_above
-from vae_lab.figures.section5 import BOUND_LABEL, bound_points, figure2_published, last_values
+from vae_lab.figures.section5 import BOUND_LABEL, WAKE_SLEEP, bound_points, figure2_published, last_values
 from vae_lab.runs.directory import RunDir
 
-COLOURS = ("tab:green", "tab:olive", "tab:cyan", "tab:purple", "tab:brown")
+COLOURS = (WAKE_SLEEP, "tab:olive", "tab:cyan", "tab:purple", "tab:brown")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -77,12 +77,12 @@ class FreyFaceWakeSleep(PaperFigure):
             axes.set_title(f"Frey Face, wake-sleep, $N_z={size}$", pad=8 + 11 * len(self.settings))
         grid[0].set_ylabel(**BOUND_LABEL)
         lines = {split: Line2D([], [], color="0.3", ls=dashes) for split, dashes in SPLITS.items()}
-        lines["published"] = Line2D([], [], color="tab:green", **PUBLISHED)
+        lines["published"] = Line2D([], [], color=WAKE_SLEEP, **PUBLISHED)
         legend_below(figure, lines, 3)
         return figure
 
     def _draw_panel(self, axes: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None:
-        draw_splits(axes, published, "bound_nats", color="tab:green", **PUBLISHED)
+        draw_splits(axes, published, "bound_nats", color=WAKE_SLEEP, **PUBLISHED)
         texts = []
         for setting, colour in zip(self.settings, COLOURS, strict=False):
             ours = select(table, setting=setting)
