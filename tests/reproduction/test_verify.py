@@ -1,5 +1,6 @@
 """Verdicts: what passes, fails, asks for an explanation, and what is not reached."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from training import composed
 from vae_lab.cli import main
 from vae_lab.commands.verify import verify
 from vae_lab.errors import ConfigError, Failed, RunError
+from vae_lab.figures.base import select
 from vae_lab.figures.section5 import figure2_published, figure3_published
 from vae_lab.reproduction import claims
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, value_at_count
-from vae_lab.reproduction.verdicts import reproduction_rows, train_bound
+from vae_lab.reproduction.verdicts import plateau_ends, reproduction_rows, train_bound
 from vae_lab.runs.directory import RunDir, plan_run
 
 
@@ -99,12 +101,64 @@ def test_tolerances_of_figure_2(shift: float, early: str, late: str, frey: str) 
         )
 
 
-def test_train_values_are_those_of_the_moment() -> None:
-    rows = list(claims.figure2_values(shifted_figure2(-100), figure2_published(), lambda label, count: 5000.0))
-    assert {row.verdict for row in rows if row.claim.endswith("train") and "Frey" in row.claim} == {PASS}
-    assert {row.verdict for row in rows if row.claim.endswith("test")} == {FAIL}
+def test_train_is_judged_by_running_means_and_the_weights_of_the_moment_stand_beside() -> None:
+    for shift, verdict in ((0, PASS), (-100, FAIL)):
+        rows = list(claims.figure2_values(shifted_figure2(shift), figure2_published(), lambda label, count: 5000.0))
+        assert {row.verdict for row in rows} == {verdict}, "whatever the weights of the moment give"
+        assert all(("5000.0 with the weights of that moment" in row.note) == ("train" in row.claim) for row in rows)
     noted = claims.figure2_values(shifted_figure2(0), figure2_published(), unknown)
-    assert all(("running mean" in row.note) == row.claim.endswith("train") for row in noted)
+    assert not any(row.note for row in noted)
+
+
+def test_published_curve_without_one_of_ours_is_not_reached() -> None:
+    ours: Any = shifted_figure2(0)
+    is_short = (ours["dataset"] == "mnist") & (ours["latent_dim"] == 3) & (ours["samples_evaluated"] > 5e6)
+    ours = ours[(ours["label"] != "mnist_5_aevb") & ~is_short]
+    open_rows = [row for row in claims.figure2_values(ours, figure2_published(), unknown) if row.verdict == OPEN]
+    notes = {(row.claim, row.samples): row.note for row in open_rows}
+    assert len(open_rows) == len(notes) == 2 + 4, "a row for each curve"
+    assert notes["MNIST Nz = 5, AEVB, test", 1e6] == "no run of ours; nor at 10,000,000, 100,000,000"
+    note = notes["MNIST Nz = 3, wake-sleep, train", 1e7]
+    assert note.startswith("ours ends at ") and note.endswith("; nor at 100,000,000")
+    assert all(row.published is not None and row.ours is row.difference is None for row in open_rows)
+    without: Any = shifted_figure3(0)
+    without = without[without["method"] != "mcem"]
+    rows = [row for row in claims.figure3_values(without, figure3_published()) if row.verdict == OPEN]
+    assert {row.claim.split(",")[-2] for row in rows} == {" MCEM"} and len(rows) == 4
+
+
+def test_statement_says_how_many_comparisons_it_rests_on_and_what_was_not_compared() -> None:
+    published, one_panel = figure2_published(), select(shifted_figure2(0), dataset="mnist", latent_dim=20)
+    frey, reached, absent = sorted(claims.aevb_above_wake_sleep(one_panel, published, {}), key=lambda row: row.claim)
+    assert (reached.verdict, absent.verdict, frey.verdict) == (PASS, OPEN, OPEN)
+    count = int(reached.note.split()[0])
+    assert reached.note.startswith(f"{count} comparisons; smallest margin: Nz = 20 at") and count > 10
+    assert absent.note == "not compared: Nz = 3, Nz = 5, Nz = 10, Nz = 200" and absent.claim == reached.claim
+    assert frey.note == "not compared: Nz = 2, Nz = 5, Nz = 10, Nz = 20"
+
+
+def test_plateau_is_the_score_of_independent_pixels_and_its_kl_is_near_zero() -> None:
+    (row,) = claims.plateau_without_latent({2: (574.7, 0.002, 574.6), 10: (572.0, 0.01, 574.6)})
+    assert row.verdict == PASS and row.note.startswith("4 comparisons") and row.difference == pytest.approx(0.09)
+    for end in ((571.5, 0.002, 574.6), (577.7, 0.002, 574.6), (574.6, 0.2, 574.6), (math.nan, 0.0, 574.6)):
+        row, absent = claims.plateau_without_latent({2: end, 10: None})
+        assert (row.verdict, absent.verdict, absent.note) == (FAIL, OPEN, "not compared: Nz = 10")
+
+
+def test_plateau_is_measured_with_the_runs_that_stay_on_it(finished_run: RunDir, tmp_path: Path) -> None:
+    shutil.copytree(finished_run.path, tmp_path / "runs" / "a")
+    (tmp_path / "figures").mkdir()
+    rows = [{"latent_dim": 2, "setting": "as_published", "label": "a"}, {"latent_dim": 2, "setting": "x", "label": "b"}]
+    rows += [{"latent_dim": 10, "setting": "as_published", "label": "gone"}]
+    rows += [{"latent_dim": 20, "setting": "x", "label": "a"}]
+    table = pd.DataFrame(rows)
+    ends = plateau_ends(table, tmp_path, None)
+    ledger = RunDir(tmp_path / "runs" / "a").ledger("last")
+    keys = ("test/bound", "test/kl", "test/baseline/independent_pixels")
+    assert ends == {2: tuple(ledger[key] for key in keys), 10: None, 20: None}
+    table.to_csv(tmp_path / "figures" / "frey_face_wake_sleep.csv", index=False)
+    judged = reproduction_rows(tmp_path)
+    assert [row.verdict for row in judged if "plateau" in row.claim] == [FAIL, OPEN], "the digits' is no plateau"
 
 
 def test_figure_3_is_judged_by_the_paper_estimator_and_mcem_from_3e7_on() -> None:
@@ -127,8 +181,8 @@ def test_statements_of_figure_2_hold_for_the_paper() -> None:
     ours: Any = shifted_figure2(0)
     ours = ours[~((ours["dataset"] == "mnist") & (ours["samples_evaluated"] > 1.5e8))]
     statements = [
-        *claims.aevb_above_wake_sleep(ours, {}),
-        *claims.larger_latent_spaces(ours),
+        *claims.aevb_above_wake_sleep(ours, figure2_published(), {}),
+        *claims.larger_latent_spaces(ours, figure2_published()),
         *claims.wake_sleep_on_frey_face(ours, figure2_published(), {}),
     ]
     assert len(statements) == 2 + 4 + 1
@@ -138,13 +192,14 @@ def test_statements_of_figure_2_hold_for_the_paper() -> None:
 def test_aevb_must_be_above_wake_sleep_from_1e6_on() -> None:
     low = [panel("mnist", 5, "aevb", "test", {1e5: -200, 1e6: -120, 2e6: -110})]
     high = [panel("mnist", 5, "wake_sleep", "test", {1e5: -150, 1e6: -125, 2e6: -109})]
-    (row,) = claims.aevb_above_wake_sleep(pd.concat(low + high), {})
+    published = select(figure2_published(), dataset="mnist", latent_dim=5)
+    (row,) = claims.aevb_above_wake_sleep(pd.concat(low + high), published, {})
     assert (row.verdict, row.difference) == (FAIL, pytest.approx(-1.0)) and "2,000,000" in row.note
-    (row,) = claims.aevb_above_wake_sleep(pd.concat(low), {})
+    (row,) = claims.aevb_above_wake_sleep(pd.concat(low), published, {})
     assert row.verdict == OPEN
     start: dict[str, Any] = {"seed": 0, "model": 1, "data": 2}
     configs = {"mnist_5_aevb": start, "mnist_5_wake_sleep": {**start, "seed": 1}}
-    (row,) = claims.aevb_above_wake_sleep(pd.concat(low + high), configs)
+    (row,) = claims.aevb_above_wake_sleep(pd.concat(low + high), published, configs)
     assert "different weights" in row.note
 
 
@@ -152,19 +207,26 @@ def test_larger_latent_space_may_be_a_little_below() -> None:
     small = panel("mnist", 5, "aevb", "test", {1e6: -120, 1e7: -110})
     for value, expected in ((-110.9, PASS), (-111.1, FAIL)):
         large = panel("mnist", 20, "aevb", "test", {1e6: -150, 1e7: value})
-        (row,) = claims.larger_latent_spaces(pd.concat([small, large]))
-        assert row.verdict == expected
-    (row,) = claims.larger_latent_spaces(small)
-    assert row.verdict == OPEN
+        rows = list(claims.larger_latent_spaces(pd.concat([small, large]), figure2_published()))
+        row, absent = (row for row in rows if row.claim.startswith("MNIST, AEVB"))
+        others = [other for other in rows if other not in (row, absent)]
+        assert (row.verdict, absent.verdict) == (expected, OPEN) and row.note.startswith("1 comparisons")
+        assert {other.verdict for other in others} == {OPEN} and len(others) == 3
+        assert absent.note == (
+            "not compared: Nz = 3 at 10,000,000, Nz = 10 at 10,000,000, Nz = 200 at 10,000,000, "
+            "Nz = 3 at 100,000,000, ..."
+        )
+    assert {row.verdict for row in claims.larger_latent_spaces(small, figure2_published())} == {OPEN}
 
 
 def test_wake_sleep_above_the_plateau_names_its_setting() -> None:
     ours = panel("frey_face", 2, "wake_sleep", "test", {5e5: 569, 1e6: 700})
     config = {"initialization": {"std": 0.1}, "optimizer": {"lr": 0.02, "warmup_steps": 100}}
-    (row,) = claims.wake_sleep_on_frey_face(ours, figure2_published(), {"frey_face_2_wake_sleep": config})
+    row, absent = claims.wake_sleep_on_frey_face(ours, figure2_published(), {"frey_face_2_wake_sleep": config})
+    assert absent.verdict == OPEN and "Nz = 2 at 10,000,000" in absent.note
     assert row.verdict == PASS and "standard deviation 0.1, step size 0.02, 100 warm-up" in row.note
     ours["bound_nats"] -= 200
-    (row,) = claims.wake_sleep_on_frey_face(ours, figure2_published(), {})
+    row, _ = claims.wake_sleep_on_frey_face(ours, figure2_published(), {})
     assert row.verdict == FAIL
 
 
@@ -181,6 +243,17 @@ def test_command_writes_the_table_and_fails_on_a_fail(tmp_path: Path, capsys: py
     shifted_figure3(-50).to_csv(figures / "figure3.csv", index=False)
     with composed("verify", f"root={tmp_path}") as cfg, pytest.raises(Failed, match="verdicts are FAIL"):
         verify(cfg)
+
+
+def test_nothing_reached_is_no_success(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "figures").mkdir()
+    ours = shifted_figure2(0)
+    ours[ours["samples_evaluated"] < 9e5].to_csv(tmp_path / "figures" / "figure2.csv", index=False)
+    assert main(["verify", f"root={tmp_path}"]) == 1
+    written = pd.read_csv(tmp_path / "verification.csv")
+    assert set(written["verdict"]) == {OPEN} and "nothing was reached that could be judged" in capfd.readouterr().err
+    notes = written.set_index("claim")["note"]
+    assert "reproduce figures=[figure3]" in notes["everything that figure3 shows"]
 
 
 def test_nothing_to_judge_says_what_makes_it(tmp_path: Path) -> None:

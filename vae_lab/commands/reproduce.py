@@ -10,7 +10,7 @@ from vae_lab.errors import Failed
 from vae_lab.reproduction.page import write_index
 from vae_lab.reproduction.plan import ReproduceSettings, compose_training, make_figure_of, needed_curves
 from vae_lab.reproduction.verdicts import as_table as verdict_table
-from vae_lab.reproduction.verdicts import counted, reproduction_rows, write_rows
+from vae_lab.reproduction.verdicts import counted, failure, reproduction_rows, write_rows
 from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, draw_all, estimated, print_plan, train_all
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
@@ -26,7 +26,7 @@ def reproduce(cfg: DictConfig) -> Path:
     Raises:
         ConfigError: a setting is refused.
         Interrupted: a signal stopped it; the same command goes on.
-        Failed: a run or a figure failed, or a verdict is FAIL; the page is written all the same.
+        Failed: a run or a figure failed, a verdict is FAIL, or none was reached; the page is written all the same.
     """
     settings = build.settings(ReproduceSettings, cfg)
     started = time.monotonic()
@@ -51,8 +51,6 @@ def reproduce(cfg: DictConfig) -> Path:
         verdict_table(rows, "verification").print()
         page = write_index(root, settings, work.drawn, rows, work.failures, seconds=time.monotonic() - started)
         log.info("scale %s done in %s; verdicts: %s", scale, duration(time.monotonic() - started), counted(rows))
-    failed = sum(row.verdict == "FAIL" for row in rows)
-    if work.failures or failed:
-        said = [*work.failures, *([f"{failed} of {len(rows)} verdicts are FAIL"] if failed else [])]
+    if said := [*work.failures, *filter(None, [failure(rows)])]:
         raise Failed(f"{'; '.join(said)}; page: {page}")
     return page

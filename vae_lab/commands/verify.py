@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 
 from vae_lab.errors import Failed, RunError
 from vae_lab.figures.base import check_scale
-from vae_lab.reproduction.claims import FAIL, Row, judge
-from vae_lab.reproduction.verdicts import as_table, reproduction_rows, write_rows
+from vae_lab.reproduction.claims import Row, judge
+from vae_lab.reproduction.verdicts import PLATEAU, as_table, failure, reproduction_rows, write_rows
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.identity import is_computed
 from vae_lab.runs.place import require_place
@@ -41,7 +41,7 @@ def verify(cfg: DictConfig) -> list[Path]:
     """Judges a reproduction, or the runs `cfg.run`, one after the other; prints their tables and returns their CSVs.
 
     Raises:
-        Failed: a verdict is FAIL.
+        Failed: a verdict is FAIL, or nothing was reached.
         RunError: there is nothing to judge; nothing was written.
     """
     settings = build.settings(VerifySettings, cfg)
@@ -52,14 +52,16 @@ def verify(cfg: DictConfig) -> list[Path]:
         judged = {root: reproduction_rows(root.path, settings.data_root)}
         if not judged[root]:
             again = f"vae-lab reproduce scale={settings.scale}"
-            raise RunError(f"{root.path} has no figures/figure2.csv or figure3.csv to judge: {again} makes them")
+            raise RunError(
+                f"{root.path} has no figures/figure2.csv, figure3.csv or {PLATEAU}.csv to judge: {again} makes them"
+            )
     paths, failures = [], []
     for run, rows in judged.items():
         with run.locked():
             paths.append(write_rows(run.path / "verification.csv", rows))
         as_table(rows, str(run.path)).print()
-        if failed := sum(row.verdict == FAIL for row in rows):
-            failures.append(f"{failed} of {len(rows)} verdicts are FAIL: {paths[-1]}")
+        if failed := failure(rows):
+            failures.append(f"{failed}: {paths[-1]}")
     if failures:
         raise Failed("; ".join(failures))
     return paths

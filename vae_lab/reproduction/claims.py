@@ -1,4 +1,7 @@
-"""The published values and the statements of the paper, and how our curves are judged by them."""
+"""The published values and the statements of the paper, and how our curves are judged by them.
+
+The published curves say what is judged, not ours: where one of ours is absent or too short, a row says so.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +23,8 @@ SURPRISING = 10.0
 """Nats above the published value on MNIST that ask for an explanation."""
 LARGER_LATENT = {"mnist": 1.0, "frey_face": 15.0}
 """Nats that a larger latent space may lie below a smaller one."""
+WITHOUT_LATENT, PLATEAU = 0.1, 3.0
+"""Nats: the KL of a model that ignores z is smaller, and its bound no further from that of independent pixels."""
 APART = 2.0
 """Nats between two published curves of figure 3 that make an order."""
 REACHED = 0.98
@@ -31,7 +36,7 @@ PAPER_DATAPOINTS = 1000
 """So many datapoints of each split are those whose log p(x) the paper estimates."""
 
 NAMED = 4
-"""Up to so many failed comparisons are named."""
+"""Up to so many comparisons that failed, or were not reached, are named."""
 
 NAMES = {
     "mnist": "MNIST",
@@ -93,128 +98,171 @@ def judge(difference: float, *, tolerance: float, surprising: float | None) -> s
 
 
 def figure2_values(ours: pd.DataFrame, published: pd.DataFrame, train_bound: Moments) -> Iterator[Row]:
-    """Every panel, method and split at every count that has a published value and was reached."""
-    for (dataset, latent_dim, method, split), curve in groups(ours, "dataset", "latent_dim", "method", "split"):
-        theirs = select(published, dataset=dataset, latent_dim=latent_dim, method=method, split=split)
+    """Every published panel, method and split at every count; on train a running mean is held against the paper's."""
+    for (dataset, latent_dim, method, split), theirs in groups(published, "dataset", "latent_dim", "method", "split"):
+        curve = select(ours, dataset=dataset, latent_dim=latent_dim, method=method, split=split)
+        claim, is_mnist = f"{NAMES[dataset]} Nz = {latent_dim}, {NAMES[method]}, {split}", dataset == "mnist"
+        absent = []
         for count in COUNTS["figure2"]:
-            target, value = (
-                value_at_count(theirs, "bound_nats", count),
-                value_at_count(curve, "bound_nats", count),
-            )
+            target, value = (value_at_count(source, "bound_nats", count) for source in (theirs, curve))
             if target is None or value is None:
+                absent += [] if target is None else [(count, target)]
                 continue
-            notes = []
-            if split == "train":
-                moment = train_bound(str(curve["label"].iloc[0]), count)
-                value = value if moment is None else moment
-                if moment is None:
-                    notes.append("running mean of the minibatches before, not the weights of that moment")
-            mnist = dataset == "mnist"
-            tolerance = (MNIST_EARLY if count < 1e7 else MNIST) if mnist else FREY_FACE
-            verdict = judge(value - target, tolerance=tolerance, surprising=SURPRISING if mnist else None)
-            notes += [CAUSES] if verdict == EXPLAIN else []
+            tolerance = (MNIST_EARLY if count < 1e7 else MNIST) if is_mnist else FREY_FACE
+            verdict = judge(value - target, tolerance=tolerance, surprising=SURPRISING if is_mnist else None)
+            notes = [CAUSES] if verdict == EXPLAIN else []
+            if split == "train" and (moment := train_bound(str(curve["label"].iloc[0]), count)) is not None:
+                notes.append(f"{moment:.1f} with the weights of that moment")
             if verdict == FAIL and (tried := TRIED.get((dataset, latent_dim, method))):
                 notes.append(tried)
-            claim = f"{NAMES[dataset]} Nz = {latent_dim}, {NAMES[method]}, {split}"
             yield Row("figure 2", claim, count, target, value, value - target, verdict, "; ".join(notes))
+        yield from not_reached("figure 2", claim, absent, curve)
 
 
 def figure3_values(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
-    """Every training set, method and split at every count that has a published value and was reached."""
-    for (size, method, split), curve in groups(paper_estimates(ours), "train_size", "method", "split"):
-        theirs = select(published, train_size=size, method=method, split=split)
+    """Every published training set, method and split at every count."""
+    ours = paper_estimates(ours)
+    for (size, method, split), theirs in groups(published, "train_size", "method", "split"):
+        curve = select(ours, train_size=size, method=method, split=split)
+        claim, absent = f"N = {size:,}, {NAMES[method]}, {split}", []
         for count in COUNTS["figure3"]:
             if method == "mcem" and size == 50000 and count < MCEM_FROM:
                 continue
-            target = value_at_count(theirs, "log_marginal_nats", count)
-            value = value_at_count(curve, "log_marginal_nats", count)
+            target, value = (value_at_count(source, "log_marginal_nats", count) for source in (theirs, curve))
             if target is None or value is None:
+                absent += [] if target is None else [(count, target)]
                 continue
             verdict = judge(value - target, tolerance=FIGURE3, surprising=SURPRISING)
-            claim = f"N = {size:,}, {NAMES[method]}, {split}"
             num = max(map(int, curve["num_datapoints"])) if "num_datapoints" in curve else PAPER_DATAPOINTS
             fewer = f"; on the first {num} datapoints, not {PAPER_DATAPOINTS:,}" if num < PAPER_DATAPOINTS else ""
             note = f"{CAUSES}{fewer}" if verdict == EXPLAIN else ""
             yield Row("figure 3", claim, count, target, value, value - target, verdict, note)
+        yield from not_reached("figure 3", claim, absent, curve)
 
 
-def aevb_above_wake_sleep(ours: pd.DataFrame, settings: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
+def not_reached(figure: str, claim: str, absent: list[tuple[float, float]], curve: pd.DataFrame) -> Iterator[Row]:
+    """One row for the published (count, value)s of a curve that ours does not reach, at the first of them."""
+    if absent:
+        reach = max(curve["samples_evaluated"].tolist(), default=0.0)
+        note = f"ours ends at {reach:,.0f} samples" if reach else "no run of ours"
+        if others := ", ".join(f"{count:,.0f}" for count, _ in absent[1:]):
+            note += f"; nor at {others}"
+        yield Row(figure, claim, *absent[0], None, None, OPEN, note)
+
+
+def aevb_above_wake_sleep(
+    ours: pd.DataFrame, published: pd.DataFrame, settings: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Row]:
     """AEVB lies above wake-sleep at every matched count from 1e6 on, from the same initialisation."""
-    for (dataset,), panels in groups(tests_of(ours), "dataset"):
-        margins, notes = [], []
-        for (latent_dim,), panel in groups(panels, "latent_dim"):
-            sides = {method: select(panel, method=method) for method in ("aevb", "wake_sleep")}
-            if any(side.empty for side in sides.values()):
-                continue
-            for at, value in zip(sides["aevb"]["samples_evaluated"], sides["aevb"]["bound_nats"], strict=True):
-                other = value_at_count(sides["wake_sleep"], "bound_nats", at)
-                if at >= REACHED * 1e6 and other is not None:
-                    margins.append((value - other, f"Nz = {latent_dim} at {at:,.0f}"))
-            labels = [str(side["label"].iloc[0]) for side in sides.values()]
+    ours = tests_of(ours)
+    for (dataset,), panels in groups(tests_of(published), "dataset"):
+        margins, absent, notes = [], [], []
+        for latent_dim in dict.fromkeys(panels["latent_dim"]):
+            panel = select(ours, dataset=dataset, latent_dim=latent_dim)
+            aevb, wake_sleep = (select(panel, method=method) for method in ("aevb", "wake_sleep"))
+            found = [
+                (value - other, f"Nz = {latent_dim} at {at:,.0f}")
+                for at, value in zip(aevb["samples_evaluated"], aevb["bound_nats"], strict=True)
+                if at >= REACHED * 1e6 and (other := value_at_count(wake_sleep, "bound_nats", at)) is not None
+            ]
+            margins += found
+            absent += [] if found else [f"Nz = {latent_dim}"]
+            labels = [str(side["label"].iloc[0]) for side in (aevb, wake_sleep) if not side.empty]
             if len({initial_state(settings[label]) for label in labels if label in settings}) > 1:
                 notes.append(f"Nz = {latent_dim}: the two sides start from different weights")
         claim = f"{NAMES[dataset]}: AEVB is above wake-sleep at every count from 1e6 on"
-        yield statement("figure 2", claim, margins, allowed=0.0, notes=notes)
+        yield from statement("figure 2", claim, margins, absent, notes=notes)
 
 
-def larger_latent_spaces(ours: pd.DataFrame) -> Iterator[Row]:
+def larger_latent_spaces(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
     """Superfluous latent dimensions do no harm: a larger space is hardly below a smaller one from 1e7 on."""
-    for (dataset, method), curves in groups(tests_of(ours), "dataset", "method"):
-        margins = []
-        for small, large in combinations(sorted(set(curves["latent_dim"])), 2):
-            for count in COUNTS["figure2"][1:]:
-                values = [
-                    value_at_count(select(curves, latent_dim=latent_dim), "bound_nats", count)
-                    for latent_dim in (small, large)
-                ]
-                if values[0] is not None and values[1] is not None:
-                    margins.append((values[1] - values[0], f"Nz = {large} against {small} at {count:,.0f}"))
+    ours = tests_of(ours)
+    for (dataset, method), panels in groups(tests_of(published), "dataset", "method"):
+        curves = select(ours, dataset=dataset, method=method)
+        margins, absent = [], []
+        for count in COUNTS["figure2"][1:]:
+            values = {
+                size: value_at_count(select(curves, latent_dim=size), "bound_nats", count)
+                for size in sorted(set(panels["latent_dim"]))
+            }
+            absent += [f"Nz = {size} at {count:,.0f}" for size, value in values.items() if value is None]
+            reached = [(size, value) for size, value in values.items() if value is not None]
+            margins += [
+                (larger - smaller, f"Nz = {large} against {small} at {count:,.0f}")
+                for (small, smaller), (large, larger) in combinations(reached, 2)
+            ]
         allowed = LARGER_LATENT[dataset]
         claim = (
             f"{NAMES[dataset]}, {NAMES[method]}: a larger Nz is at most {allowed:.1f} nats below a smaller one, "
             "from 1e7 on"
         )
-        yield statement("figure 2", claim, margins, allowed=allowed)
+        yield from statement("figure 2", claim, margins, absent, allowed=allowed)
 
 
 def wake_sleep_on_frey_face(
     ours: pd.DataFrame, published: pd.DataFrame, settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Row]:
     """Wake-sleep on Frey Face is on the published plateau, or above it with the setting named."""
-    curves = select(tests_of(ours), dataset="frey_face", method="wake_sleep")
-    if curves.empty:
-        return
-    margins, notes = [], {}
-    for (latent_dim,), curve in groups(curves, "latent_dim"):
-        theirs = select(published, dataset="frey_face", latent_dim=latent_dim, method="wake_sleep", split="test")
+    ours, published = (select(tests_of(table), dataset="frey_face", method="wake_sleep") for table in (ours, published))
+    margins, absent, notes = [], [], {}
+    for (latent_dim,), theirs in groups(published, "latent_dim"):
+        curve = select(ours, latent_dim=latent_dim)
         for count in COUNTS["figure2"]:
             value, target = (value_at_count(source, "bound_nats", count) for source in (curve, theirs))
             if value is None or target is None:
+                absent += [] if target is None else [f"Nz = {latent_dim} at {count:,.0f}"]
                 continue
             margins.append((value - target, f"Nz = {latent_dim} at {count:,.0f}"))
             if value - target > FREY_FACE:
                 where = f"Nz = {latent_dim} is {value - target:.0f} nats above it"
                 notes[latent_dim] = f"{where} with {setting(settings.get(str(curve['label'].iloc[0])))}"
     claim = "Frey Face: wake-sleep is on the plateau of a z-independent Gaussian, or above it"
-    yield statement("figure 2", claim, margins, allowed=FREY_FACE, notes=list(notes.values()))
+    yield from statement("figure 2", claim, margins, absent, allowed=FREY_FACE, notes=list(notes.values()))
 
 
 def figure3_order(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
     """The published order of every pair of methods that is more than 2 nats apart at that count."""
     curves = tests_of(paper_estimates(ours))
-    for size in dict.fromkeys(curves["train_size"]):
-        margins = []
+    for size in dict.fromkeys(published["train_size"]):
+        margins, absent = [], []
         for one, other in combinations(("aevb", "wake_sleep", "mcem"), 2):
             for count in COUNTS["figure3"]:
                 apart = distance(published, one, other, size, count)
-                ours_apart = distance(curves, one, other, size, count)
-                if apart is None or ours_apart is None or abs(apart) <= APART:
+                if apart is None or abs(apart) <= APART:
                     continue
                 better, worse = (one, other) if apart > 0 else (other, one)
                 where = f"{NAMES[better]} above {NAMES[worse]} at {count:,.0f}"
-                margins.append((math.copysign(1, apart) * ours_apart, where))
+                ours_apart = distance(curves, better, worse, size, count)
+                if ours_apart is None:
+                    absent.append(where)
+                else:
+                    margins.append((ours_apart, where))
         claim = f"N = {size:,}: the order of the methods, where the published curves are more than {APART:g} nats apart"
-        yield statement("figure 3", claim, margins, allowed=0.0)
+        yield from statement("figure 3", claim, margins, absent)
+
+
+def plateau_without_latent(ends: Mapping[int, tuple[float, float, float] | None]) -> Iterator[Row]:
+    """Wake-sleep's plateau on Frey Face is the score of a model without a latent variable.
+
+    Args:
+        ends: by latent size, what a run that stays on it ends with on the test split: bound, KL, and the closed form of
+            independent pixels; None: there is no such run.
+    """
+    margins = [
+        margin
+        for latent_dim, end in ends.items()
+        if end is not None
+        for margin in (
+            (PLATEAU - abs(end[0] - end[2]), f"Nz = {latent_dim}: {end[0]:.1f} nats, independent pixels {end[2]:.1f}"),
+            (WITHOUT_LATENT - end[1], f"Nz = {latent_dim}: KL {end[1]:.2f} nats"),
+        )
+    ]
+    absent = [f"Nz = {latent_dim}" for latent_dim, end in ends.items() if end is None]
+    claim = (
+        f"Frey Face: wake-sleep's plateau is the score of independent pixels, within {PLATEAU:g} nats, with a KL below "
+        f"{WITHOUT_LATENT:g}"
+    )
+    yield from statement("figure 2", claim, margins, absent)
 
 
 def distance(table: pd.DataFrame, one: str, other: str, size: int, count: float) -> float | None:
@@ -230,20 +278,30 @@ def statement(
     figure: str,
     claim: str,
     margins: list[tuple[float, str]],
+    absent: list[str],
     *,
-    allowed: float,
+    allowed: float = 0.0,
     notes: list[str] | None = None,
-) -> Row:
-    """The judgement of a statement that holds where every margin is at least `-allowed`; the smallest is shown."""
-    if not margins:
-        return Row(figure, claim, None, None, None, None, OPEN, "; ".join(notes or []))
-    margin, where = min(margins)
-    failed = [place for value, place in margins if not value >= -allowed]
-    note = [f"smallest margin: {where}", *(notes or [])]
-    if len(failed) > 1:
-        named = ", ".join(failed[:NAMED]) + (", ..." if len(failed) > NAMED else "")
-        note.append(f"fails in {len(failed)} of {len(margins)} comparisons: {named}")
-    return Row(figure, claim, None, None, None, margin, FAIL if failed else PASS, "; ".join(note))
+) -> Iterator[Row]:
+    """The judgement of a statement that holds where every margin is at least `-allowed`; the smallest is shown.
+
+    What was not compared is not part of it, and has a row of its own.
+    """
+    if margins:
+        margin, where = min(margins)
+        failed = [place for value, place in margins if not value >= -allowed]
+        note = [f"{len(margins)} comparisons; smallest margin: {where}", *(notes or [])]
+        if len(failed) > 1:
+            note.append(f"fails in {len(failed)} of them: {named(failed)}")
+        yield Row(figure, claim, None, None, None, margin, FAIL if failed else PASS, "; ".join(note))
+    if absent:
+        note = [f"not compared: {named(absent)}", *([] if margins else notes or [])]
+        yield Row(figure, claim, None, None, None, None, OPEN, "; ".join(note))
+
+
+def named(places: list[str]) -> str:
+    """The first few of many."""
+    return ", ".join(places[:NAMED]) + (", ..." if len(places) > NAMED else "")
 
 
 def paper_estimates(table: pd.DataFrame) -> pd.DataFrame:

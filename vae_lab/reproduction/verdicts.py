@@ -9,16 +9,18 @@ import pandas as pd
 import torch
 
 from vae_lab.atomic import write_text
-from vae_lab.figures.base import load_last
+from vae_lab.figures.base import load_last, select
 from vae_lab.figures.section5 import figure2_published, figure3_published
 from vae_lab.reproduction import claims
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, Row
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.measured import bound
+from vae_lab.runs.measured import baseline, bound
 from vae_lab.runs.result import one_draw_bound
 from vae_lab.wiring.table import Table
 
+PLATEAU = "frey_face_wake_sleep"
+"""The figure whose runs stay on wake-sleep's plateau."""
 TONES = {PASS: "good", FAIL: "bad", EXPLAIN: "warn", OPEN: "dim"}
 """The verdicts, and how they stand out in a table."""
 
@@ -27,20 +29,58 @@ COLUMNS = ("figure", "claim", "samples", "published", "ours", "difference", "ver
 
 
 def reproduction_rows(root: Path, data_root: str | None = None) -> list[Row]:
-    """Every judgement of the figures in `root`: values first, then statements; `data_root`: where the data lie now."""
-    figure2, figure3 = (read_table(root / "figures" / f"{name}.csv") for name in ("figure2", "figure3"))
+    """Every judgement of the figures in `root`: values first, then statements; `data_root`: where the data lie now.
+
+    A figure that is not there is not reached, unless none is, and nothing is to be judged.
+    """
+    tables = {name: read_table(root / "figures" / f"{name}.csv") for name in ("figure2", "figure3", PLATEAU)}
+    if all(table is None for table in tables.values()):
+        return []
     values, statements = [], []
-    if figure2 is not None:
-        published = figure2_published()
-        configs = configs_of(figure2, root / "runs")
-        values += claims.figure2_values(figure2, published, partial(train_bound, root, data_root=data_root))
-        statements += claims.aevb_above_wake_sleep(figure2, configs)
-        statements += claims.larger_latent_spaces(figure2)
-        statements += claims.wake_sleep_on_frey_face(figure2, published, configs)
-    if figure3 is not None:
-        values += claims.figure3_values(figure3, figure3_published())
-        statements += claims.figure3_order(figure3, figure3_published())
+    for name, table in tables.items():
+        figure = "figure 3" if name == "figure3" else "figure 2"
+        if table is None:
+            note = f"figures/{name}.csv is not there: vae-lab reproduce figures=[{name}]"
+            statements.append(Row(figure, f"everything that {name} shows", None, None, None, None, OPEN, note))
+        elif name == PLATEAU:
+            statements += claims.plateau_without_latent(plateau_ends(table, root, data_root))
+        elif name == "figure3":
+            values += claims.figure3_values(table, figure3_published())
+            statements += claims.figure3_order(table, figure3_published())
+        else:
+            published, configs = figure2_published(), configs_of(table, root / "runs")
+            values += claims.figure2_values(table, published, partial(train_bound, root, data_root=data_root))
+            statements += claims.aevb_above_wake_sleep(table, published, configs)
+            statements += claims.larger_latent_spaces(table, published)
+            statements += claims.wake_sleep_on_frey_face(table, published, configs)
     return [*values, *statements]
+
+
+def failure(rows: Sequence[Row]) -> str | None:
+    """Why judgements are no success, in words: one is FAIL, or nothing was reached; None where neither is so."""
+    if failed := sum(row.verdict == FAIL for row in rows):
+        return f"{failed} of {len(rows)} verdicts are FAIL"
+    if rows and all(row.verdict == OPEN for row in rows):
+        return f"nothing was reached that could be judged: {len(rows)} of {len(rows)} verdicts are '{OPEN}'"
+    return None
+
+
+def plateau_ends(
+    table: pd.DataFrame, root: Path, data_root: str | None
+) -> dict[int, tuple[float, float, float] | None]:
+    """What the runs with the setting that keeps wake-sleep on its plateau end with, by latent size: see `claims`."""
+    own = select(table, setting="as_published")
+    labels = dict(zip(own["latent_dim"], own["label"].astype(str), strict=True))
+    ends = {}
+    for latent_dim in dict.fromkeys(table["latent_dim"]):
+        directory = RunDir(root / "runs" / labels.get(latent_dim, ""), data_root)
+        ends[latent_dim] = None
+        if latent_dim in labels and directory.exists() and directory.has_checkpoint:
+            run = load_last(directory)
+            reached = bound("test", num_samples=1, seed=run.config["seed"]).of(run)
+            closed_form = baseline("test").of(run)
+            ends[latent_dim] = (reached.value, reached.entries["test/kl"], closed_form.value)
+    return ends
 
 
 def read_table(path: Path) -> pd.DataFrame | None:
