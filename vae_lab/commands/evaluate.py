@@ -168,8 +168,8 @@ def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]
         for key in (*(key for key in measured if key.startswith(f"{name}/")), *earlier):
             whose = key.removesuffix("_upper").removesuffix("_gap")
             value, count = values[key], values.get(f"{whose}_num_datapoints", values.get(f"{name}/num_datapoints"))
-            is_mean = key.endswith(("/bound", "/reconstruction", "/kl", "_upper", "_gap")) or key in baseline_keys(values)
-            if is_mean or f"{key}_se" in values:
+            is_mean = key.endswith(("/bound", "/reconstruction", "/kl", "_upper", "_gap")) or f"{key}_se" in values
+            if is_mean or key in baseline_keys(values):
                 mark = doubt(values.get(f"{key}{HIGH_K_HAT}"))
                 notes |= {DOUBT: None} if mark else {}
                 numbers = [number(values.get(f"{key}{suffix}"), places=3) for suffix in ("_se", "_sd")]
