@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vae_lab.distributions import Bernoulli, DiagonalGaussian
-from vae_lab.networks.heads import BernoulliLikelihood, GaussianLikelihood, GaussianPosterior
+from vae_lab.networks.heads import BernoulliLikelihood, FixedNoiseLikelihood, GaussianLikelihood, GaussianPosterior
 from vae_lab.networks.mlp import MLPDecoder
 
 SHAPE = (2, 3, 4)
@@ -57,3 +57,18 @@ def test_min_log_variance_of_zero_is_honoured(trunk):
 def test_min_log_variance_that_is_not_finite_is_refused(trunk, value):
     with pytest.raises(ValueError, match=r"likelihood\.min_log_variance must be a finite number or null"):
         GaussianLikelihood(trunk, min_log_variance=value)
+
+
+def test_fixed_noise_likelihood_has_a_linear_mean_and_one_standard_deviation_and_no_more_weights(trunk):
+    head = FixedNoiseLikelihood(trunk, std=0.3)
+    features = 100 * torch.randn(4, 7)
+    p = head(features)
+    assert torch.equal(p.mean, head.mean(features)) and p.mean.abs().max() > 1, "no sigmoid"
+    torch.testing.assert_close(p.std, torch.full_like(p.mean, 0.3))
+    assert {name.split(".")[0] for name in head.state_dict()} == {"mean"}
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_fixed_noise_that_is_no_standard_deviation_is_refused(trunk, value):
+    with pytest.raises(ValueError, match=r"likelihood\.std must be > 0 and finite"):
+        FixedNoiseLikelihood(trunk, std=value)
