@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from vae_lab.runs.identity import frozen_config
 def assembled(tmp_path):
     """A training of 1,200 steps of 50 datapoints."""
     with composed("train", *TINY, "trainer.max_epochs=200") as cfg:
-        yield assemble(frozen_config(OmegaConf.to_container(cfg, resolve=True)), RunDir(tmp_path / "run"))
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        yield assemble(frozen_config(config), RunDir(tmp_path / "run"))
     torch.set_num_threads(1)
 
 

@@ -214,7 +214,7 @@ def test_a_step_that_changes_as_the_training_goes_on_is_not_compiled(caplog):
 
 
 def test_an_optimiser_that_changes_ends_a_compiled_training(monkeypatch):
-    monkeypatch.setattr(torch._C._aoti, "AOTIModelPackageLoader", lambda *_, **__: MagicMock())
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelPackageLoader", lambda *_, **__: MagicMock())  # pyright: ignore[reportAttributeAccessIssue]
     eager, batch = make_eager()
     step = CompiledStep(eager.optimizer, trace(eager, batch, 100), Path("file.pt2"))
     eager.optimizer.param_groups[0]["lr"] = 0.5
