@@ -26,7 +26,8 @@ class Adagrad(torch.optim.Adagrad):
         eps: Added to the sum of squares, inside the root.
     """
 
-    _all_warm = False  # spares the look at every parameter once none warms up any more
+    all_warm = False
+    """Whether a step has found that no parameter warms up any more, which spares the look at each of them."""
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
@@ -52,16 +53,11 @@ class Adagrad(torch.optim.Adagrad):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        withheld = [] if self._all_warm else self._accumulate()
+        withheld = [] if self.all_warm else self._accumulate()
         super().step()
         for parameter, gradient in withheld:
             parameter.grad = gradient
         return loss
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether a step has already found that none of the parameters warms up any more."""
-        return self._all_warm
 
     @property
     def is_warm(self) -> bool:
@@ -80,19 +76,19 @@ class Adagrad(torch.optim.Adagrad):
             for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True)
         ]
         super().load_state_dict({**state_dict, "param_groups": groups})
-        self._all_warm = False
+        self.all_warm = False
 
     @torch.no_grad()
     def _accumulate(self) -> list[tuple[nn.Parameter, Tensor]]:
         """Does the warm-up's half of the step, and takes those gradients away from the other half."""
         withheld = []
-        self._all_warm = True
+        self.all_warm = True
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state[parameter]
                 if state["step"] >= group["warmup_steps"]:
                     continue
-                self._all_warm = False
+                self.all_warm = False
                 if parameter.grad is not None:
                     state["step"] += 1
                     state["sum"].addcmul_(parameter.grad, parameter.grad)
@@ -156,7 +152,7 @@ def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     if others or not group.get("fused") or group["params"][0].device.type != "cpu":
         return False
     if isinstance(optimizer, Adagrad):
-        return optimizer.is_settled
+        return optimizer.all_warm
     return type(optimizer) is torch.optim.Adam and not (group["amsgrad"] or group.get("decoupled_weight_decay"))
 
 

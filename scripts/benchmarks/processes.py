@@ -28,16 +28,16 @@ SCRIPTS = str(Path(__file__).parents[1])
 class ProcessTime(Side):
     """Seconds from the start of a Python process to its end; prepared by one, so that its files are in the cache."""
 
-    def __init__(self, name: str, arguments: Sequence[str], conditions: Conditions) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], conditions: Conditions, **environment: str) -> None:
         super().__init__(name, conditions)
-        self.arguments = arguments
+        self.arguments, self.environment = arguments, environment
 
     def prepare(self, seconds: float) -> None:
         self.measure(seconds)
 
     def measure(self, seconds: float) -> float:
         started = time.perf_counter()
-        python(*self.arguments)
+        python(*self.arguments, **self.environment)
         return time.perf_counter() - started
 
 
@@ -45,15 +45,14 @@ class WholeRun(ProcessTime):
     """Seconds of a training's process, its cache of compiled steps empty or as the run before left it."""
 
     def __init__(self, name: str, conditions: Conditions, *, cold: bool) -> None:
-        super().__init__(name, ["-m", "vae_lab", "train", *everyday(conditions)], conditions)
         self.cache, self.cold = conditions.folder / f"cache of {name}", cold
+        command = ["-m", "vae_lab", "train", *everyday(conditions)]
+        super().__init__(name, command, conditions, XDG_CACHE_HOME=str(self.cache))
 
     def measure(self, seconds: float) -> float:
         if self.cold:
             shutil.rmtree(self.cache / "vae_lab" / "compiled", ignore_errors=True)
-        started = time.perf_counter()
-        python(*self.arguments, XDG_CACHE_HOME=str(self.cache))
-        return time.perf_counter() - started
+        return super().measure(seconds)
 
 
 class ProcessorTime(Side):

@@ -191,9 +191,10 @@ class CompiledStep:
         if (now := constants(self.optimizer)) != self.settings:
             changed = ", ".join(key for key in now if now[key] != self.settings.get(key))
             raise Failed(f"the optimiser's {changed} changed after the step was compiled; compile=false trains with it")
-        steps = [[count + 1 + i for i in range(max(self.moves))] for count in self.counts]
+        most = max(self.moves)
+        steps = [[count + 1 + i for i in range(most)] for count in self.counts]
         of_step = {step: step_factors(self.optimizer, step) for step in {step for row in steps for step in row}}
-        self.factors[:, : max(self.moves)] = torch.tensor([[of_step[step] for step in row] for row in steps])
+        self.factors[:, :most] = torch.tensor([[of_step[step] for step in row] for row in steps])
         self.counts = [count + moves for count, moves in zip(self.counts, self.moves, strict=True)]
         return self.loader.boxed_run([*self.state, batch.x, batch.index, self.factors])[0]
 

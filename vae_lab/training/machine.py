@@ -58,7 +58,8 @@ def this_machine() -> str:
 
 def processor() -> str:
     """The processor's name and model, as far as the system tells them."""
-    named = [_cpuinfo()[key] for key in ("model name", "cpu family", "model", "stepping") if key in _cpuinfo()]
+    facts = _cpuinfo()
+    named = [facts[key] for key in ("model name", "cpu family", "model", "stepping") if key in facts]
     return " ".join(named) or platform.processor() or platform.machine()
 
 

@@ -172,7 +172,7 @@ class Step:
             self.fast = CapturedStep(lambda static: self.eager(static, samples), batch)
         elif self.compiled is not None:
             self.fast = self.compiled(self.eager, batch, samples)
-        return self(batch, samples) if self.fast is not None else self.eager(batch, samples)
+        return self.fast(batch) if self.fast is not None else self.eager(batch, samples)
 
 
 def is_steady(optimizer: Optimizer) -> bool:
