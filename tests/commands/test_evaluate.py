@@ -265,8 +265,11 @@ def test_several_runs_are_measured_one_after_the_other(run, tmp_path, capfd, mon
     (tmp_path / "runs" / "pictures").mkdir()
     typed = paths.format(runs[0].path, runs[1].path if "{0},{1}" not in paths else f"'{runs[1].path}'", folder="runs")
     assert main(["evaluate", *(f"run={path}" for path in typed.split(" ")), *FAST]) == 0
-    printed = capfd.readouterr().out.splitlines()[-2:]
-    assert [Path(line).resolve() for line in printed] == [run.path / "metrics.json" for run in runs]
+    *tables, first, second = capfd.readouterr().out.splitlines()
+    assert [Path(line).resolve() for line in (first, second)] == [run.path / "metrics.json" for run in runs]
+    summary = tables[tables.index("measured just now") :]
+    value = runs[1].ledger("best")["test[:20]/log_likelihood/importance_sampling_5"]
+    assert any("b,c" in line and f"{value:.2f} ±" in line for line in summary)
     assert all("test[:20]/bound" in run.ledger("best") for run in runs)
 
 

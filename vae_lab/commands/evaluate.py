@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from vae_lab.errors import MOST_THREADS, ConfigError, NoEncoder, nearest, requir
 from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import require_draws
 from vae_lab.randomness import NOISE_BLOCK
+from vae_lab.reports.listing.rows import list_of_runs
+from vae_lab.reports.listing.runs import Runs
+from vae_lab.reports.overview import Overview, glance
 from vae_lab.runs.baselines import kind_of_likelihood
 from vae_lab.runs.continuation import Request
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.runs.measured import Measurement, baseline, bound, log_likelihood
 from vae_lab.runs.provenance import available_cores
-from vae_lab.runs.result import DOUBT, HIGH_K_HAT, baseline_keys, doubt
+from vae_lab.runs.result import DOUBT, HIGH_K_HAT, baseline_keys, bound_keys, doubt, log_likelihood_keys
 from vae_lab.runs.small_files import require_keys
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
@@ -60,7 +63,7 @@ class EvaluateSettings:
 
 
 def evaluate(cfg: DictConfig) -> list[Path]:
-    """Measures the runs `cfg.run` one after the other, prints a table of each, and returns the ledgers it wrote.
+    """Measures the runs `cfg.run` one after the other, prints a table of each and of all, and returns their ledgers.
 
     Raises:
         ConfigError: a setting is refused; nothing was measured.
@@ -72,16 +75,24 @@ def evaluate(cfg: DictConfig) -> list[Path]:
     runs = named_runs(settings.run)
     for directory in runs[1:]:
         load(directory, estimators, settings)
-    ledgers = []
-    for directory in runs:
+    ledgers: list[Path] = []
+    found: list[Overview] = []
+    for i, directory in enumerate(runs, 1):
+        log.info("%d of %d: %s", i, len(runs), directory.path)
         run = load(directory, estimators, settings)
         run.model.to(choose_device(settings.device))
         measured: dict[str, Any] = {}
         for wanted in measurements(run, estimators, settings):
             measured |= wanted.of(run, save=settings.save).entries
-        print_table(run, measured, directory.ledger(run.checkpoint))
+        ledger = directory.ledger(run.checkpoint)
+        print_table(run, measured, ledger)
+        facts = {key: value for key, value in ledger.items() if "/" not in key}
+        found.append(replace(glance(directory.path), checkpoint=run.checkpoint, ledger=facts | measured))
         if settings.save:
             ledgers.append(directory.ledger_path(run.checkpoint))
+    if len(found) > 1:
+        keys = (key for run in found for key in (*bound_keys(run.ledger), *log_likelihood_keys(run.ledger)))
+        list_of_runs(Runs(found), list(dict.fromkeys(keys)), title="measured just now").print()
     return ledgers
 
 
