@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,7 +111,7 @@ def test_real_run_is_listed_with_status_samples_bound_and_time(finished_run, lis
     assert record["samples_evaluated"] == 1200 and record["split_hash"] == ledger["split_hash"]
     assert record["wall_seconds"] == finished_run.read_record()["wall_seconds"] and record["data"] == "digits"
     text = shown(f"root={finished_run.path.parent}")
-    for expected in (str(finished_run.path), "finished", "1,200", f"{ledger['test/bound']:.2f}", "test bound"):
+    for expected in (f"│ {finished_run.path.name} ", "finished", "1,200", f"{ledger['test/bound']:.2f}", "test bound"):
         assert expected in text
     assert "nats per datapoint of digits" in text and "±" not in text
 
@@ -272,7 +273,7 @@ def test_hostile_file_makes_its_run_broken_and_ends_nothing(file, content, reaso
     good, hostile = listed()
     assert (good["status"], hostile["status"]) == ("finished", "broken")
     assert reason in hostile["problem"]
-    assert "outputs/good" in shown() and main(["report", "run=outputs/good", "out=page.html"]) == 0
+    assert "│ good " in shown() and main(["report", "run=outputs/good", "out=page.html"]) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are none on this system")
@@ -492,8 +493,33 @@ def test_values_that_cannot_be_compared_are_marked_and_the_reason_is_said(add_ru
     ):
         assert expected in notes
     text = shown()
-    assert "-1.00 ± 0.25" in text and f"-3.00 {records['subset']['bound_mark']}" in text
+    assert "-1.00 ± 0.25" in text and re.search(r"-3\.00 [a-z] ", text)
     assert "not comparable with the unmarked" in text and "±: Monte Carlo standard error" in text
+
+
+def test_readers_get_a_table_for_each_data_set_without_what_follows_from_the_experiment(add_run, listed, shown) -> None:
+    sizes = {"small": [2, 5], "large": [7, 7]}
+    for experiment, dims in sizes.items():
+        for i, dim in enumerate(dims):
+            settings = {"model.latent_dim": dim, "data.batch_size": 20 if experiment == "small" else 30}
+            add_run(f"{experiment}/{i}", settings, {"choices": {"experiment": experiment}})
+    add_run("other", ledger={"data": "mnist"})
+    text = shown()
+    assert "digits: 4 runs" in text and "mnist: 1 run\n" in text and "│ small/0 " in text and "│ other " in text
+    assert "latent_dim" in text and "batch_size" not in text and "not comparable" not in text
+    assert {record["data.batch_size"] for record in listed()} >= {20, 30}
+
+
+def test_an_interrupted_run_shows_its_last_bound_with_a_mark(add_run, listed, shown) -> None:
+    add_run("whole", ledger={"test/bound": -5.0})
+    path = add_run("half", record={"status": "running", "samples_evaluated": 100}, ledger=None)
+    (path / "metrics.csv").write_text("samples_evaluated,test/bound\n100,-9.0\n200,-7.5\n")
+    half, whole = listed()
+    assert (half["bound"], half["samples_evaluated"], whole["bound_mark"]) == (-7.5, 200, "")
+    text = shown()
+    assert f"-7.50 {half['bound_mark']} " in text and "measured in a training that has not ended" in text
+    (path / "metrics.csv").write_text("samples_evaluated,test/bound\n100,minus nine\n")
+    assert listed()[0]["status"] == "broken" and "metrics.csv" in listed()[0]["problem"]
 
 
 def test_sorted_values_stand_with_those_that_they_can_be_compared_with(add_run, listed) -> None:

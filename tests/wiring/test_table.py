@@ -51,12 +51,14 @@ def test_no_line_is_broken_in_a_file(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("width", [20, 60])
-def test_a_terminal_breaks_texts_and_no_number(width: int, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_breaks_texts_and_neither_numbers_nor_paths(width: int, capsys, monkeypatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, as far as rich can tell
     monkeypatch.setenv("COLUMNS", str(width))
+    words = "so many words that no terminal shows them in a line"
+    Table(("run", "what"), [[LONG, words], ["b", ""]]).print()
     table().print()
     text = capsys.readouterr().out
-    assert "-103.26 ± 0.01 a" in text and LONG not in text and "\x1b[1;31mfailed" in text
+    assert "-103.26 ± 0.01 a" in text and text.count(LONG) == 2 and "\x1b[1;31mfailed" in text and words not in text
 
 
 def test_signs_are_escaped_and_notes_follow() -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vae_lab.errors import ConfigError
@@ -15,6 +15,7 @@ from vae_lab.wiring.arguments import key, named_paths
 from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import say
 
+UNKNOWN_DATA = "data set unknown"
 MAKE_ONE = "vae-lab train experiment=quickstart"
 
 
@@ -63,25 +64,37 @@ def runs(settings: RunsSettings) -> None:
         say("vae-lab runs", many if every.runs else none)
     form = settings.format
     if chosen.runs:
-        make_table(chosen, every, settings, _title(roots, every.runs, chosen.runs)).write(form)
+        for table in make_tables(chosen, every, settings, roots, _title(roots, every.runs, chosen.runs)):
+            table.write(form)
     elif form in ("csv", "json"):
         Table().write(form)
 
 
-def make_table(runs: Runs, every: Runs, settings: RunsSettings, title: str) -> Table:
-    """A row for each run, or for each group; keys may be those of every run that was found."""
+def make_tables(runs: Runs, every: Runs, settings: RunsSettings, roots: Sequence[str], title: str) -> Iterator[Table]:
+    """A row for each run, for readers in one table for each data set, or for each group.
+
+    Keys may be those of every run that was found.
+    """
     sort = [_sort_key(name, every) for name in settings.sort]
     show, group, over = (
         [every.resolve(name, f"{key}={name}") for name in getattr(settings, key)] for key in ("show", "group", "over")
     )
     shown = [*show, *(name.removeprefix("-") for name in sort)]
     if not group and not over:
-        return list_of_runs(runs, shown, sort, title)
+        root = roots[0] if len(roots) == 1 else None
+        names = [run.values.get("data.name", UNKNOWN_DATA) for run in runs.runs]
+        is_one = settings.format in ("csv", "json") or len(set(names)) == 1
+        for name in [""] if is_one else sorted(set(names)):
+            block = runs if is_one else runs.chosen([i for i, data in enumerate(names) if data == name])
+            heading = "" if is_one else f"{name}: {counted(len(block.runs))}"
+            yield list_of_runs(block, shown, sort, "\n".join(filter(None, [title, heading])), root=root)
+            title = ""
+        return
     over = over or ["seed"]
     if not group:
         finished = runs.chosen([i for i, run in enumerate(runs.runs) if run.is_finished])
         group = [key for key in finished.differing() if key not in over]
-    return Groups(runs, group, over, [key for key in shown if key not in group], sort).table(title)
+    yield Groups(runs, group, over, [key for key in shown if key not in group], sort).table(title)
 
 
 def _sort_key(name: str, every: Runs) -> str:

@@ -46,13 +46,14 @@ class Overview:
     checkpoint: str = ""
     """`best` or `last`: whose values and pictures are asked for; empty in a list of runs: the one read by default."""
     curve: Sequence[Mapping[str, float]] = ()
-    """The rows of metrics.csv; none in a list of runs, which does not read them."""
+    """The rows of metrics.csv; a list of runs reads those of a run that has no result yet."""
 
     @cached_property
     def values(self) -> dict[str, Any]:
         """Everything that a list of runs knows of it, by name; names of components stand for the components."""
         own = {"path": str(self.path), "status": self.status, "problem": self.problem}
         own |= {"checkpoint": self.checkpoint} if self.checkpoint else {}
+        own |= {"samples_evaluated": self.samples} if self.curve else {}
         return {**_scalars(self.record), **_scalars(self.measured), **self.settings, **self.names, **own}
 
     @cached_property
@@ -165,16 +166,20 @@ def read_overview(path: Path, checkpoint: str | None = None) -> Overview:
     chosen = checkpoint or run.default_checkpoint
     try:
         ledger = found.ledger if chosen == run.default_checkpoint else run.ledger(chosen)
-        curve = [row for row in read_rows(run.curve) if "samples_evaluated" in row]
+        found = _with_curve(found)
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise RunError(f"{path} is no whole run directory: {type(error).__name__}: {error}") from error
-    return replace(found, checkpoint=chosen, ledger=ledger, curve=curve)
+    return replace(found, checkpoint=chosen, ledger=ledger)
 
 
 def find_runs(roots: Sequence[str | Path]) -> list[Overview]:
-    """Every run directory below the folders, in the order of their paths; one that is found twice is listed once."""
+    """Every run directory below the folders, in the order of their paths; one that is found twice is listed once.
+
+    One that is not finished, and of which no checkpoint was measured, has its curve.
+    """
     seen: set[tuple[int, int]] = set()
-    return [run for root in roots for run in _search(Path(root).expanduser(), seen)]
+    found = (run for root in roots for run in _search(Path(root).expanduser(), seen))
+    return [run if run.is_finished or run.ledger or run.status == BROKEN else _listed(run) for run in found]
 
 
 def glance(path: Path) -> Overview:
@@ -243,6 +248,17 @@ def _search(root: Path, seen: set[tuple[int, int]]) -> Iterator[Overview]:
             for item in reversed(found)
             if not item.name.startswith(".") and item.name not in FOLDERS and item.is_dir()
         ]
+
+
+def _with_curve(run: Overview) -> Overview:
+    return replace(run, curve=[row for row in read_rows(RunDir(run.path).curve) if "samples_evaluated" in row])
+
+
+def _listed(run: Overview) -> Overview:
+    try:
+        return _with_curve(run)
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        return replace(run, status=BROKEN, problem=f"metrics.csv: {type(error).__name__}: {error}")
 
 
 def _scalars(content: Mapping[str, Any]) -> dict[str, Any]:

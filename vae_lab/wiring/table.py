@@ -45,8 +45,8 @@ LONGEST = 1000
 ANY_WIDTH = 100_000
 FRAME = 3
 """What rich's lines and margins add to the width of a column."""
-NARROW = 14
-"""The least width of a text; a table that is too wide even so is broken by the terminal."""
+WORD = 100
+"""Words up to this length, and so paths, are not broken; the terminal breaks what is too wide even so."""
 
 
 @dataclass(frozen=True)
@@ -141,18 +141,21 @@ class Table:
         console, rich = Console(), RichTable()
         columns, *rows = texts = [list(map(_shown, row)) for row in (self.columns, *self.rows)]
         longest = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
-        least = [num if known else min(num, NARROW) for num, known in zip(longest, self.is_numeric, strict=True)]
+        words = [
+            max(min(WORD, cell_len(word)) for cell in column for word in cell.split() or [""])
+            for column in zip(*texts, strict=True)
+        ]
+        least = [num if known else word for num, word, known in zip(longest, words, self.is_numeric, strict=True)]
         console.width = max(console.width, sum(least) + FRAME * len(least) + 1) if console.is_terminal else ANY_WIDTH
         fits = sum(longest) + FRAME * len(longest) < console.width
-        for title, num, is_numeric in zip(columns, longest, self.is_numeric, strict=True):
-            look: Any = {"justify": "right", "no_wrap": True} if is_numeric else {"overflow": "fold"}
+        for title, num, word, is_numeric in zip(columns, longest, least, self.is_numeric, strict=True):
+            look: Any = {"justify": "right", "no_wrap": True} if is_numeric else {"overflow": "fold", "min_width": word}
             rich.add_column(Text(title), width=num if fits else None, **look)  # rich would measure all once more
         for cells in rows:
             rich.add_row(*(Text(cell, style=STYLES.get(self.tone(cell), "")) for cell in cells))
         with console.capture() as captured:  # so that a reader who leaves early, as `head` does, is no matter of rich's
-            for content in filter(
-                None, [self.title and Text(_shown(self.title)), rich, *map(Text, map(_shown, self.notes))]
-            ):
+            above, below = ([Text(_shown(line)) for line in text.splitlines()] for text in (self.title, self.caption))
+            for content in (*above, rich, *below):
                 console.print(content)
         put(captured.get(), end="")
 

@@ -25,6 +25,8 @@ UNKNOWN = "unknown"
 SAMPLED = ("bound", "reconstruction")
 """What is measured with as many draws of z as `<split>/bound_num_samples` says; without that entry, with one."""
 DRAWS, SPLIT, SPLIT_HASH = "draws of z", "split", "split hash"
+WHEN = "measured"
+"""Whether a value is a checkpoint's, or the last one of the curve of a training that did not end."""
 
 Yardstick = tuple[tuple[str, str], ...]
 """The names and values of all that two values must share to be compared; empty: the value may be compared with any."""
@@ -195,7 +197,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         return ()
     draws = {DRAWS: as_text(ledger.get(f"{split}/bound_num_samples", 1))} if quantity in SAMPLED else {}
     if "data" not in ledger:
-        return (("data", run.data), (SPLIT, split), *draws.items())
+        return (("data", run.data), (SPLIT, split), *draws.items(), (WHEN, "in a training that has not ended"))
     shape = run.record.get("image_shape")
     facts = {
         "data": ledger.get("data"),
@@ -205,6 +207,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         "image shape": "x".join(map(str, shape)) if isinstance(shape, list) else None,
         SPLIT_HASH: ledger.get("split_hash"),
         SPLIT: split,
+        WHEN: "of a checkpoint",
     }
     if ledger.get("binarization") == "static":
         facts["seed of the static binarisation"] = as_text(run.settings.get("data.split_seed"))

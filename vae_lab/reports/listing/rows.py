@@ -1,5 +1,6 @@
 """The rows of `vae-lab runs`: one for every run, or one for every group of finished runs with means over seeds."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import chain
@@ -26,11 +27,17 @@ FACTS = ("scale", "binarization", "split_hash", "likelihood", "checkpoint")
 
 
 def list_of_runs(
-    runs: Runs, show: Sequence[str], sort: Sequence[str] = (), title: str = "", labels: Sequence[str] = ()
+    runs: Runs,
+    show: Sequence[str],
+    sort: Sequence[str] = (),
+    title: str = "",
+    labels: Sequence[str] = (),
+    root: str | None = None,
 ) -> Table:
     """The runs: status, what differs, samples, bound, log p(x), time; in their order, or as `sort` says.
 
-    Without `sort`, they may have `labels`; their paths then come last.
+    What differs is what does among runs of one experiment. Paths below `root` are written from there. Without `sort`,
+    the runs may have `labels`; their paths then come last.
     """
     shown = [key for key in dict.fromkeys(show) if key not in ALWAYS]
     measured = Measured.of_runs(runs.runs, [key for key in shown if key not in runs.settings])
@@ -39,21 +46,23 @@ def list_of_runs(
     differing = {key: title_of(short) for key, short in runs.differing().items()}
     texts = {key: differing.get(key, key) for key in shown if not measured.column(key)}
     varied = {key: name for key, name in differing.items() if key not in texts}
-    settings = [(name, runs.text(key)) for key, name in varied.items()]
+    by_itself = [] if labels else runs.text("experiment")
+    settings = [(name, runs.text(key)) for key, name in varied.items() if labels or runs.differ_within(by_itself, key)]
     if len(settings) > MOST_COLUMNS:
         rows = zip(*(cells for _, cells in settings), strict=True)
         named = [[f"{name}={text}" for (name, _), text in zip(settings, row, strict=True) if text] for row in rows]
         settings = [("what differs", list(map(" ".join, named)))]
     numbers = {key: [number_or_none(run.values.get(key)) for run in runs.runs] for key in (SAMPLES, SECONDS)}
+    paths = [path if root in (None, path) else os.path.relpath(path, root) for path in runs.text("path")]
     columns: list[tuple[str, Sequence[Cell]]] = [
-        ("run", labels or runs.text("path")),
+        ("run", labels or paths),
         *((key, runs.text(key)) for key in ("status", "experiment")),
         *settings,
         *((name, runs.text(key)) for key, name in texts.items()),
         ("samples", ["" if num is None else f"{num:,}" for num in numbers[SAMPLES]]),
         *measured.cells(),
         ("time", ["" if time is None else duration(time) for time in numbers[SECONDS]]),
-        *([("directory", runs.text("path"))] if labels else []),
+        *([("directory", paths)] if labels else []),
     ]
     keys = {key: key for key in ("path", "status", "problem", "experiment", *varied, *texts)} | {"data": "data.name"}
     known = {name: [run.values.get(key) for run in runs.runs] for name, key in keys.items()} | numbers

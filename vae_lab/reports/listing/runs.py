@@ -139,6 +139,10 @@ class Runs:
         places = {name: i for i, name in enumerate(FIRST)} | {"seed": len(shorts) + len(FIRST)}
         return dict(sorted(shorts.items(), key=lambda item: places.get(item[1], len(FIRST))))
 
+    def differ_within(self, groups: Sequence[str], key: str) -> bool:
+        """Whether two runs of one group differ in a setting; `groups` names that of each run."""
+        return bool((self.texts[key].groupby(list(groups)).nunique() > 1).any())
+
     def names(self, most: int | None = None, without: Collection[str] = ()) -> list[str]:
         """What tells each run from the others in words, as `conv, latent_dim 10, seed 2`; in `most` words at most."""
         columns = [(name, list(self.texts[key])) for key, name in self.differing().items() if name not in without]
