@@ -24,6 +24,7 @@ from vae_lab.wiring.terminal import put, say
 COMMANDS = {
     "train": Command("train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"),
     "evaluate": Command("measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR"),
+    "audit": Command("check that a model's densities are densities, of one datapoint each", "run=RUN_DIR"),
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=A,B"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick"),
     "runs": Command(
@@ -52,7 +53,7 @@ HYDRAS_PLACES = {
     "hydra.job.chdir": "false",
 }
 """Hydra's own words for where things go, with the value that changes nothing."""
-SEVERAL_RUNS = ("evaluate", "plot", "verify")
+SEVERAL_RUNS = ("evaluate", "audit", "plot", "verify")
 """Commands with a config whose key `run` may name several run directories."""
 
 

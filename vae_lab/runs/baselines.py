@@ -28,7 +28,7 @@ def kind_of_likelihood(model: VAE) -> type[Distribution] | None:
     """The kind of density that a model's pixels have, where there are baselines for it: Bernoulli or Gaussian."""
     device = next(model.parameters()).device
     with evaluating(model, device, 0, "baseline"):
-        found = model.likelihood(model.prior().mean.unsqueeze(0))
+        found = model.likelihood(model.prior().mean.expand(2, -1))  # BatchNorm that ignores eval() refuses a single z
     return next((kind for kind in (Bernoulli, DiagonalGaussian) if isinstance(found, kind)), None)
 
 
