@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from vae_lab.errors import ConfigError
-from vae_lab.schedules import GeometricStages, WarmupCosine
+from vae_lab.schedules import GeometricStages, RoundedStages, WarmupCosine
 
 COSINE: dict[str, Any] = {"warmup_share": 0.2, "last_factor": 0.01, "batch_size": 100}
 IWAE = {"num_stages": 8, "growth": 3, "last_factor": 0.1, "batch_size": 20}
@@ -46,6 +46,17 @@ def test_learning_rate_falls_by_one_factor_a_stage_to_a_tenth():
     assert values[0] == 1e-3
     assert values[-1] == pytest.approx(1e-4)
     assert values[4] / values[1] == pytest.approx(0.1 ** (1 / 7))
+
+
+def test_rounded_stages_have_the_rates_of_the_published_code_at_the_same_minibatches():
+    """1e-4 * round(10 ** (1 - i / 7), 1) for stage i, as that code computes them."""
+    settings = IWAE | {"total_samples": 20 * 3280}
+    rounded, exact = RoundedStages(optimizer(), **settings), schedule(20 * 3280)
+    assert rounded.ends == exact.ends
+    values, others = rates(rounded, 3280), rates(exact, 3280)
+    published = [1e-4 * rate for rate in (10, 7.2, 5.2, 3.7, 2.7, 1.9, 1.4, 1.0)]
+    assert list(dict.fromkeys(values)) == pytest.approx(published, rel=1e-12)
+    assert values != others and values == pytest.approx(others, rel=0.03)  # by 0.05 of 1.9 at most
 
 
 @pytest.mark.parametrize("make", [lambda: schedule(20 * 3280), lambda: cosine(100 * 300)])

@@ -98,7 +98,23 @@ class GeometricStages(LRScheduler):
     def get_lr(self) -> list[float]:
         """The learning rates of the coming minibatch."""
         stage = sum(end <= self.last_epoch for end in self.ends)  # torch calls the steps epochs
-        return [base * self.factor_per_stage**stage for base in self.base_lrs]
+        return [float(base) * self.factor(stage) for base in self.base_lrs]
+
+    def factor(self, stage: int) -> float:
+        """The learning rate of a stage, counted from 0, by that of the first."""
+        return self.factor_per_stage**stage
+
+
+class RoundedStages(GeometricStages):
+    """The same stages, each rate rounded to a tenth of the last one, as in the code of Burda et al.
+
+    Eight stages down to a tenth have 10, 7.2, 5.2, 3.7, 2.7, 1.9, 1.4 and 1.0 times the last rate.
+    """
+
+    def factor(self, stage: int) -> float:
+        """The rounded rate of a stage, counted from 0, by that of the first."""
+        last = self.factor_per_stage ** len(self.ends)
+        return round(super().factor(stage) / last, 1) * last
 
 
 def require_budget(total_samples: int | None) -> int:
