@@ -27,7 +27,7 @@ def test_pages_name_files_that_exist(page):
 
 
 @pytest.mark.slow
-def test_readme_example_of_an_own_network_trains_and_is_audited(tmp_path):
+def test_readme_example_of_an_own_network_trains_and_evaluates(tmp_path):
     text = README.read_text(encoding="utf-8")
     for name, content in re.findall(r"```(?:python|yaml)\n# (my_[\w/.]+)\n(.*?)```", text, flags=re.DOTALL):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -36,10 +36,10 @@ def test_readme_example_of_an_own_network_trains_and_is_audited(tmp_path):
     assert len(commands) == 2
     small = {
         "train": ["smoke=on", "run_dir=RUN", "threads=1"],
-        "audit": ["estimator.num_temperatures=10", "threads=1"],
+        "evaluate": ["estimator.num_samples=10", "threads=1"],
     }
     for command in commands:
-        arguments = command.partition("#")[0].split()
+        arguments = command.split()
         process = subprocess.run(
             [sys.executable, "-m", "vae_lab", *arguments, *small[arguments[0]]],
             cwd=tmp_path,
