@@ -1,10 +1,12 @@
 """From a config to the objects of a training, everything checked before anything is written."""
 
+import hashlib
 import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -267,5 +269,14 @@ def make_logger(config: Mapping[str, Any], run: RunDir) -> Any:
     """The logger of the config, writing to the run directory; False: none."""
     if not config["logger"]:
         return False
-    folder = {"save_dir": str(run.path), "name": run.tensorboard.name, "version": ""}
-    return build.instantiate(config["logger"], "logger", **folder)
+    path, kind = str(run.path), config["logger"].get("_target_", "").rpartition(".")[2].removesuffix("Logger").lower()
+    if kind in ("wandb", "mlflow") and find_spec(kind) is None:
+        raise ConfigError(
+            f"logger={kind} must find the package {kind}, which is not here: pip install 'vae-lab[{kind}]'"
+        )
+    folder = {"save_dir": path, "name": run.tensorboard.name, "version": ""}
+    own = {
+        "mlflow": {"run_name": path},
+        "wandb": {"name": path, "version": hashlib.sha256(path.encode()).hexdigest()[:16]},
+    }
+    return build.instantiate(config["logger"], "logger", **own.get(kind, folder))

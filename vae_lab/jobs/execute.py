@@ -332,7 +332,8 @@ def log_result(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> 
     if unused:
         size = assembled.lit.model.latent_dim
         log.info("note: %d of %d latent dimensions carry less than 0.01 nats: collapsed to the prior", unused, size)
-    log.info("monitor:  tensorboard --logdir %s", shlex.quote(str(run.path.parent)))
+    if any(isinstance(logger, TensorBoardLogger) for logger in assembled.trainer.loggers):
+        log.info("monitor:  tensorboard --logdir %s", shlex.quote(str(run.path.parent)))
     log.info("evaluate: %s", run.command("evaluate"))
 
 

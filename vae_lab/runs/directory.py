@@ -151,7 +151,8 @@ class RunDir:
         from vae_lab.wiring.build import foreign_packages
 
         try:
-            packages = foreign_packages(self.read_config())
+            config = self.read_config()
+            packages = foreign_packages({key: config[key] for key in config if name == "train" or key != "logger"})
         except RunError:  # the command says itself what is wrong
             packages = []
         allow = [f"allow=[{','.join(packages)}]"] if packages else []
