@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from vae_lab import __version__
 from vae_lab.cli import COMMANDS, main
 from vae_lab.commands import evaluate, train
 from vae_lab.commands.task import Task
+from vae_lab.commands.typed import SYNONYMS
 from vae_lab.data.files import root_folder
 from vae_lab.errors import ConfigError, Interrupted, NonFiniteDensity, nearest
 from vae_lab.wiring.arguments import read_arguments
-from vae_lab.wiring.folders import CommandLine
+from vae_lab.wiring.folders import CommandLine, package_configs
+from vae_lab.wiring.keys import CommandKeys
 
 
 @pytest.fixture(autouse=True)
@@ -105,19 +108,19 @@ MISTAKES = {
         "output_root=/proc/runs matmul_backend=default",
         ["/proc/runs", "cannot be made", "output_root"],
     ),
-    "a misspelt key": ("model.latent_dmi=5", ["model.latent_dmi", "did you mean model.latent_dim?"]),
-    "a key without its group": ("latent_dim=5", ["did you mean model.latent_dim?"]),
-    "a key in the wrong group": ("data.latent_dim=5", ["did you mean model.latent_dim?", "batch_size"]),
+    "a misspelt key": ("model.latent_dmi=5", ["model.latent_dmi", "did you mean model.latent_dim=5?"]),
+    "a key without its group": ("latent_dim=5", ["did you mean model.latent_dim=5?"]),
+    "a key in the wrong group": ("data.latent_dim=5", ["did you mean model.latent_dim=5?", "batch_size"]),
     "a misspelt group": ("dta=mnist", ["dta", "did you mean data"]),
     "a misspelt choice": ("data=mnst", ["data=mnst", "did you mean 'mnist'?", "digits", "frey_face"]),
     "an unknown choice": ("objective=zzz", ["objective=zzz", "choose one of", "aevb"]),
     "a misspelt choice in a sweep": ("-m data=mnst,digits", ["data=mnst", "did you mean 'mnist'?"]),
-    "a misspelt key in a sweep": ("-m model.latent_dmi=2,3", ["did you mean model.latent_dim?"]),
+    "a misspelt key in a sweep": ("-m model.latent_dmi=2,3", ["did you mean model.latent_dim=2,3?"]),
     "a sweep without -m": ("model=mlp,conv", ["-m", "model=[mlp,conv]"]),
     "an open bracket": ("model.encoder.hidden=[5", ["model.encoder.hidden=[5", "key=value"]),
     "no value": ("model", ["'model'", "key=value"]),
     "a key without a value, taken away": ("~threads", ["~threads", "threads has none"]),
-    "a key of a number": ("seed.x=1", ["seed.x", "did you mean seed?"]),
+    "a key of a number": ("seed.x=1", ["seed.x", "did you mean seed=1?"]),
     "a key of a list": ("model.encoder.hidden.x=1", ["model.encoder.hidden.x=1"]),
     "a plus too many": ("+model.latent_dim=5", ["model.latent_dim=VALUE", "without the +"]),
     "a group added twice": ("+data=mnist", ["data=CHOICE", "without the +"]),
@@ -141,6 +144,17 @@ MISTAKES = {
     "a value that Hydra asserts": ("hydra.verbose=0.5", ["hydra.verbose=0.5"]),
     "a number in place of a choice": ("+data=[1]", ["+data=[1]"]),
     "a home that nobody has": ("data=npz data.path='~nobody_here/x.npz'", ["~", "home folder", "HOME"]),
+    "what other programs call it": ("epochs=3", ["did you mean trainer.max_epochs=3?"]),
+    "its last name": ("batch_size=64", ["did you mean data.batch_size=64?"]),
+    "a short name": ("lr=1e-3", ["did you mean optimizer.lr=1e-3?"]),
+    "a flag for a key": ("--epochs 3", ["--epochs is no flag", "key=value", "trainer.max_epochs=3"]),
+    "a flag with a hyphen": ("--latent-dim=2", ["model.latent_dim=2"]),
+    "a choice without its group": ("mnist", ["experiment=mnist", "data=mnist"]),
+    "a key of another choice": ("data.path=x", ["data=image_folder", "data=npz"]),
+    "a list with spaces": ("model.encoder.hidden=[5 6]", ["spaces", "[1,2]"]),
+    "a comma at the end": ("data=mnist,", ["'data=mnist,'", "ends with a comma"]),
+    "a bracket that nobody closes": ("name=a(b", ["'name=a(b'", "( and )"]),
+    "two equals signs": ("data.batch_size==3", ["data.batch_size==3", "key=value"]),
     "a file that is not there": ("data=npz data.path=nope.npz", ["data.path", "nope.npz"]),
 }
 
@@ -152,11 +166,63 @@ def test_mistake_is_one_message_and_exit_code_2(
     assert main(["train", *arguments.split()]) == 2
     captured = capfd.readouterr()
     assert captured.out == ""
-    (message,) = captured.err.splitlines()
-    assert message.startswith("vae-lab train: ")
+    *before, message = captured.err.splitlines()
+    assert message.startswith("vae-lab train: ") and "Exception" not in message
+    assert all(line.startswith("vae-lab train: loading PyTorch, then training with ") for line in before)
     for part in expected:
         assert part in message
     assert list(work_folder.iterdir()) == []
+
+
+def test_several_mistakes_are_told_together(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "seeed=1", "data=mnst", "--latent_dim", "2", "conv", "model=mlp"]) == 2
+    said = capfd.readouterr().err
+    for part in ("seed=1?", "did you mean 'mnist'?", "model.latent_dim=2", "model=conv"):
+        assert part in said
+    assert main(["runs", "rot=x", "shw=3"]) == 2
+    said = capfd.readouterr().err
+    assert "'root'" in said and "'show'" in said
+
+
+def test_names_of_other_programs_stand_for_keys_that_there_are() -> None:
+    keys = CommandKeys([package_configs()], "train")
+    assert set(SYNONYMS.values()) <= {*keys.keys, *keys.chosen}
+
+
+@pytest.mark.parametrize("line", ["help train", "train help", "train -h"])
+def test_help_is_a_word_as_well(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 0
+    assert "max_samples=null" in capsys.readouterr().out
+
+
+def test_help_and_version_are_words_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0 and main(["version"]) == 0
+    out = capsys.readouterr().out
+    assert "vae-lab COMMAND" in out and out.splitlines()[-1] == f"vae-lab {__version__}"
+
+
+def test_a_path_alone_is_a_run(replace_train, work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    replace_train(lambda cfg: found.append(cfg.run) or work_folder)
+    for line in (["outputs/x", "run=y"], ["outputs/*", "seed=1"], ["latest"]):
+        assert main(["evaluate", *line]) == 0
+    assert found == [["outputs/x", "y"], ["outputs/*"], ["latest"]]
+    assert main(["evaluate"]) == 2
+    assert "run must be given" in capsys.readouterr().err
+
+
+def test_first_line_says_what_happens_before_hydra_and_pytorch_are_imported(work_folder: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Watch:\n"
+        "    def write(self, text):\n"
+        "        print({'torch', 'hydra'} & set(sys.modules), text)\n"
+        "        sys.exit()\n"
+        "sys.stderr = Watch()\n"
+        "from vae_lab.cli import main\n"
+        "main(['train', 'data=mnist', 'seed=3'])"
+    )
+    assert python("-c", code).stdout == "set() vae-lab train: loading PyTorch, then training with data=mnist seed=3\n"
 
 
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +305,7 @@ def test_diverged_training_is_one_message_and_exit_code_1(replace_train, capfd: 
 
     replace_train(command)
     assert main(["train"]) == 1
-    assert capfd.readouterr().err == "vae-lab train: the loss is NaN at step 7: lower optimizer.lr\n"
+    assert capfd.readouterr().err.splitlines()[1:] == ["vae-lab train: the loss is NaN at step 7: lower optimizer.lr"]
 
 
 def test_a_refused_sweep_of_another_command_leaves_nothing_behind(work_folder: Path) -> None:
@@ -391,7 +457,7 @@ def test_a_ctrl_c_waits_for_the_end_of_an_import_and_of_composing_a_config(tmp_p
         ("hydra.output_subdir=X", ["hydra.output_subdir", "run_dir=FOLDER"]),
         ("-m hydra.sweep.subdir=X seed=1,2", ["hydra.sweep.subdir", "output_root=FOLDER"]),
         ("hydra.job.chdir=true", ["hydra.job.chdir", "run_dir=FOLDER"]),
-        ("callbacks=3", ["callbacks=3 must name a choice"]),
+        ("callbacks=3", ["callbacks=3 is no choice of callbacks"]),
         ("trainer.strategy=ddp_spawn", ["copies this process", "trainer.strategy=ddp"]),
         ("trainer.strategy=ddp_fork", ["trainer.strategy=ddp"]),
         ("trainer.strategy=ddp_notebook", ["trainer.strategy=ddp"]),

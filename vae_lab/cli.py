@@ -16,28 +16,41 @@ from typing import NoReturn
 
 from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
+from vae_lab.commands.typed import RUN, understood
 from vae_lab.errors import INTERRUPTED, MISTAKE, ConfigError, Interrupted, missing, nearest
 from vae_lab.wiring.arguments import in_a_shell, quoted, read_arguments, with_any_place, with_one_list, with_texts
-from vae_lab.wiring.folders import CommandLine, package_configs, require_text
+from vae_lab.wiring.folders import CommandLine, choices, package_configs, require_text
+from vae_lab.wiring.keys import OPEN, CommandKeys
 from vae_lab.wiring.terminal import put, say
 
 COMMANDS = {
-    "train": Command("train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20"),
-    "evaluate": Command("measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR"),
-    "audit": Command("check that a model's densities are densities, of one datapoint each", "run=RUN_DIR"),
-    "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=A,B"),
-    "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick"),
+    "train": Command(
+        "train a model; keep everything about it in a run directory", "data=mnist model.latent_dim=20", "training with"
+    ),
+    "evaluate": Command(
+        "measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR", "measuring"
+    ),
+    "audit": Command("check that a model's densities are densities, of one datapoint each", "run=RUN_DIR", "auditing"),
+    "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=A,B", "drawing"),
+    "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick", "drawing"),
     "runs": Command(
         "list runs, or means over seeds", "where=status=finished sort=test/bound", plain="vae_lab.commands.runs"
     ),
     "compare": Command(
-        "runs beside each other: settings, curves, pictures, on one page", "run=A,B", "vae_lab.commands.compare"
+        "runs beside each other: settings, curves, pictures, on one page",
+        "run=A,B",
+        "comparing",
+        "vae_lab.commands.compare",
     ),
     "report": Command(
-        "one page about a run or a sweep, light enough to mail", "run=RUN_DIR", "vae_lab.commands.report"
+        "one page about a run or a sweep, light enough to mail", "run=RUN_DIR", "reporting", "vae_lab.commands.report"
     ),
-    "reproduce": Command("make the paper's figures: runs, pictures, verification, one page", "scale=quick"),
-    "verify": Command("hold a reproduction against the published values, or runs against their presets", "scale=quick"),
+    "reproduce": Command(
+        "make the paper's figures: runs, pictures, verification, one page", "scale=quick", "reproducing"
+    ),
+    "verify": Command(
+        "hold a reproduction against the published values, or runs against their presets", "scale=quick", "judging"
+    ),
 }
 """A command is the function of that name in the module of that name: from a config to the path, or paths, it wrote.
 
@@ -53,20 +66,22 @@ HYDRAS_PLACES = {
     "hydra.job.chdir": "false",
 }
 """Hydra's own words for where things go, with the value that changes nothing."""
-SEVERAL_RUNS = ("evaluate", "audit", "plot", "verify")
-"""Commands with a config whose key `run` may name several run directories."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns 0, 1 (failed), 2 (a mistake of the user) or 130 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if arguments[:1] == ["help"] and arguments[1:2] and arguments[1] in COMMANDS:
+        arguments = [arguments[1], "--help", *arguments[2:]]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         put(overview(COMMANDS))
         return 0
-    if arguments[0] == "--version":
+    if arguments[0] in ("--version", "version"):
         put(f"vae-lab {__version__}")
         return 0
     name, *rest = arguments
+    if name in ("--completion", "--complete"):
+        return complete(name, rest)
     if name not in COMMANDS:
         say("vae-lab", f"there is no command {name!r}: {nearest(name, COMMANDS)}")
         return MISTAKE
@@ -88,7 +103,10 @@ def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> 
         put(plain_help(name, command, kind))
         return 0
     try:
-        artefacts = getattr(module, name)(read_arguments(name, arguments, kind))
+        settings = read_arguments(name, arguments, kind)
+        if command.doing:
+            announce(name, command, arguments)
+        artefacts = getattr(module, name)(settings)
         if artefacts is not None:
             put("\n".join(map(str, artefacts if isinstance(artefacts, list) else [artefacts])))
         return 0
@@ -101,11 +119,7 @@ def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Runs one command, once or (with -m) for many configs; returns the exit code."""
-    import hydra
-
-    from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code
-
-    flags = command_flags().parse_intermixed_args(arguments)
+    flags, further = command_flags().parse_known_intermixed_args(arguments)
     folders = [package_configs()]
     if flags.config_dir is not None:
         folders.insert(0, Path(flags.config_dir))
@@ -114,14 +128,32 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         if folders[0].resolve() == Path(folders[0].resolve().anchor):
             raise ConfigError(f"--config-dir must be a folder of configs, got {flags.config_dir}: name one of your own")
         require_text(folders[0])
-    if flags.help:
-        put(command_help(name, COMMANDS[name], folders))
+    config_name = flags.config_name or name
+    if config_name not in (configs := choices(folders, ".")):
+        raise ConfigError(f"there is no config {config_name!r}: {nearest(config_name, configs)}")
+    keys = CommandKeys(folders, config_name, flags.overrides)
+    if flags.help or flags.overrides[:1] == ["help"]:
+        put(command_help(name, COMMANDS[name], keys))
         return 0
-    overrides = with_texts(flags.overrides)
+    unknown = [word for word in further if word.startswith("-")]
+    words = [*flags.overrides, *(word for word in further if word not in unknown)]  # behind such a flag all are further
+    typed = CommandLine(name, config_name, folders, words)
+    overrides = with_texts(understood(typed, keys, arguments, unknown))
     if name == "train":
         overrides = with_any_place(overrides)
-    refuse_hydras_places(name, overrides)
-    line = CommandLine(name, flags.config_name or name, folders, overrides)
+    takes_runs = RUN in keys.keys
+    refuse_hydras_places(name, overrides, takes_runs=takes_runs)
+    line = CommandLine(name, config_name, folders, overrides)
+    asks = any((flags.cfg, flags.info, flags.hydra_help, flags.version, flags.shell_completion))
+    if not asks and "VAE_LAB_RUN_DIR" not in os.environ:  # in which a further process of a training is
+        given = {text.partition("=")[0].lstrip("+") for text in overrides}
+        if absent := [key for key, about in keys.of_group[""].items() if about.value == OPEN and key not in given]:
+            raise ConfigError(missing(absent))
+        announce(name, COMMANDS[name], overrides)
+    import hydra
+
+    from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code
+
     argv = tuple(sys.argv)
     with tempfile.TemporaryDirectory(prefix="vae-lab-") as reports:
         endings = Path(reports) / "endings"
@@ -130,13 +162,12 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         try:
             # Hydra is to raise, instead of printing and leaving
             with environment(FULL_ERROR, "1"):
-                asks = any((flags.cfg, flags.info, flags.hydra_help, flags.version, flags.shell_completion))
                 if name == "train" and not asks and not flags.run and (folder := swept(line, always=flags.multirun)):
                     put(str(folder))
                     return 0
                 # in the order that Hydra's own parser reads: overrides before flags
-                if name in SEVERAL_RUNS and not flags.multirun:
-                    overrides = with_one_list(overrides, "run")
+                if takes_runs and not flags.multirun:
+                    overrides = with_one_list(overrides, RUN)
                 sys.argv[1:] = [
                     *overrides,
                     *([f"hydra.sweep.dir={quoted(reports)}"] if flags.multirun else []),  # for Hydra's own notes
@@ -155,7 +186,29 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return exit_code(line, endings)
 
 
-def refuse_hydras_places(name: str, overrides: Sequence[str]) -> None:
+def announce(name: str, command: Command, overrides: Sequence[str]) -> None:
+    """Says on stderr what will be done, before the seconds in which the libraries are imported."""
+    with_what = " ".join([command.doing, *overrides])
+    what = with_what if overrides else f"{command.doing.removesuffix(' with')} with the defaults"
+    say(f"vae-lab {name}", f"loading PyTorch, then {what}")
+
+
+def complete(flag: str, arguments: Sequence[str]) -> int:
+    """Prints the script that lets a shell complete command lines, or what may follow on one; returns the exit code."""
+    from vae_lab.commands.completion import SCRIPTS, candidates
+
+    if flag == "--complete":
+        put("\n".join(candidates(arguments[0] if arguments else "", COMMANDS)))
+        return 0
+    shell = arguments[0] if arguments else ""
+    if shell not in SCRIPTS:
+        say("vae-lab", f"--completion must name a shell, got {shell!r}: {nearest(shell, SCRIPTS)}")
+        return MISTAKE
+    put(SCRIPTS[shell], end="")
+    return 0
+
+
+def refuse_hydras_places(name: str, overrides: Sequence[str], *, takes_runs: bool) -> None:
     """Refuses Hydra's own words for where things go, and what is no list of runs."""
     for text in overrides:
         key, _, value = text.partition("=")
@@ -164,7 +217,7 @@ def refuse_hydras_places(name: str, overrides: Sequence[str]) -> None:
         if kept is not None and value.strip("\"'").lower() != kept and not is_relaunched:
             places = "output_root=FOLDER for all runs, or run_dir=FOLDER for this one" if name == "train" else "nothing"
             raise ConfigError(f"{key} moves nothing of vae-lab's, got {value or 'an empty text'}: write {places}")
-        if name in SEVERAL_RUNS and key == "run" and value.startswith("glob("):
+        if takes_runs and key == RUN and value.startswith("glob("):
             pattern = in_a_shell(f"run={value[5:].rstrip(')') or '*'}")
             raise ConfigError(f"run must name run directories or a pattern, got {value}: write {pattern}, without -m")
 
@@ -210,7 +263,7 @@ def hydras_mistakes(arguments: Sequence[str]) -> Iterator[None]:
 
 def command_flags() -> argparse.ArgumentParser:
     """The flags of Hydra's own parser, which reads the line again: here they may stand between overrides."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.error = _refuse_flags
     parser.add_argument("overrides", nargs="*")
     for flag in ("--help -h", "--multirun -m", "--run -r", "--resolve", "--hydra-help", "--version"):

@@ -11,8 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from vae_lab.cli import COMMANDS
+from vae_lab.commands.help import command_help
 from vae_lab.wiring import build
+from vae_lab.wiring.dotted import leaves
 from vae_lab.wiring.folders import choices, groups, headline, opening_comment, package_configs
+from vae_lab.wiring.keys import CommandKeys
 
 WITH_A_CONFIG = [name for name, command in COMMANDS.items() if not command.plain]
 FOLDER = package_configs()
@@ -73,8 +76,44 @@ def test_command_composes_and_leaves_nothing_of_hydra_in_the_working_folder(comm
 def test_choice_composes_without_open_references(group: str, name: str) -> None:
     command = command_of(group)
     required = {"evaluate": ["run=runs/a"], "plot": ["run=runs/a"]}.get(command, [])
-    config = compose_command(command, f"{group}={name}", *required, *GIVEN.get(name, []))
+    overrides = [f"{group}={name}", *required, *GIVEN.get(name, [])]
+    config = compose_command(command, *overrides)
     assert "???" not in str(config)
+    keys = CommandKeys([FOLDER], command, overrides)
+    known = keys.keys
+    composed = [key for key, _ in leaves(config) if "._" not in key]
+    assert [key for key in composed if key not in known and not keys.decides_elsewhere(key, known)] == []
+    if group != "sweep":  # of which all choices are read
+        assert {key for key, about in known.items() if not about.is_section} <= {*composed, *sections(config)}
+
+
+def sections(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The keys that hold others."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield f"{prefix}{name}"
+            yield from sections(value, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize("command", WITH_A_CONFIG)
+def test_every_key_of_a_command_has_a_comment_and_help_shows_it(command: str) -> None:
+    keys = CommandKeys([FOLDER], command)
+    shown = " ".join(command_help(command, COMMANDS[command], keys).split())
+    for key, about in keys.of_group[""].items():
+        if not about.is_section:
+            assert about.comment or key.startswith("evaluation.estimator."), f"{command}.yaml says nothing about {key}"
+            assert f" {key}=" in shown and about.comment in shown
+    assert ("model=mlp,conv" in shown) == (command == "train"), "an example of another command"
+
+
+def test_comments_and_values_are_those_of_the_chosen_files() -> None:
+    keys = CommandKeys([FOLDER], "train", ["experiment=mnist", "model=conv"])
+    assert keys.chosen["data"] == ["mnist"] and keys.chosen["schedule"] == ["warmup_cosine"]
+    assert keys.keys["max_samples"].value == "1000000" and keys.keys["max_samples"].comment.startswith("the budget, in")
+    assert keys.keys["trainer.max_epochs"].comment.startswith("passes over the training split")
+    assert keys.keys["model.encoder.channels"].value == "[32, 64]"
+    both = CommandKeys([FOLDER], "train", ["sweep=latent_dims"]).keys
+    assert {"data.root", "model.encoder.channels", "model.encoder.hidden"} <= set(both)
 
 
 INSTANTIATED = (

@@ -1,14 +1,9 @@
 """From an exception to one message: which key, which rule, what was meant, what to do."""
 
-import difflib
 import errno
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -16,12 +11,13 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from vae_lab.commands.typed import no_choice, unknown_key
 from vae_lab.errors import ConfigError, Failed, NonFiniteDensity, missing, nearest
 from vae_lab.wiring.arguments import in_a_shell, quoted
 from vae_lab.wiring.folders import CommandLine, choices, groups
+from vae_lab.wiring.keys import CommandKeys
 
 SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
 """Refusals of the operating system that say all by themselves."""
@@ -55,13 +51,7 @@ def explain(error: BaseException, line: CommandLine) -> str:
 def _explanation(error: BaseException, line: CommandLine) -> str:
     match error:
         case OverrideParseException():
-            key, _, value = str(error.override).partition("=")
-            reason = error.message.splitlines()[0].removeprefix(f"Error parsing override '{error.override}'")
-            return (
-                f"cannot read the override {error.override!r}: {reason or error.message.splitlines()[1]}; "
-                "write key=value, a list as key=[1,2] without spaces, and a text with other signs as "
-                + in_a_shell(f"{key}={quoted(value)}")
-            )
+            return _unreadable(str(error.override))
         case RuntimeError() if str(error).startswith(NO_HOME):
             return "a path begins with ~, and that user has no home folder here: set HOME, or write the whole path"
         case MissingConfigException():
@@ -82,6 +72,21 @@ def _explanation(error: BaseException, line: CommandLine) -> str:
             return str(error) or type(error).__name__
 
 
+def _unreadable(override: str) -> str:
+    """The message about an override that Hydra's grammar has no meaning for, without the words of its parser."""
+    key, _, value = override.partition("=")
+    if unclosed := [pair for pair in ("[]", "{}", "()") if value.count(pair[0]) != value.count(pair[1])]:
+        reason = f"{unclosed[0][0]} and {unclosed[0][1]} are not as many; a shell cuts words at spaces"
+    elif value.endswith(","):
+        reason = "it ends with a comma"
+    else:
+        reason = "it has signs that stand for something else"
+    return (
+        f"cannot read the override {override!r}: {reason}; write key=value, a list as key=[1,2] without spaces, and a "
+        f"text with other signs as {in_a_shell(f'{key}={quoted(value)}')}"
+    )
+
+
 def _missing_config(error: MissingConfigException, line: CommandLine) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     names = choices(line.folders, group)
@@ -91,15 +96,19 @@ def _missing_config(error: MissingConfigException, line: CommandLine) -> str:
     where = f" in {place[1]}.yaml" if place and place[1] != line.config_name else ""
     if not names:
         return f"{group}={choice}{where}: there is no group {group!r}: {nearest(group, groups(line.folders))}"
-    return f"{group}={choice}{where} is no choice of {group}: {nearest(choice, names)}"
+    return no_choice(group, choice, names, where)
 
 
 def _composition(error: ConfigCompositionException, line: CommandLine) -> str:
     text = str(error)
     if found := re.match(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        if found[1] in valid_keys(line):  # one that is null, or left open
-            return f"~{found[1]} must name a key with a value, and {found[1]} has none: leave ~{found[1]} out"
-        return unknown_key(found[1], line)
+        key = found[1]
+        if key.startswith("hydra."):
+            return f"{key} is no setting of Hydra: vae-lab {line.command} --cfg hydra prints them all"
+        keys = CommandKeys(line.folders, line.config_name, line.overrides)
+        if key in keys.keys:  # one that is null, or left open
+            return f"~{key} must name a key with a value, and {key} has none: leave ~{key} out"
+        return unknown_key(next((word for word in line.overrides if word.startswith(f"{key}=")), key), keys)
     if found := re.match(r"Ambiguous value for argument '([^']+)'", text):
         key, _, value = found[1].partition("=")
         return f"{found[1]} names several values: add -m for one run each, or write {key}=[{value}] for a list"
@@ -108,50 +117,6 @@ def _composition(error: ConfigCompositionException, line: CommandLine) -> str:
     if found := re.match(r"Multiple values for ([^.]+)\.", text):
         return f"{found[1]} is chosen already: write {found[1]}=CHOICE without the +, and only once"
     return _without_hints(error)
-
-
-def unknown_key(key: str, line: CommandLine) -> str:
-    """The message about a key that is not in the config: likely names come from the config as composed."""
-    if key.startswith("hydra."):
-        return f"{key} is no setting of Hydra: vae-lab {line.command} --cfg hydra prints them all"
-    keys = valid_keys(line)
-    namesakes = [valid for valid in keys if valid.split(".")[-1] == key.split(".")[-1]]
-    close = namesakes[:3] or difflib.get_close_matches(key, keys, n=2, cutoff=0.7)
-    guess = f"did you mean {' or '.join(close)}? " if close else ""
-    parent = key
-    while parent and parent not in keys:
-        parent = parent.rpartition(".")[0]
-    siblings = [valid.rpartition(".")[2] for valid in keys if valid.rpartition(".")[0] == parent]
-    listing = f"{parent or 'the config'} has {', '.join(siblings) or 'no keys of its own'}; "
-    if close and not parent:
-        listing = ""  # too many to help
-    return f"{key} is no key of the config: {guess}{listing}to add a key of your own write +{key}=VALUE"
-
-
-def valid_keys(line: CommandLine) -> list[str]:
-    """Every key of the config that the choices of the command line make, and the names of all groups."""
-    known = groups(line.folders)
-    chosen = [override for override in line.overrides if override.split("=")[0].lstrip("+") in known]
-    first = [override.split(",")[0] for override in chosen]  # of a sweep over choices
-    searchpath = [f"file://{folder.resolve()}" for folder in line.folders[:-1]]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=str(line.folders[-1]), version_base="1.3"):
-        for overrides in (first, []):
-            try:
-                config = compose(line.config_name, [*overrides, f"hydra.searchpath=[{','.join(searchpath)}]"])
-            except HydraException:  # a second mistake, in the choices; the defaults know most keys
-                continue
-            return list(dict.fromkeys([*_dotted(config, ""), *known]))
-    return known
-
-
-def _dotted(node: Any, prefix: str) -> Iterator[str]:
-    if not isinstance(node, DictConfig):
-        return
-    for name, value in node.items_ex(resolve=False):
-        if not str(name).startswith("_"):
-            yield f"{prefix}{name}"
-            yield from _dotted(value, f"{prefix}{name}.")
 
 
 def _without_hints(error: BaseException) -> str:

@@ -1,14 +1,13 @@
 """What `vae-lab --help` and `vae-lab COMMAND --help` print, read from the YAML files themselves."""
 
+import re
 import textwrap
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-import yaml
 
 from vae_lab.wiring.arguments import keys_of
 from vae_lab.wiring.folders import choices, headline
+from vae_lab.wiring.keys import OPEN, CommandKeys, YamlKey
 
 WIDTH = 110
 
@@ -16,13 +15,19 @@ FIRST = ("experiment", "data", "model", "likelihood", "objective")
 """The groups that a reader looks for; the others follow as in the defaults list."""
 
 FLAGS = {
-    "key=value": "override anything: data=mnist model.latent_dim=20; +key=value adds a key, ~key removes one",
+    "key=value": "override any of these keys; +key=value adds one, ~key takes one away",
     "-m": "one run for every combination: -m model=mlp,conv model.latent_dim=2,5,10",
     "--cfg job": "print the whole config and stop; --resolve fills in the references",
     "--config-dir DIR": "a folder of your own YAML files, searched before those of vae_lab",
     "--info defaults": "which YAML files the config is made of",
     "--hydra-help": "the other flags",
 }
+ALWAYS = ("--cfg job", "--hydra-help")
+"""Flags that mean something to a command without groups, too."""
+WIDEST = 44
+"""Of the column of keys with their defaults."""
+ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+),'?([^'}]*)'?\}")
+REFERENCE = re.compile(r"\$\{\.*([\w.]+)\}")
 
 
 class Command(NamedTuple):
@@ -30,6 +35,8 @@ class Command(NamedTuple):
 
     summary: str
     example: str
+    doing: str = ""
+    """What it says that it does, before the words of the command line; empty: it is quick, and says nothing."""
     plain: str = ""
     """The module of a plain command's function and settings. Empty: a Hydra app, its module has its name."""
 
@@ -39,26 +46,68 @@ def overview(commands: dict[str, Command]) -> str:
     lines = ["vae-lab COMMAND [overrides]: the laboratory for Auto-Encoding Variational Bayes", ""]
     for name, command in commands.items():
         lines += [f"  {name:10}{command.summary}", f"  {'':10}  vae-lab {name} {command.example}"]
-    lines += ["", "vae-lab COMMAND --help lists the choices of a command, vae-lab --version the version."]
+    lines += [
+        "",
+        "vae-lab COMMAND --help shows the keys of a command with their defaults, vae-lab --version the version.",
+        'Tab completes commands, keys, choices and runs after: eval "$(vae-lab --completion bash)" (or zsh, fish).',
+    ]
     return "\n".join(lines)
 
 
-def command_help(name: str, command: Command, folders: Sequence[Path]) -> str:
-    """The help of one command: its groups with every choice, and the flags."""
+def command_help(name: str, command: Command, keys: CommandKeys) -> str:
+    """The help of one command: its keys, its groups with every choice, the keys of those chosen, and the flags."""
     lines = [f"vae-lab {name}: {command.summary}", "", f"  vae-lab {name} {command.example}"]
-    for group, default in _default_choices(folders, name).items():
-        found = choices(folders, group)
+    lines += ["", "Keys, with their defaults:", *_keys(keys.of_group[""], keys)]
+    first = [group for group in FIRST if group in keys.chosen]
+    groups = [group for group in (*first, *keys.chosen) if "/" not in group]
+    for group in dict.fromkeys(groups):
+        found = choices(keys.folders, group)
         if found:
             lines += ["", f"{group}="]
             width = max(map(len, found)) + 2
             for choice, file in found.items():
-                mark = "*" if choice == default else " "
+                mark = "*" if choice in keys.chosen[group] else " "
                 lines += _entry(f"{mark} {choice}", headline(file), width + 2)
-    lines += ["", "* = the default. Also:"]
-    for flag, meaning in FLAGS.items():
-        lines += _entry(f"  {flag}", meaning, max(map(len, FLAGS)) + 4)
-    lines += ["", f"Every single key with its value: vae-lab {name} --cfg job"]
+        own = keys.of_group.get(group, {})
+        lines += _keys({key: about for key, about in own.items() if key.startswith(f"{group}.")}, keys)
+    lines += ["", *(["* = what is chosen, with its keys below. Also:"] if groups else ["Also:"])]
+    flags = {flag: meaning for flag, meaning in FLAGS.items() if groups or flag in ALWAYS}
+    if name != "train":
+        flags.pop("-m", None)
+    for flag, meaning in flags.items():
+        lines += _entry(f"  {flag}", meaning, max(map(len, flags)) + 4)
+    if groups:
+        lines += ["", f"The keys of another choice: vae-lab {name} {_other_choice(groups, keys)} --help"]
     return "\n".join(lines)
+
+
+def _other_choice(groups: Sequence[str], keys: CommandKeys) -> str:
+    """A choice that is not the default, for an example."""
+    group = next(group for group in ("model", *groups) if group in groups)
+    return f"{group}={next(name for name in choices(keys.folders, group) if name not in keys.chosen[group])}"
+
+
+def _keys(shown: Mapping[str, YamlKey], keys: CommandKeys) -> list[str]:
+    """A line for each key: its default, as the choices have it, and what it is."""
+    known = keys.keys
+    titles = {key: f"{key}={_default(known[key].value)}" for key, about in shown.items() if not about.is_section}
+    width = min(max(map(len, titles.values()), default=0) + 2, WIDEST)
+    lines = []
+    for key, about in shown.items():
+        if key in titles:
+            lines += _entry(f"  {titles[key]}", known[key].comment, width + 2)
+        elif about.comment:
+            lines += _entry(f"  {key}.", about.comment, width + 2)
+    return lines
+
+
+def _default(value: str) -> str:
+    """A default for a reader: a reference as the name of what it refers to, a variable of the environment as such."""
+    if value == OPEN:
+        return "..."
+    if found := ENVIRONMENT.fullmatch(value):
+        return f"${found[1]}, else {found[2]}"
+    return REFERENCE.sub(r"<\1>", value)
 
 
 def plain_help(name: str, command: Command, kind: type[Any]) -> str:
@@ -82,20 +131,8 @@ def plain_help(name: str, command: Command, kind: type[Any]) -> str:
 
 
 def _entry(name: str, text: str, width: int) -> list[str]:
+    """A name and what it is, in columns; a name that is too wide has a line to itself."""
+    if len(name) > width - 1 and text:
+        return [f"  {name}", *_entry("", text, width)]
     first, *rest = textwrap.wrap(text, WIDTH - width - 2) or [""]
     return [f"  {name:{width}}{first}".rstrip(), *(f"  {'':{width}}{line}" for line in rest)]
-
-
-def _default_choices(folders: Sequence[Path], command: str) -> dict[str, str | None]:
-    """The groups of a command's defaults list, with what is chosen unless the user says otherwise."""
-    file = choices(folders, ".")[command]
-    entries: list[Any] = yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
-    defaults = {
-        group.removeprefix("optional ").split("@")[0]: choice
-        for entry in entries
-        if isinstance(entry, dict)
-        for group, choice in entry.items()
-        if not group.startswith("override ") and not group.startswith("hydra")
-    }
-    first = [group for group in FIRST if group in defaults]
-    return {group: defaults[group] for group in [*first, *defaults]}

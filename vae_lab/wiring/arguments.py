@@ -59,19 +59,27 @@ def read_arguments(command: str, arguments: Sequence[str], kind: type[Settings])
         ConfigError: one is not of the form key=value, unknown, empty, no choice of its key, or given twice.
     """
     keys = keys_of(kind)
+    place = next((name for name, about in keys.items() if about.is_path and about.is_list), "")
     given: dict[str, list[str]] = {}
+    wrong = []
     for argument in arguments:
         name, sign, value = argument.partition("=")
-        if argument.startswith("-") or not sign:
-            raise ConfigError(
+        if place and not sign and argument not in keys and not argument.startswith("-"):  # a folder alone
+            name, value = place, argument
+        elif argument.startswith("-") or not sign:
+            wrong.append(
                 f"cannot read {argument!r}: arguments are written key=value, with the keys {', '.join(keys)}; "
                 f"vae-lab {command} --help explains them"
             )
+            continue
         if name not in keys:
-            raise ConfigError(f"{name} is no key of vae-lab {command}: {nearest(name, keys)}")
+            wrong.append(f"{name} is no key of vae-lab {command}: {nearest(name, keys)}")
+            continue
         if name in given and not keys[name].is_list:
             raise ConfigError(f"{name} takes one value, and was given twice: {given[name][0]} and {value}")
         given.setdefault(name, []).extend(_values(name, value, keys[name]))
+    if wrong:
+        raise ConfigError("; ".join(wrong))
     hints = get_type_hints(kind)
     return kind(
         **{name: texts if keys[name].is_list else _number(texts[0], hints[name]) for name, texts in given.items()}
