@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vae_lab.errors import ConfigError
-from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, read_overviews
-from vae_lab.reports.pages.comparison import comparison_sections
-from vae_lab.reports.pages.page import Section, write_page
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.runs.directory import safe_name
-from vae_lab.wiring.arguments import key, named_paths, override, pasted
+from vae_lab.runs.directory import named_folders, safe_name
+from vae_lab.wiring.arguments import key, override, pasted
 
 log = logging.getLogger("vae_lab")
 
@@ -38,6 +35,10 @@ def compare(settings: CompareSettings) -> Path:
         ConfigError: fewer than two runs, a pattern without any, or a place that cannot be written to.
         RunError: a directory that is named is no run directory, or not whole.
     """
+    from vae_lab.reports.listing.runs import Runs
+    from vae_lab.reports.pages.comparison import comparison_sections
+    from vae_lab.reports.pages.page import Section, write_page
+
     found, left_out = find_runs(settings.run, settings.checkpoint)
     if len(found) < 2:
         reasons = f"; left out: {'; '.join(left_out)}" if left_out else ""
@@ -47,7 +48,8 @@ def compare(settings: CompareSettings) -> Path:
         log.warning("left out: %s", text)
     again = Section("Again", text=["The same comparison replaces this page."], code=[command(settings)])
     sections = [*comparison_sections(found, left_out, settings), again]
-    summary = f"{len(found)} runs, {len(Runs(found).varied)} settings in which they differ; nats per datapoint."
+    num = len(Runs(found).varied)
+    summary = f"{len(found)} runs, {num} setting{'' if num == 1 else 's'} in which they differ; nats per datapoint."
     return write_page(path, "Runs compared", sections, summary=summary)
 
 
@@ -58,7 +60,7 @@ def find_runs(values: Sequence[str], checkpoint: str | None) -> tuple[list[Overv
         ConfigError: a pattern matches nothing.
         RunError: a directory that is named is no run directory, or not whole.
     """
-    paths = named_paths("run", values)
+    paths = named_folders(values)
     runs, errors = read_overviews(paths, checkpoint)
     if named := [error for path, error in errors.items() if not paths[path]]:
         raise named[0]

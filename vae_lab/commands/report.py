@@ -6,12 +6,9 @@ from pathlib import Path
 
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.reports.overview import read_overview
-from vae_lab.reports.pages.page import write_page
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.reports.pages.run_page import headline, run_sections
-from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
-from vae_lab.runs.directory import RunDir
-from vae_lab.wiring.arguments import key, named_paths, override
+from vae_lab.runs.directory import RunDir, named_folders
+from vae_lab.wiring.arguments import key, override
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,17 @@ def report(settings: ReportSettings) -> list[Path]:
         ConfigError: not one of run and sweep, or a place that cannot be written to.
         RunError: there is no run, or one is not whole; no page was written.
     """
+    from vae_lab.reports.pages.page import write_page
+    from vae_lab.reports.pages.run_page import headline, run_sections
+    from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
+
     runs = settings.run
     if bool(runs) == bool(settings.sweep):
         raise ConfigError(
             f"one of run and sweep must be given, got {'both' if runs else 'none'}: run=RUN_DIR, or sweep=FOLDER of "
             "run directories"
         )
-    found = {Path(settings.sweep).expanduser(): False} if settings.sweep else named_paths("run", runs)
+    found = {Path(settings.sweep).expanduser(): False} if settings.sweep else named_folders(runs)
     folders = [folder for folder, is_of_pattern in found.items() if not is_of_pattern or RunDir(folder).exists()]
     if not folders:
         raise RunError(f"run={','.join(runs)} matches no run directory: name run directories")

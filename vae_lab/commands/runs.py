@@ -4,16 +4,17 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vae_lab.errors import ConfigError
-from vae_lab.reports.listing.measured import aliases
-from vae_lab.reports.listing.rows import Groups, list_of_runs
-from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, find_runs
 from vae_lab.reports.values import counted
 from vae_lab.wiring.arguments import key, named_paths
 from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import say
+
+if TYPE_CHECKING:  # the settings are read before pandas is imported
+    from vae_lab.reports.listing.runs import Runs
 
 UNKNOWN_DATA = "data set unknown"
 MAKE_ONE = "vae-lab train experiment=quickstart"
@@ -46,6 +47,9 @@ def runs(settings: RunsSettings) -> None:
     Raises:
         ConfigError: a root is no folder, or a key is none of the runs'.
     """
+    from vae_lab.reports.listing.measured import aliases
+    from vae_lab.reports.listing.runs import Runs
+
     roots = list(map(str, named_paths("root", settings.root)))
     for root in roots:
         if not os.path.isdir(root):
@@ -70,11 +74,15 @@ def runs(settings: RunsSettings) -> None:
         Table().write(form)
 
 
-def make_tables(runs: Runs, every: Runs, settings: RunsSettings, roots: Sequence[str], title: str) -> Iterator[Table]:
+def make_tables(
+    runs: "Runs", every: "Runs", settings: RunsSettings, roots: Sequence[str], title: str
+) -> Iterator[Table]:
     """A row for each run, for readers in one table for each data set, or for each group.
 
     Keys may be those of every run that was found.
     """
+    from vae_lab.reports.listing.rows import Groups, list_of_runs
+
     sort = [_sort_key(name, every) for name in settings.sort]
     show, group, over = (
         [every.resolve(name, f"{key}={name}") for name in getattr(settings, key)] for key in ("show", "group", "over")
@@ -97,7 +105,7 @@ def make_tables(runs: Runs, every: Runs, settings: RunsSettings, roots: Sequence
     yield Groups(runs, group, over, [key for key in shown if key not in group], sort).table(title)
 
 
-def _sort_key(name: str, every: Runs) -> str:
+def _sort_key(name: str, every: "Runs") -> str:
     sign = "-" if name.startswith("-") else ""
     return sign + every.resolve(name.removeprefix("-"), f"sort={name}")
 

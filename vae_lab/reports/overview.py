@@ -155,6 +155,8 @@ def read_overview(path: Path, checkpoint: str | None = None) -> Overview:
         RunError: it is none, or not whole.
     """
     run = RunDir(path)
+    if run.path.is_dir() and not any((run.path / name).exists() for name in MARKS):
+        RunDir.existing(path)
     if not run.path.is_dir():
         raise RunError(f"{path} is no run directory: there is no such folder")
     found = glance(run.path)

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ FOLDERS = {"checkpoints", "images", "tensorboard"}
 """Folders of a run directory, in which no other is looked for."""
 LOCK_SECONDS = 0.5
 """How long a lock is waited for."""
+LATEST, OUTPUTS = "latest", "outputs"
+"""The word for the newest finished run, and the folder below which it is looked for."""
+NAMED = 3
+"""So many of the runs in a folder are named in a message."""
 WRITING_SECONDS = 10.0
 """How long it is waited for by what has a result in its hands: others of its kind hold it for a moment."""
 
@@ -112,7 +116,7 @@ class RunDir:
             raise RunError(f"run must name a run directory, got {'null' if path is None else 'an empty text'}")
         run = cls(str(path))
         if not run.exists():
-            raise RunError(f"{path} is no run directory: it has no config.yaml and run.json")
+            raise RunError(f"{path} is no run directory: {_what_it_holds([run.path])}")
         run.refuse_ways_out()
         return run
 
@@ -376,13 +380,59 @@ def named_runs(run: str | int | Sequence[str]) -> list[RunDir]:
     Raises:
         RunError: what is named is no run directory, or a pattern finds none.
     """
-    found = named_paths("run", [str(run)] if isinstance(run, str | int) else run)
+    found = named_folders([str(run)] if isinstance(run, str | int) else run)
     runs = [
         RunDir.existing(path) for path, is_of_pattern in found.items() if not is_of_pattern or RunDir(path).exists()
     ]
     if not runs:
-        raise RunError(f"run must name run directories: among {', '.join(map(str, found))} is none")
+        names = ", ".join(map(str, found))
+        raise RunError(f"run must name run directories: among {names} is none; {_what_it_holds(list(found))}")
     return runs
+
+
+def named_folders(values: Sequence[str]) -> dict[Path, bool]:
+    """The folders that the values of a key `run` name, as `named_paths` has them; `latest` is the newest finished run.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+        RunError: no run is finished.
+    """
+    return named_paths(
+        "run", [_latest() if value == LATEST and not os.path.lexists(value) else value for value in values]
+    )
+
+
+def _latest() -> str:
+    for run in runs_below(Path(OUTPUTS)):
+        with suppress(RunError):
+            if run.read_status() == "finished":
+                return str(run.path)
+    raise RunError(
+        f"run=latest must be a run below {OUTPUTS} that is finished, and there is none: name a run directory"
+    )
+
+
+def runs_below(folder: Path) -> list[RunDir]:
+    """The run directories below a folder, the last written first."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        if set(files) >= NEEDED:
+            found.append(RunDir(place))
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in FOLDERS]
+    return sorted(found, key=lambda run: (run.path / "run.json").stat().st_mtime_ns, reverse=True)
+
+
+def _what_it_holds(folders: Sequence[Path]) -> str:
+    """The runs in folders, or their folders, of which somebody named one that is no run."""
+    files = [file for folder in folders for depth in ("*", "*/*") for file in folder.glob(f"{depth}/run.json")]
+    runs = [run for run in map(RunDir, sorted(file.parent for file in files)) if run.exists()]
+    if not runs:
+        return "it has no config.yaml and run.json"
+    names = [str(run.path) for run in runs]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    pattern = override("run", runs[0].path.parent / "*")
+    return f"it holds {', '.join(names[:NAMED])}{more}; name one, or several by a pattern such as {pattern}"
 
 
 def require_root(output_root: str) -> Path:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vae_lab.reports.overview import Overview
-from vae_lab.reports.pages.page import UNREADABLE, reason_of
-from vae_lab.runs.load import Run, load_run
 from vae_lab.wiring.arguments import key
+
+if TYPE_CHECKING:  # the settings of a command are read before PyTorch is imported
+    from vae_lab.reports.overview import Overview
+    from vae_lab.runs.load import Run
 
 
 @dataclass(frozen=True)
@@ -26,20 +27,24 @@ class Reader:
         given = {"checkpoint": self.checkpoint, "data_root": self.data_root, "allow": self.allow}
         return {name: value for name, value in given.items() if value}
 
-    def load(self, run: Overview) -> Run:
+    def load(self, run: "Overview") -> "Run":
         """The trained model.
 
         Raises:
             RunError: there are no weights yet, or they are broken; any of `UNREADABLE` for the data.
         """
+        from vae_lab.runs.load import load_run
+
         if self.allow:
             from vae_lab.wiring.build import find_own_classes
 
             find_own_classes()
         return load_run(run.path, **self.arguments)
 
-    def models(self, runs: Mapping[str, Overview]) -> tuple[dict[str, Run], list[str]]:
+    def models(self, runs: "Mapping[str, Overview]") -> "tuple[dict[str, Run], list[str]]":
         """The labelled runs that can be read, and a sentence about each of the others."""
+        from vae_lab.reports.pages.page import UNREADABLE, reason_of
+
         models, unread = {}, []
         for label, run in runs.items():
             try:
