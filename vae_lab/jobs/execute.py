@@ -45,6 +45,7 @@ from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import baseline_keys, baseline_name, results
 from vae_lab.training.machine import busy_cores
+from vae_lab.training.matmul import described
 from vae_lab.training.running_means import RunningMeans
 from vae_lab.training.signals import as_ctrl_c
 from vae_lab.wiring import build
@@ -52,6 +53,10 @@ from vae_lab.wiring.dotted import set_value_at, value_at
 from vae_lab.wiring.terminal import put
 
 log = logging.getLogger("vae_lab")
+log_alone = logging.getLogger("vae_lab.log_alone")
+"""What goes to the log.txt of a run, and to no terminal."""
+log_alone.propagate = False
+log_alone.setLevel(logging.INFO)
 
 
 def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
@@ -139,9 +144,12 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
         try:
             data = {"image_shape": list(assembled.data.image_shape), "data_fingerprint": assembled.data.fingerprint}
             data["precision"] = assembled.precision
+            layers = layers_of(assembled.lit.model)
+            data |= {"layers": layers, "num_parameters": sum(num for *_, num in layers)}
             where = provenance(assembled.trainer.strategy.root_device)
             run.update_record(status="running", error=None, command=sys.argv, **where, **data)
             log.info("run directory: %s", run.path)
+            describe(assembled)
             warn_if_busy(torch.get_num_threads())
             for limit in run.limits():
                 log.warning(limit)
@@ -187,6 +195,28 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
         )
         log_result(run, assembled, ledger)
     return run.path
+
+
+def layers_of(model: torch.nn.Module) -> list[tuple[str, str, int]]:
+    """Every module with parameters of its own: its name, what it is, and how many they are."""
+    found = []
+    for name, module in model.named_modules():
+        if num := sum(parameter.numel() for parameter in module.parameters(recurse=False)):
+            found.append((name, type(module).__name__ if len(list(module.children())) else repr(module), num))
+    return found
+
+
+def describe(assembled: Assembled) -> None:
+    """A line about the model; its layers, and what multiplies matrices, stand in the run's log alone."""
+    model, layers = assembled.lit.model, layers_of(assembled.lit.model)
+    total = {network: 0 for network in ("encoder", "decoder")}
+    for name, _, num in layers:
+        total[name.partition(".")[0]] += num
+    parts = ", ".join(f"{network} {num:,}" for network, num in total.items() if num)
+    log.info("model: %d latent dimensions, %s parameters (%s)", model.latent_dim, f"{sum(total.values()):,}", parts)
+    for name, what, num in layers:
+        log_alone.info("layer %s: %s, %s parameters", name, what, f"{num:,}")
+    log_alone.info(described(assembled.config["matmul_backend"]))
 
 
 def warn_if_busy(threads: int) -> None:
@@ -331,7 +361,8 @@ def log_result(run: RunDir, assembled: Assembled, ledger: Mapping[str, Any]) -> 
     unused = sum(kl < 0.01 for kl in ledger["test/kl_per_dimension"]) if has_encoder else 0
     if unused:
         size = assembled.lit.model.latent_dim
-        log.info("note: %d of %d latent dimensions carry less than 0.01 nats: collapsed to the prior", unused, size)
+        carry = "dimensions carries" if unused == 1 else "dimensions carry"
+        log.info("note: %d of %d latent %s less than 0.01 nats: collapsed to the prior", unused, size, carry)
     if any(isinstance(logger, TensorBoardLogger) for logger in assembled.trainer.loggers):
         log.info("monitor:  tensorboard --logdir %s", shlex.quote(str(run.path.parent)))
     log.info("evaluate: %s", run.command("evaluate"))
@@ -350,7 +381,8 @@ def logging_to(path: Path) -> Iterator[None]:
             hook(arguments)  # of TensorBoard's thread, whose errors come back to the training
 
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
+    for each in (log, log_alone):
+        each.addHandler(handler)
     level = log.level
     if not log.isEnabledFor(logging.INFO):
         log.setLevel(logging.INFO)
@@ -360,7 +392,8 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         threading.excepthook = hook
         log.setLevel(level)
-        log.removeHandler(handler)
+        for each in (log, log_alone):
+            each.removeHandler(handler)
         with suppress(OSError):
             handler.close()
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vae_lab.errors import ConfigError, require_choice
-from vae_lab.training.machine import known_once
+from vae_lab.training.machine import known_of, known_once
 
 log = logging.getLogger("vae_lab")
 
@@ -27,13 +27,15 @@ ERROR_RATIO = 4.0
 """oneDNN is as exact as the default if its error is at most so many times the default's; bfloat16's: thousands."""
 SPEED_RATIO = 1.2
 """From here on `auto` prefers oneDNN."""
+LIKE = {"exact": bool, "speed_ratio": float}
+"""What is kept of a measurement."""
 SHAPE = (100, 784, 500)
 """The paper's largest layer on MNIST: minibatch, pixels, hidden units."""
 
 
 @functools.cache
 def choose_backend(name: str) -> str:
-    """`default` or `onednn`; for `auto` the better one on this machine, which is logged.
+    """`default` or `onednn`; for `auto` the better one on this machine.
 
     Raises:
         ConfigError: no such backend, or oneDNN rounds to bfloat16 here.
@@ -47,14 +49,16 @@ def choose_backend(name: str) -> str:
     if name != "auto":
         return name
     found = measured_once()
-    better = found["exact"] and found["speed_ratio"] >= SPEED_RATIO
-    log.info(
-        "float32 matrix products: %s (oneDNN is %.2f times as fast as torch's default, %s)",
-        "onednn" if better else "default",
-        found["speed_ratio"],
-        "and as exact" if found["exact"] else "but rounds to bfloat16",
-    )
-    return "onednn" if better else "default"
+    return "onednn" if found["exact"] and found["speed_ratio"] >= SPEED_RATIO else "default"
+
+
+def described(name: str) -> str:
+    """A backend in words, with what was measured on this machine, if it ever was."""
+    if not (found := known_of("matmul", LIKE)):
+        return f"float32 matrix products: {name}"
+    how = "and as exact" if found["exact"] else "but rounds to bfloat16"
+    speed = f"{found['speed_ratio']:.2f} times as fast as torch's default"
+    return f"float32 matrix products: {name} (oneDNN is {speed}, {how})"
 
 
 def use_backend(name: str) -> None:
@@ -72,8 +76,7 @@ def use_backend(name: str) -> None:
 
 def measured_once() -> dict[str, Any]:
     """Accuracy and speed of oneDNN beside the default."""
-    like = {"exact": bool, "speed_ratio": float}
-    return known_once("matmul", like, lambda: {"exact": is_exact(), "speed_ratio": round(speed_ratio(), 3)})
+    return known_once("matmul", LIKE, lambda: {"exact": is_exact(), "speed_ratio": round(speed_ratio(), 3)})
 
 
 def is_exact() -> bool:

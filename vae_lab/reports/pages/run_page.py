@@ -169,6 +169,10 @@ def settings_section(run: Overview) -> Section:
         Table(("setting", "value"), [[key, as_text(known[key])] for key in MAIN if key in known]),
         Table(("made", "with"), [[name, as_text(value)] for name, value in made.items() if value is not None]),
     ]
+    layers, num = record.get("layers"), record.get("num_parameters")
+    if isinstance(layers, list) and is_number(num):
+        cells = [list(map(as_text, layer)) for layer in layers if isinstance(layer, list) and len(layer) == 3]
+        tables.append(Table(("layer", "what it is", "parameters"), cells, f"The model has {num:,} parameters."))
     whole = read_text(run.path, "config.yaml")
     return Section("Settings", tables=tables, details={"All settings: config.yaml": whole})
 
