@@ -1,4 +1,5 @@
 import sys
+import time
 from typing import Any
 from unittest.mock import Mock
 
@@ -13,7 +14,7 @@ from vae_lab.training.lit_module import LitVAE
 @pytest.fixture
 def parts() -> Any:
     trainer, lit = Mock(spec=pl.Trainer), Mock(spec=LitVAE)
-    trainer.is_global_zero, trainer.callbacks = True, [Mock(spec=BoundCurve, num_samples=1)]
+    trainer.is_global_zero, trainer.callbacks = True, [Mock(spec=BoundCurve, num_samples=1, seconds=0.0)]
     lit.samples, lit.max_samples = 500, 10_000
     lit.model = Mock(has_encoder=True)
     lit.latest = {"train/bound_running": -91.234, "val/bound": -92.5, "val/kl": 7.0, "learning_rate": 1e-3}
@@ -31,6 +32,27 @@ def test_a_line_per_evaluation_says_samples_bounds_speed_and_time_left(parts: An
     (line,) = caplog.messages
     assert "1,500 samples  bound: val -92.50  running mean -91.23 nats" in line
     assert "samples/s" in line and "s left" in line
+
+
+def test_time_left_counts_neither_the_first_steps_nor_evaluations(parts: Any, caplog, monkeypatch):
+    trainer, lit = parts
+    now, progress = [0.0], Progress()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lit.samples = 0
+    progress.on_train_start(trainer, lit)
+    with caplog.at_level("INFO", "vae_lab"):
+        for samples, seconds, evaluation in ((100, 9.0, 0.0), (600, 1.0, 7.0), (1600, 2.0, 5.0), (2600, 2.0, 5.0)):
+            progress.on_train_batch_start(trainer, lit)
+            lit.samples = samples
+            trainer.callbacks[0].seconds += evaluation
+            now[0] += seconds + evaluation
+            progress.on_train_batch_end(trainer, lit)
+            if evaluation:
+                progress.on_evaluation(trainer, lit, samples)
+                now[0] += 3.0  # pictures
+    progress.on_train_end(trainer, lit)
+    ends = [line.split("nats")[1].split() for line in caplog.messages]
+    assert ends == [f"500 samples/s {(10_000 - done) / 500:.0f} s left".split() for done in (600, 1600, 2600)]
 
 
 def test_several_draws_of_z_are_said_once(parts: Any, caplog):

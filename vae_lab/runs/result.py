@@ -42,7 +42,8 @@ class Result:
     @property
     def number(self) -> str:
         """The value with its error and, where a bound has several draws of z, their number."""
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.2f}"
+        shown = f"{self.standard_error or 0:.2f}"
+        error = f" ± {shown}" if float(shown) else ""
         share = doubt(self.high_k_hat)[1:]
         trust = f" (not to be trusted for {share} of the datapoints: Pareto k-hat > 0.7)" if share else ""
         return f"{self.value:.2f}{error} nats{draws_of_z(self.draws)}{trust}"

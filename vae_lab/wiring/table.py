@@ -45,6 +45,8 @@ LONGEST = 1000
 ANY_WIDTH = 100_000
 FRAME = 3
 """What rich's lines and margins add to the width of a column."""
+NO_ERROR = 5e-7
+"""A standard error up to here is none that a table could show."""
 WORD = 100
 """Words up to this length, and so paths, are not broken; the terminal breaks what is too wide even so."""
 
@@ -61,11 +63,10 @@ class Number:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """The value and its error; an empty text where no error is known."""
-        if self.error is None or not math.isfinite(self.error):
+        """The value and its error; an empty text where none is known, or it is zero."""
+        if self.error is None or not NO_ERROR < self.error < math.inf:
             return f"{self.value:.{self.places}f}", ""
-        needed = math.ceil(-math.log10(self.error)) if self.error > 0 else 0
-        places = min(6, max(self.places, needed))
+        places = min(6, max(self.places, math.ceil(-math.log10(self.error))))
         return f"{self.value:.{places}f}", f"{self.error:.{places}f}"
 
     def __str__(self) -> str:

@@ -110,8 +110,16 @@ class Measured:
             frame = self.frame[name]
             nums = frame["num"] if totals else [0] * len(frame)
             known = (frame[column] for column in ("value", "error", "doubt"))
+            is_whole = all(value is None or value != value or value == int(value) for value in frame["value"].tolist())
+            has_error = any(error is not None and error > 0 for error in frame["error"].tolist())
+            places = 0 if is_whole and not has_error and name not in TITLES else 2
             cells = [
-                number(value, error, " ".join(filter(None, [mark, doubt(share), f"(n={num})" if num < total else ""])))
+                number(
+                    value,
+                    error,
+                    " ".join(filter(None, [mark, doubt(share), f"(n={num})" if num < total else ""])),
+                    places,
+                )
                 for value, error, share, mark, num, total in zip(
                     *known, self.marks(name), nums, totals or nums, strict=True
                 )
