@@ -71,6 +71,10 @@ def test_existing_path_is_taken_whole_whatever_signs_it_has(tmp_path: Path, monk
     assert read("runs=~/a,b").runs == ["~/a,b"]
 
 
+def test_a_path_alone_is_one_of_the_first_key_of_paths() -> None:
+    assert read("outputs", "format=csv", "more/*").runs == ["outputs", "more/*"]
+
+
 def test_quotation_marks_hold_a_value_together() -> None:
     assert read("runs='a,b',c,\"d'e\"").runs == ["a,b", "c", "d'e"]
     assert read("runs=['a,b',c]").runs == ["a,b", "c"]
@@ -123,7 +127,7 @@ def test_pattern_names_the_folders_that_it_matches_each_once(tmp_path: Path, mon
     ("arguments", "expected"),
     [
         (["rnus=a"], ["rnus", "vae-lab list", "did you mean 'runs'?", "where"]),
-        (["outputs"], ["'outputs'", "key=value", "runs", "vae-lab list --help"]),
+        (["where"], ["'where'", "key=value", "runs", "vae-lab list --help"]),
         (["--format=csv"], ["'--format=csv'", "key=value"]),
         (["format=cvs"], ["format=cvs", "did you mean 'csv'?"]),
         (["format=csv", "format=table"], ["format takes one value", "csv and table"]),

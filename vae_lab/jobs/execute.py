@@ -209,10 +209,11 @@ def layers_of(model: torch.nn.Module) -> list[tuple[str, str, int]]:
 def describe(assembled: Assembled) -> None:
     """A line about the model; its layers, and what multiplies matrices, stand in the run's log alone."""
     model, layers = assembled.lit.model, layers_of(assembled.lit.model)
-    total = {network: 0 for network in ("encoder", "decoder")}
+    total: dict[str, int] = {}
     for name, _, num in layers:
-        total[name.partition(".")[0]] += num
-    parts = ", ".join(f"{network} {num:,}" for network, num in total.items() if num)
+        part = name.partition(".")[0]
+        total[part] = total.get(part, 0) + num
+    parts = ", ".join(f"{part} {num:,}" for part, num in total.items())
     log.info("model: %d latent dimensions, %s parameters (%s)", model.latent_dim, f"{sum(total.values()):,}", parts)
     for name, what, num in layers:
         log_alone.info("layer %s: %s, %s parameters", name, what, f"{num:,}")
