@@ -142,8 +142,9 @@ def kl_section(run: Overview) -> Section:
         section.text.append("None is known: the run has no encoder, or was not measured yet.")
         return section
     used = sum(value >= 0.01 for value in values)
+    have = "dimensions has" if used == 1 else "dimensions have"
     section.text.append(
-        f"{sum(values):.2f} nats in all, on the {split} split; {used} of {len(values)} dimensions have 0.01 or more."
+        f"{sum(values):.2f} nats in all, on the {split} split; {used} of {len(values)} {have} 0.01 or more."
     )
     draw = partial(kl_bars, values, title=f"KL(q(z|x) || p(z)) by dimension: {run.data}")
     section.draw(draw, "Most first; dimensions are counted from 0.")
