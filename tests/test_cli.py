@@ -168,7 +168,7 @@ def test_mistake_is_one_message_and_exit_code_2(
     assert captured.out == ""
     *before, message = captured.err.splitlines()
     assert message.startswith("vae-lab train: ") and "Exception" not in message
-    assert all(line.startswith("vae-lab train: loading PyTorch, then training with ") for line in before)
+    assert all(line.startswith("vae-lab train: training with ") for line in before)
     for part in expected:
         assert part in message
     assert list(work_folder.iterdir()) == []

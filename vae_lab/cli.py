@@ -190,7 +190,7 @@ def announce(name: str, command: Command, overrides: Sequence[str]) -> None:
     """Says on stderr what will be done, before the seconds in which the libraries are imported."""
     with_what = " ".join([command.doing, *overrides])
     what = with_what if overrides else f"{command.doing.removesuffix(' with')} with the defaults"
-    say(f"vae-lab {name}", f"loading PyTorch, then {what}")
+    say(f"vae-lab {name}", what if "torch" in sys.modules else f"loading PyTorch, then {what}")
 
 
 def complete(flag: str, arguments: Sequence[str]) -> int:

@@ -35,6 +35,16 @@ def test_run_directory_is_complete(finished_run):
     assert "run directory: " in finished_run.log.read_text()
 
 
+def test_layers_and_number_of_parameters_are_in_record_and_log(finished_run):
+    record, log = finished_run.read_record(), finished_run.log.read_text()
+    weights = torch.load(finished_run.last, weights_only=True)["state_dict"]
+    assert record["num_parameters"] == sum(weight.numel() for weight in weights.values())
+    assert record["num_parameters"] == sum(num for *_, num in record["layers"])
+    assert ["encoder.head.mean", "Linear(in_features=16, out_features=3, bias=True)", 51] in record["layers"]
+    assert f"3 latent dimensions, {record['num_parameters']:,} parameters" in log
+    assert "layer encoder.head.mean: Linear" in log and "float32 matrix products: default" in log
+
+
 def test_frozen_config_is_resolved_and_says_what_the_run_is(finished_run):
     config = finished_run.read_config()
     assert "${" not in (finished_run.path / "config.yaml").read_text()

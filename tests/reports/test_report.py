@@ -79,6 +79,7 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
     assert "Without manifold: a manifold needs model.latent_dim = 2" in page.sections["Pictures"]
     for value in ledger["test/kl_per_dimension"]:
         assert f"{value:.4f}" in page.code["KL of every dimension"][0]
+    assert f"The model has {run.read_record()['num_parameters']:,} parameters" in page.sections["Settings"]
     settings = {row["setting"]: row["value"] for row in page.rows("Settings")}
     assert settings["model.latent_dim"] == "3" and settings["data"] == "digits"
     assert yaml.safe_load(page.code["Settings"][0]) == run.read_config()

@@ -279,7 +279,7 @@ def test_settings_of_a_search_are_refused_by_name(
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
     assert sweep("model.latent_dim=2,5", "data=npz") == 2
-    first, second = [line for line in capfd.readouterr().err.splitlines() if "loading PyTorch" not in line]
+    first, second = [line for line in capfd.readouterr().err.splitlines() if ": training with " not in line]
     assert "run_dir must be null in a sweep" in first and "data.path=VALUE" in second
 
 
