@@ -99,7 +99,7 @@ def sections(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def test_every_key_of_a_command_has_a_comment_and_help_shows_it(command: str) -> None:
     keys = CommandKeys([FOLDER], command)
     shown = " ".join(command_help(command, COMMANDS[command], keys).split())
-    for key, about in keys.of_group[""].items():
+    for key, about in ((key, keys.keys[key]) for key in keys.of_group[""]):
         if not about.is_section:
             assert about.comment or key.startswith("evaluation.estimator."), f"{command}.yaml says nothing about {key}"
             assert f" {key}=" in shown and about.comment in shown
@@ -112,6 +112,7 @@ def test_comments_and_values_are_those_of_the_chosen_files() -> None:
     assert keys.keys["max_samples"].value == "1000000" and keys.keys["max_samples"].comment.startswith("the budget, in")
     assert keys.keys["trainer.max_epochs"].comment.startswith("passes over the training split")
     assert keys.keys["model.encoder.channels"].value == "[32, 64]"
+    assert CommandKeys([FOLDER], "audit").keys["estimator.num_chains"].value == "2", "its own file has the last word"
     both = CommandKeys([FOLDER], "train", ["sweep=latent_dims"]).keys
     assert {"data.root", "model.encoder.channels", "model.encoder.hidden"} <= set(both)
 

@@ -57,7 +57,12 @@ def overview(commands: dict[str, Command]) -> str:
 def command_help(name: str, command: Command, keys: CommandKeys) -> str:
     """The help of one command: its keys, its groups with every choice, the keys of those chosen, and the flags."""
     lines = [f"vae-lab {name}: {command.summary}", "", f"  vae-lab {name} {command.example}"]
-    lines += ["", "Keys, with their defaults:", *_keys(keys.of_group[""], keys)]
+    own = {
+        key: about
+        for key, about in keys.of_group[""].items()
+        if key not in keys.of_group.get(key.partition(".")[0], {})
+    }
+    lines += ["", "Keys, with their defaults:", *_keys(own, keys)]
     first = [group for group in FIRST if group in keys.chosen]
     groups = [group for group in (*first, *keys.chosen) if "/" not in group]
     for group in dict.fromkeys(groups):

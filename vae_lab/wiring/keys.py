@@ -53,6 +53,8 @@ class CommandKeys:
         """The keys that the files of a group have; of the command's own file at the empty name."""
         self._typed = dict(self._choices_in(text.partition("=")[::2] for text in overrides))
         main = choices(folders, ".")[config_name]
+        self._is_last = (_content(main).get("defaults") or [""])[-1] == "_self_"
+        """Whether the command's own file has the last word on the keys of a group."""
         for group, choice, *_ in self._defaults(main):
             if group in self.groups:
                 self.chosen[group] = self._typed.get(group, choice)
@@ -65,7 +67,8 @@ class CommandKeys:
     def keys(self) -> dict[str, YamlKey]:
         """All of them with their values; what sets many keys, such as an experiment, has the last word."""
         found: dict[str, YamlKey] = {}
-        for key, about in (item for keys in self.of_group.values() for item in keys.items()):
+        files = [*self.of_group.values(), *([self.of_group[""]] if self._is_last else [])]
+        for key, about in (item for keys in files for item in keys.items()):
             found[key] = about._replace(comment=about.comment or found[key].comment) if key in found else about
         return found
 
