@@ -1,14 +1,18 @@
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from linear_gaussian import six_standard_errors
 from scipy import special, stats
 
-from vae_lab.distributions import Bernoulli, DiagonalGaussian, kl_to_standard_normal
+from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian, kl_to_standard_normal
 
 EXTREME_LOGITS = [-1e6, -1e4, -100.0, -30.0, -5.0, -1e-8, 0.0, 1e-8, 5.0, 30.0, 100.0, 1e4, 1e6]
+
+
+both_bernoullis = pytest.mark.parametrize("kind", [Bernoulli, ContinuousBernoulli])
 
 
 def test_bernoulli_equals_torch_on_binary_pixels():
@@ -43,29 +47,34 @@ def test_bernoulli_in_float32_equals_float64_over_an_image():
     torch.testing.assert_close(log_prob.double(), exact, rtol=1e-6, atol=0)
 
 
-def test_bernoulli_gradients_of_first_and_second_order_are_right():
-    logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+@both_bernoullis
+def test_bernoulli_gradients_of_first_and_second_order_are_right(kind):
+    logits = torch.randn(3, 4, dtype=torch.float64)
+    logits[0] = torch.tensor([0.0, 1e-4, -0.2, 20.0])
+    logits.requires_grad_()
     x = torch.rand(3, 4, dtype=torch.float64, requires_grad=True)
 
     def log_prob(logits, x):
-        return Bernoulli(logits, event_dims=1).log_prob(x)
+        return kind(logits, event_dims=1).log_prob(x)
 
     assert torch.autograd.gradcheck(log_prob, (logits, x))
     assert torch.autograd.gradgradcheck(log_prob, (logits, x))
 
 
-def test_bernoulli_gradients_per_datapoint_come_from_vmap():
+@both_bernoullis
+def test_bernoulli_gradients_per_datapoint_come_from_vmap(kind):
     logits, x = torch.randn(5, 4), torch.rand(5, 4)
-    gradient = torch.func.grad(lambda logits, x: Bernoulli(logits, event_dims=1).log_prob(x))
-    torch.testing.assert_close(torch.func.vmap(gradient)(logits, x), x - logits.sigmoid())
+    gradient = torch.func.grad(lambda logits, x: kind(logits, event_dims=1).log_prob(x))
+    torch.testing.assert_close(torch.func.vmap(gradient)(logits, x), x - kind(logits, event_dims=1).mean)
 
 
-def test_bernoulli_broadcasts_several_draws_against_one_batch():
+@both_bernoullis
+def test_bernoulli_broadcasts_several_draws_against_one_batch(kind):
     logits = torch.randn(6, 5, 2, 3, 4, requires_grad=True)
     x = torch.rand(5, 2, 3, 4)
-    log_prob = Bernoulli(logits, event_dims=3).log_prob(x)
+    log_prob = kind(logits, event_dims=3).log_prob(x)
     assert log_prob.shape == (6, 5)
-    torch.testing.assert_close(log_prob[2], Bernoulli(logits[2], event_dims=3).log_prob(x))
+    torch.testing.assert_close(log_prob[2], kind(logits[2], event_dims=3).log_prob(x))
     log_prob.sum().backward()
     assert logits.grad.shape == logits.shape
 
@@ -85,6 +94,58 @@ def test_bernoulli_samples_are_binary_with_the_right_mean():
     draws = likelihood.sample()
     assert not draws.requires_grad and set(draws.unique().tolist()) == {0.0, 1.0}
     assert ((draws.mean(0) - likelihood.mean[0]).abs() < six_standard_errors(draws)).all()
+
+
+def test_continuous_bernoulli_equals_torch():
+    logits, x = 4 * torch.randn(5, 40, dtype=torch.float64), torch.rand(5, 40, dtype=torch.float64)
+    logits[0] /= 1000  # around y = 0.5
+    density = ContinuousBernoulli(logits, event_dims=1)
+    expected = torch.distributions.ContinuousBernoulli(logits=logits)
+    torch.testing.assert_close(density.log_prob(x), expected.log_prob(x).sum(-1))
+    torch.testing.assert_close(density.mean, expected.mean)
+
+
+@pytest.mark.parametrize("logit", [-300.0, -1.0, -1e-3, 0.0, 0.2, 30.0])
+def test_continuous_bernoulli_integrates_to_one_over_grey_pixels(logit):
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(200))
+    x = (nodes + 1) / 2
+    density = ContinuousBernoulli(torch.full_like(x, logit), event_dims=0)
+    share = weights / 2 * density.log_prob(x).exp()
+    assert share.sum().item() == pytest.approx(1, abs=1e-10)
+    assert (share * x).sum().item() == pytest.approx(density.mean[0].item(), abs=1e-10)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.25, 1.0])
+def test_continuous_bernoulli_is_exact_and_finite_at_extreme_logits_and_near_one_half(x):
+    values = [*EXTREME_LOGITS, -0.3, -0.2, -1e-3, 1e-4, 0.01, 0.249, 0.251]
+    logits = torch.tensor(values, requires_grad=True)
+    log_prob = ContinuousBernoulli(logits, event_dims=0).log_prob(torch.full_like(logits, x))
+    log_prob.sum().backward()
+    assert logits.grad is not None
+    with mpmath.workdps(60):
+        exact = [mpmath.mpf(value) for value in logits.tolist()]
+        norms = [mpmath.log(mpmath.expm1(t) / t) if t else mpmath.mpf(0) for t in exact]
+        expected = [float(x * t - norm) for t, norm in zip(exact, norms, strict=True)]
+        slopes = [float(x - 1 / -mpmath.expm1(-t) + 1 / t) if t else x - 0.5 for t in exact]
+    np.testing.assert_allclose(log_prob.detach().numpy(), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(logits.grad.numpy(), slopes, atol=5e-7)
+
+
+def test_continuous_bernoulli_samples_are_grey_with_the_right_mean_and_spread():
+    logits = torch.tensor([-200.0, -2.0, 0.0, 3.0, 200.0], requires_grad=True)
+    density = ContinuousBernoulli(logits.expand(20_000, 5), event_dims=1)
+    draws, mean = density.sample(), ContinuousBernoulli(logits, event_dims=1).mean
+    (variance,) = torch.autograd.grad(mean.sum(), logits)  # as of every exponential family
+    assert not draws.requires_grad and draws.min() >= 0 and draws.max() <= 1
+    assert ((draws.mean(0) - mean).abs() < six_standard_errors(draws)).all()
+    squares = (draws - mean.detach()).square()
+    assert ((squares.mean(0) - variance).abs() < six_standard_errors(squares)).all()
+
+
+def test_continuous_bernoulli_is_found_by_its_mean():
+    mean = torch.tensor([1e-6, 0.001, 0.3, 0.5, 0.500001, 0.999], dtype=torch.float64)
+    logits = ContinuousBernoulli.logits_of(mean)
+    torch.testing.assert_close(ContinuousBernoulli(logits, event_dims=0).mean, mean, rtol=1e-12, atol=0)
 
 
 def test_gaussian_equals_torch_and_scipy():
@@ -175,7 +236,8 @@ def test_half_precision_is_promoted_and_double_is_kept(given, kept):
     parameters = torch.randn(2, 3).to(given)
     x = torch.rand(2, 3).to(given)
     gaussian = DiagonalGaussian(parameters, parameters, event_dims=1)
-    assert Bernoulli(parameters, event_dims=1).log_prob(x).dtype == kept
+    for kind in (Bernoulli, ContinuousBernoulli):
+        assert kind(parameters, event_dims=1).log_prob(x).dtype == kept
     assert gaussian.log_prob(x).dtype == gaussian.rsample().dtype == kept
     assert kl_to_standard_normal(gaussian).dtype == kept
 
@@ -183,6 +245,6 @@ def test_half_precision_is_promoted_and_double_is_kept(given, kept):
 def test_unflatten_splits_the_batch_in_order():
     parameters, x = torch.randn(6, 4), torch.rand(6, 4)
     gaussian = DiagonalGaussian(parameters, parameters, event_dims=1)
-    for density in (Bernoulli(parameters, event_dims=1), gaussian):
+    for density in (Bernoulli(parameters, event_dims=1), ContinuousBernoulli(parameters, event_dims=1), gaussian):
         split = density.unflatten((2, 3)).log_prob(x.unflatten(0, (2, 3)))
         torch.testing.assert_close(split, density.log_prob(x).unflatten(0, (2, 3)))

@@ -1,4 +1,4 @@
-"""The densities of the lab, in nats: Bernoulli on [0, 1], diagonal Gaussian, KL to N(0, I) (appendices B, C).
+"""The densities of the lab, in nats: two Bernoullis on [0, 1], diagonal Gaussian, KL to N(0, I) (appendices B, C).
 
 Parameters in half precision are promoted to float32, so that densities are never computed in bfloat16. Noise
 comes from torch's global stream, which the training loop seeds for every step.
@@ -35,16 +35,35 @@ class Distribution(ABC):
         """The same density with its first dimension split into `batch_shape`."""
 
 
-class Bernoulli(Distribution):
+class _LogitPixels(Distribution):
+    """Independent pixels, each with one parameter, its logit, and a density that is exponential in x * logit."""
+
+    def __init__(self, logits: Float[Tensor, "..."], event_dims: int) -> None:
+        self.logits = _at_least_float32(logits)
+        self.event_dims = event_dims
+
+    @abstractmethod
+    def _terms(self, x: Float[Tensor, "*shape"], logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The log density of every pixel."""
+
+    def log_prob(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The sum over the event, in nats."""
+        logits = self.logits
+        if x.shape != logits.shape:
+            x, logits = torch.broadcast_tensors(x, logits)
+        return _sum_event(self._terms(x, logits), self.event_dims)
+
+    def unflatten(self, batch_shape: Sequence[int]) -> "_LogitPixels":
+        """The same density with its first dimension split into `batch_shape`."""
+        return type(self)(self.logits.unflatten(0, tuple(batch_shape)), self.event_dims)
+
+
+class Bernoulli(_LogitPixels):
     """Independent pixels, log p(x) = sum x log y + (1 - x) log(1 - y), y = sigmoid(logits) (appendix C.1).
 
     `x` may be any number in [0, 1], as the grey pixels of the paper's MNIST are; then this is no normalised
     density but the paper's objective. Written in logits, it is exact where sigmoid saturates.
     """
-
-    def __init__(self, logits: Float[Tensor, "..."], event_dims: int) -> None:
-        self.logits = _at_least_float32(logits)
-        self.event_dims = event_dims
 
     @property
     def mean(self) -> Float[Tensor, "..."]:
@@ -55,17 +74,43 @@ class Bernoulli(Distribution):
         """Binary draws, as floats."""
         return torch.bernoulli(self.mean.detach())
 
-    def log_prob(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """The sum of x * logits - softplus(logits), in nats."""
-        logits = self.logits
-        if x.shape != logits.shape:
-            x, logits = torch.broadcast_tensors(x, logits)
-        terms: Tensor = _BernoulliTerms.apply(logits, x)  # pyright: ignore[reportAssignmentType]
-        return _sum_event(terms, self.event_dims)
+    def _terms(self, x: Float[Tensor, "*shape"], logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The difference x * logits - softplus(logits)."""
+        return _BernoulliTerms.apply(logits, x)  # pyright: ignore[reportReturnType]
 
-    def unflatten(self, batch_shape: Sequence[int]) -> "Bernoulli":
-        """The same density with its first dimension split into `batch_shape`."""
-        return Bernoulli(self.logits.unflatten(0, tuple(batch_shape)), self.event_dims)
+
+class ContinuousBernoulli(_LogitPixels):
+    """Independent pixels of a density on [0, 1], log p(x) = sum x * logits - log int_0^1 exp(t * logits) dt.
+
+    It is the Bernoulli's formula with the constant that makes it integrate to 1 over grey pixels (Loaiza-Ganem and
+    Cunningham, 2019, who write y = sigmoid(logits) for lambda). As a density it may exceed 1, and a bound 0.
+    """
+
+    @property
+    def mean(self) -> Float[Tensor, "..."]:
+        """E[x] = 1 / (1 - exp(-logits)) - 1 / logits, which is not sigmoid(logits)."""
+        return _continuous_bernoulli_mean(self.logits)
+
+    @torch.no_grad()
+    def sample(self) -> Float[Tensor, "..."]:
+        """Draws of grey pixels, by the inverse of the distribution function."""
+        size = self.logits.abs().clamp(min=_NEARLY_ZERO)
+        x = (-torch.log1p(torch.rand_like(size) * torch.expm1(-size)) / size).clamp(0, 1)
+        return torch.where(self.logits > 0, 1 - x, x)
+
+    def _terms(self, x: Float[Tensor, "*shape"], logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return _ContinuousBernoulliTerms.apply(logits, x)  # pyright: ignore[reportReturnType]
+
+    @staticmethod
+    def logits_of(mean: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The logits of the density with this mean, which lies between 0 and 1: the fit by maximum likelihood."""
+        wanted = mean.double()
+        low, high = -1 / wanted, 1 / (1 - wanted)  # since E[x] < 1 / |logit| where the logit is negative
+        for _ in range(100):
+            middle = (low + high) / 2
+            is_above = _continuous_bernoulli_mean(middle) > wanted
+            low, high = torch.where(is_above, low, middle), torch.where(is_above, middle, high)
+        return low.to(mean.dtype)
 
 
 class DiagonalGaussian(Distribution):
@@ -162,3 +207,48 @@ class _BernoulliTerms(torch.autograd.Function):
         logits, x = ctx.saved_tensors
         grad = grad_outputs[0]
         return (x - logits.sigmoid()) * grad, logits * grad if ctx.needs_input_grad[1] else None
+
+
+class _ContinuousBernoulliTerms(torch.autograd.Function):
+    """x * l - log((exp(l) - 1) / l) for every pixel, the logarithm as max(l, 0) + log((1 - exp(-|l|)) / |l|).
+
+    Exact to rounding for any finite logit, and so is the gradient x - E[x], whose digits automatic differentiation
+    would lose near l = 0.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, x: Tensor) -> Tensor:
+        size = logits.abs().clamp(min=_NEARLY_ZERO)
+        return x * logits - logits.clamp(min=0) - torch.log(-torch.expm1(-size) / size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, x = ctx.saved_tensors
+        grad = grad_outputs[0]
+        return (x - _continuous_bernoulli_mean(logits)) * grad, logits * grad if ctx.needs_input_grad[1] else None
+
+
+_NEARLY_ZERO = 1e-20
+"""In place of a logit of 0, by which nothing can be divided."""
+_LANGEVIN = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555)
+"""Of u, u^3, ... u^9 in the series of coth(u) - 1 / u."""
+
+
+def _continuous_bernoulli_mean(logits: Tensor) -> Tensor:
+    """1 / (1 - exp(-l)) - 1 / l = 1/2 + (coth(l/2) - 2/l) / 2, by its series where the difference loses digits.
+
+    Where exp(-l) is so large that its reciprocal adds nothing it is cut, which keeps derivatives finite.
+    """
+    is_small = logits.abs() < 0.25
+    large = torch.where(is_small, 1.0, logits)
+    half = torch.where(is_small, logits / 2, 0.0)
+    square, series = half.square(), torch.zeros_like(half)
+    for coefficient in reversed(_LANGEVIN):
+        series = coefficient + square * series
+    return torch.where(is_small, 0.5 + half * series / 2, -1 / torch.expm1((-large).clamp(max=40)) - 1 / large)

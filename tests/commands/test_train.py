@@ -130,6 +130,10 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
     ("settings", "message"),
     [
         (["max_samples=0"], "max_samples must be a number > 0 or null, got 0"),
+        (
+            ["likelihood=continuous_bernoulli", "data.binarization=dynamic"],
+            "data.binarization must be none for likelihood=continuous_bernoulli, got dynamic",
+        ),
         (["max_samples=49"], "max_samples must be >= .*50.*got 49"),
         (["trainer.max_epochs=null"], "max_samples and trainer.max_epochs are both null"),
         (["trainer.max_epochs=0"], r"trainer\.max_epochs must be an integer >= 1 or null, got 0"),

@@ -8,7 +8,12 @@ from torch import nn
 
 from vae_lab.model import VAE
 from vae_lab.networks.conv import ConvDecoder, ConvEncoder
-from vae_lab.networks.heads import BernoulliLikelihood, FixedNoiseLikelihood, GaussianLikelihood
+from vae_lab.networks.heads import (
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    FixedNoiseLikelihood,
+    GaussianLikelihood,
+)
 from vae_lab.networks.initialization import Glorot, Normal, PyTorchDefault, TrainMean
 from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
 
@@ -103,7 +108,7 @@ def test_glorot_draws_weights_by_their_fans_and_zeroes_biases(model):
 
 
 @pytest.mark.parametrize("initialization", [Glorot(output_bias="train_mean"), TrainMean()])
-@pytest.mark.parametrize("likelihood", [GAUSSIAN, BernoulliLikelihood, PLAIN])
+@pytest.mark.parametrize("likelihood", [GAUSSIAN, BernoulliLikelihood, ContinuousBernoulliLikelihood, PLAIN])
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_output_starts_as_the_clipped_mean_training_image(network, likelihood, initialization):
     model = make(network, likelihood, initialization)

@@ -158,6 +158,7 @@ def test_run_without_an_encoder_has_no_reconstructions(work_folder, finished_run
         ({}, {"scale": "x"}, "scale x (unmarked: x/16)"),
         ({"data.train_size": 200}, {"split_hash": "0"}, "split hash 0 (unmarked: "),
         ({}, {"likelihood": "GaussianLikelihood"}, "likelihood Gaussian (unmarked: Bernoulli)"),
+        ({}, {"likelihood": "ContinuousBernoulliLikelihood"}, "likelihood ContinuousBernoulli (unmarked: Bernoulli)"),
         ({}, {"test/bound_num_samples": 8}, "draws of z 8 (unmarked: 1)"),
         (
             {},

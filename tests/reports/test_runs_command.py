@@ -592,6 +592,7 @@ def test_group_has_mean_standard_error_and_number_of_seeds(add_run, listed, show
         ({"scale": "x/255"}, "scale"),
         ({"split_hash": "0123456789ab"}, "split hash"),
         ({"likelihood": "GaussianLikelihood"}, "likelihood"),
+        ({"likelihood": "ContinuousBernoulliLikelihood"}, "likelihood"),
         ({"test/bound_num_samples": 8}, "draws of z"),
         ({f"{IWAE}500": None, f"{IWAE}50": -1.0, f"{IWAE}50_se": 0.1}, "estimator"),
         ({f"{IWAE}500": None, f"{IWAE.replace('test', 'test[:5]')}500": -1.0}, "split"),

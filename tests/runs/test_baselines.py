@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from training import evaluate_tiny, train_more
 
 from vae_lab.data.digits import Digits
-from vae_lab.distributions import Bernoulli, DiagonalGaussian
+from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian
 from vae_lab.runs.baselines import fitted, kind_of_likelihood, measure_baselines
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
@@ -34,6 +34,17 @@ def test_independent_bernoulli_pixels_are_the_means_of_train_by_the_rule_of_succ
     scores = measure_baselines(digits, digits.splits["test"].images, Bernoulli, 5)
     assert scores == {"baseline/independent_pixels": pytest.approx(expected, abs=1e-9)}
     assert (train.min(0) == train.max(0)).any(), "a pixel that is always black costs no infinity"
+
+
+def test_independent_grey_pixels_are_a_density_with_these_means(digits: Digits) -> None:
+    train, test = (digits.splits[name].images.double().flatten(1).numpy() for name in ("train", "test"))
+    mean = (train.sum(0) + 1) / (len(train) + 2)
+    logits = ContinuousBernoulli.logits_of(torch.from_numpy(mean)).numpy()
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(1 / -np.expm1(-logits) - 1 / logits, mean, rtol=1e-9)
+    expected = (test * logits - np.log(np.expm1(logits) / logits)).sum(1).mean()
+    scores = measure_baselines(digits, digits.splits["test"].images, ContinuousBernoulli, 5)
+    assert scores == {"baseline/independent_pixels": pytest.approx(expected, rel=1e-9)}
 
 
 def test_gaussian_baselines_are_scikit_learns_and_normalised_densities(digits: Digits) -> None:

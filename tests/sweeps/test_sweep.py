@@ -407,6 +407,13 @@ def test_space_that_cannot_be_searched_is_refused(capfd: pytest.CaptureFixture[s
     assert "optimizer.lr=interval(0.1,0.01) is no space to search: " in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("unlike", ["likelihood=bernoulli,continuous_bernoulli", "data.binarization=none,dynamic"])
+def test_search_over_bounds_that_cannot_be_compared_is_refused(unlike: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "sweep=search", unlike, "sweep.dry_run=false"]) == 2
+    key = unlike.partition("=")[0]
+    assert f"{key} must have one value in a search, got {unlike}: " in capfd.readouterr().err
+
+
 def test_failed_trial_has_no_value_and_stops_no_search(stand_in) -> None:
     pytest.importorskip("optuna")
     stand_in(fails="latent_dim")

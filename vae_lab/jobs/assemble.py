@@ -20,10 +20,12 @@ from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
 from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData
+from vae_lab.distributions import ContinuousBernoulli
 from vae_lab.errors import MOST_THREADS, ConfigError, require_choice, require_integer, require_number
 from vae_lab.measurement import require_draws
 from vae_lab.objectives.base import Objective
 from vae_lab.randomness import NOISE_BLOCK
+from vae_lab.runs.baselines import kind_of_likelihood
 from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import open_data
@@ -200,6 +202,11 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
         raise ConfigError(
             "trainer.accumulate_grad_batches and trainer.gradient_clip_val must be left out: "
             "data.batch_size is the size of an update, and gradient_clip_norm=NORM clips its gradient"
+        )
+    if lit.data.binarization != "none" and kind_of_likelihood(lit.model) is ContinuousBernoulli:
+        raise ConfigError(
+            f"data.binarization must be none for likelihood=continuous_bernoulli, got {lit.data.binarization}: a "
+            "density of grey pixels grows without limit where all are 0 or 1; likelihood=bernoulli is the one for these"
         )
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ConfigError(

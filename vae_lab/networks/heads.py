@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lab.distributions import Bernoulli, DiagonalGaussian
+from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian
 from vae_lab.errors import ConfigError
 
 
@@ -43,6 +43,18 @@ class BernoulliLikelihood(nn.Module):
     def forward(self, features: Float[Tensor, "batch ..."]) -> Bernoulli:
         """The likelihood over [batch, channel, height, width]."""
         return Bernoulli(self.logits(features), event_dims=3)
+
+
+class ContinuousBernoulliLikelihood(nn.Module):
+    """p(x|z) of grey pixels as a normalised density on [0, 1], from the logits of the Bernoulli."""
+
+    def __init__(self, trunk: DecoderTrunk) -> None:
+        super().__init__()
+        self.logits = trunk.readout()
+
+    def forward(self, features: Float[Tensor, "batch ..."]) -> ContinuousBernoulli:
+        """The likelihood over [batch, channel, height, width]."""
+        return ContinuousBernoulli(self.logits(features), event_dims=3)
 
 
 class GaussianLikelihood(nn.Module):

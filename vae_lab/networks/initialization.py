@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vae_lab.distributions import ContinuousBernoulli
 from vae_lab.errors import ConfigError, require_choice
-from vae_lab.networks.heads import FixedNoiseLikelihood
+from vae_lab.networks.heads import ContinuousBernoulliLikelihood, FixedNoiseLikelihood
 
 OUTPUT_BIASES = ("zero", "train_mean")
 
@@ -94,15 +95,18 @@ class Glorot:
 def start_at_mean_image(model: nn.Module, images: Float[Tensor, "num channel height width"]) -> None:
     """Sets the decoder's output bias to the mean image or, below a sigmoid, its logit (Burda et al., 2016).
 
-    That is the logit of the mean clipped to [0.001, 0.999].
+    That is the logit of the mean clipped to [0.001, 0.999]; for a continuous Bernoulli the one that has this mean.
     Where the output is a convolution, every channel has one for all its pixels.
     """
     mean = images.mean(0)
-    is_plain = any(isinstance(module, FixedNoiseLikelihood) for module in model.modules())
+    modules = list(model.modules())
+    is_plain = any(isinstance(module, FixedNoiseLikelihood) for module in modules)
+    is_continuous = any(isinstance(module, ContinuousBernoulliLikelihood) for module in modules)
+    logits_of = ContinuousBernoulli.logits_of if is_continuous else torch.logit
     for name, bias in model.named_parameters():
         if name.startswith(_MEANS) and name.endswith(".bias"):
             means = mean.flatten() if bias.numel() == mean.numel() else mean.mean((1, 2))
-            bias.copy_(means if is_plain else means.clamp(0.001, 0.999).logit())
+            bias.copy_(means if is_plain else logits_of(means.clamp(0.001, 0.999)))
 
 
 _MEANS = ("decoder.head.logits.", "decoder.head.mean.")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import LowRankMultivariateNormal
 
 from vae_lab.data.arrays import ImageData
-from vae_lab.distributions import Bernoulli, DiagonalGaussian, Distribution
+from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian, Distribution
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
 
@@ -25,11 +25,11 @@ CHUNK = 2000
 
 
 def kind_of_likelihood(model: VAE) -> type[Distribution] | None:
-    """The kind of density that a model's pixels have, where there are baselines for it: Bernoulli or Gaussian."""
+    """The kind of density that a model's pixels have, where there are baselines for it."""
     device = next(model.parameters()).device
     with evaluating(model, device, 0, "baseline"):
         found = model.likelihood(model.prior().mean.expand(2, -1))  # BatchNorm that ignores eval() refuses a single z
-    return next((kind for kind in (Bernoulli, DiagonalGaussian) if isinstance(found, kind)), None)
+    return next((kind for kind in (Bernoulli, ContinuousBernoulli, DiagonalGaussian) if isinstance(found, kind)), None)
 
 
 def measure_baselines(
@@ -53,10 +53,12 @@ def measure_baselines(
 def fitted(data: ImageData, kind: type[Distribution], latent_dim: int) -> dict[str, LogDensity]:
     """The baselines by name; those with a latent variable for Gaussian pixels, where z is smaller than the data are."""
     images = data.measured("train").images
-    if kind is Bernoulli:
+    if kind in (Bernoulli, ContinuousBernoulli):
         # the rule of succession: a pixel that is black in all of train may be white in another image
         mean = (images.sum(0, dtype=torch.float64) + 1) / (len(images) + 2)
-        return {"independent_pixels": Bernoulli(mean.logit(), event_dims=3).log_prob}
+        if kind is Bernoulli:
+            return {"independent_pixels": Bernoulli(mean.logit(), event_dims=3).log_prob}
+        return {"independent_pixels": ContinuousBernoulli(ContinuousBernoulli.logits_of(mean), event_dims=3).log_prob}
     least = 1 / (12 * data.divisor**2)  # what rounding to stored values leaves: all that a constant pixel shows
     variance, mean = torch.var_mean(images.double(), 0, correction=0)
     pixels = DiagonalGaussian(mean, variance.clamp(min=least).log(), event_dims=3)

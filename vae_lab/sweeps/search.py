@@ -30,6 +30,10 @@ from vae_lab.wiring import build
 log = logging.getLogger("vae_lab")
 
 
+UNLIKE = ("data", "data.binarization", "likelihood")
+"""Keys whose values make bounds that cannot be compared."""
+
+
 @dataclass(frozen=True)
 class SearchSettings:
     """The keys `hydra.sweeper.*` of a search."""
@@ -65,6 +69,11 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = build.settings(SearchSettings, config, "hydra.sweeper")
+    if unlike := [key for key in UNLIKE if key in space.swept]:
+        raise ConfigError(
+            f"{unlike[0]} must have one value in a search, got {space.swept[unlike[0]].input_line}: a bound of "
+            "another density, or of other pixels, is no better and no worse; search once for each"
+        )
     distributions = {key: distribution(override) for key, override in space.swept.items()}
     shapes = {key: distribution_to_json(shape) for key, shape in distributions.items()}
     about = json.dumps([identity_hash(fixed), settings.direction, shapes], sort_keys=True)
