@@ -136,6 +136,10 @@ class DiagonalGaussian(Distribution):
         """exp(log_variance / 2)."""
         return (0.5 * self.log_variance).exp()
 
+    def detach(self) -> "DiagonalGaussian":
+        """The density as a function of its argument alone: no gradient reaches its parameters."""
+        return DiagonalGaussian(self._mean.detach(), self.log_variance.detach(), self.event_dims)
+
     def rsample(
         self, sample_shape: Sequence[int] = (), noise: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "..."]:

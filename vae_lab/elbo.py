@@ -36,16 +36,20 @@ def sgvb_a(
     num_samples: int = 1,
     *,
     posterior: DiagonalGaussian | None = None,
+    without_score: bool = False,
 ) -> Bound:
     """SGVB estimator A, eq. (6): L~A = 1/L sum_l log p(x, z_l) - log q(z_l|x), z_l = mu + sigma * eps_l.
 
     Its `kl` is the sampled log q(z|x) - log p(z), which may be negative for a single draw. `posterior` is q(z|x)
-    where that has been computed already; one without a gradient leaves the encoder out.
+    where that has been computed already; one without a gradient leaves the encoder out. `without_score` leaves the
+    score of q, whose expectation is 0, out of the gradient, which then reaches the encoder through z alone: it has no
+    variance where q(z|x) is p(z|x) ("sticking the landing", Roeder et al., 2017).
     """
     posterior = posterior or model.posterior(x)
     z = posterior.rsample((num_samples,))
     log_likelihood = model.likelihood(z).log_prob(x)
-    log_ratio = posterior.log_prob(z) - model.prior().log_prob(z)
+    density = posterior.detach() if without_score else posterior
+    log_ratio = density.log_prob(z) - model.prior().log_prob(z)
     return Bound(log_likelihood, log_ratio.mean(0).unsqueeze(-1))
 
 

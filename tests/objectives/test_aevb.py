@@ -1,10 +1,13 @@
 import pytest
 import torch
+from gradients import gradient_draws, update_gradients
+from linear_gaussian import six_standard_errors
 
 from vae_lab.elbo import sgvb_b
 from vae_lab.measurement import measure_bound, summarise
 from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.base import Minibatch, TrainingState
+from vae_lab.objectives.importance_weighted import ImportanceWeighted
 
 
 def make(**settings) -> AEVB:
@@ -16,7 +19,7 @@ def only_update(objective, model, x, samples=0):
     return terms
 
 
-@pytest.mark.parametrize("kl", ["closed_form", "sampled"])
+@pytest.mark.parametrize("kl", ["closed_form", "sampled", "sticking_the_landing"])
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_loss_is_finite_and_its_gradient_reaches_every_parameter(make_linear_gaussian, kl, num_samples):
     oracle = make_linear_gaussian(exact_posterior=False, exact_decoder=False)
@@ -68,6 +71,38 @@ def test_kl_weight_rises_linearly_to_one_and_stays(linear_gaussian, samples, wei
     assert torch.equal(logged, sgvb_b(linear_gaussian.model, x).total)  # measured without the weight
 
 
+def test_gradient_that_sticks_the_landing_is_that_of_the_bound_on_average(make_linear_gaussian):
+    oracle = make_linear_gaussian(exact_posterior=False)
+    x = oracle.sample(5)
+    ours = gradient_draws(make(kl="sticking_the_landing"), oracle.model, x, 500)
+    closed_form = gradient_draws(make(num_samples=100), oracle.model, x, 50)
+    for name in ours:
+        tolerance = (six_standard_errors(ours[name]).square() + six_standard_errors(closed_form[name]).square()).sqrt()
+        assert ((ours[name].mean(0) - closed_form[name].mean(0)).abs() <= tolerance).all(), name
+
+
+def test_gradient_that_sticks_the_landing_has_no_variance_where_the_posterior_is_exact(linear_gaussian):
+    x = linear_gaussian.sample(5)
+    ours, sampled = (
+        gradient_draws(make(kl=kl), linear_gaussian.model, x, 20) for kl in ("sticking_the_landing", "sampled")
+    )
+    for name in (name for name in ours if name.startswith("encoder")):
+        torch.testing.assert_close(ours[name], torch.zeros_like(ours[name]))
+        assert sampled[name].std(0).max() > 0.1, name
+
+
+def test_gradient_that_sticks_the_landing_is_the_doubly_reparameterised_one_of_a_single_draw(make_linear_gaussian):
+    oracle = make_linear_gaussian(exact_posterior=False, exact_decoder=False)
+    x, gradients = oracle.sample(5), []
+    for objective in (
+        make(kl="sticking_the_landing"),
+        ImportanceWeighted(num_samples=1, gradient="doubly_reparameterised"),
+    ):
+        torch.manual_seed(1)
+        gradients += update_gradients(objective, oracle.model, x)
+    torch.testing.assert_close(*gradients)
+
+
 def test_kl_warmup_is_named_and_zero_switches_it_off():
     assert "1,000 samples" in make(kl_warmup_samples=1000).describe()
     assert make().describe() == ""
@@ -83,7 +118,7 @@ def test_a_warmup_that_does_not_end_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kl": "exact"}, r"objective\.kl must be one of closed_form, sampled, got 'exact'"),
+        ({"kl": "exact"}, r"objective\.kl must be one of closed_form, sampled, sticking_the_landing, got 'exact'"),
         ({"num_samples": 0}, r"objective\.num_samples must be an integer >= 1, got 0"),
         ({"kl_warmup_samples": -1}, r"objective\.kl_warmup_samples must be an integer >= 0, got -1"),
     ],

@@ -11,12 +11,14 @@ import pytest
 import yaml
 from drawn_run import make_drawn_run
 from html_page import Page
-from training import freeze_anew, train_tiny
+from training import evaluate_tiny, freeze_anew, train_tiny
 
 from vae_lab.cli import main
+from vae_lab.figures.run_pictures import bound_caption
 from vae_lab.reports.pages import sweep_page
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import load_run
 from vae_lab.wiring.arguments import override
 
 LARGEST = 5_000_000
@@ -84,6 +86,30 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
     assert settings["model.latent_dim"] == "3" and settings["data"] == "digits"
     assert yaml.safe_load(page.code["Settings"][0]) == run.read_config()
     assert page.size < LARGEST
+
+
+def test_bound_of_a_beta_vae_says_everywhere_what_it_was_trained_with(tmp_path, capsys):
+    run = train_tiny(tmp_path / "sizes" / "run", "objective=beta_vae", "max_samples=300")
+    ledger, said = run.ledger("best"), "nats (trained with beta 4)"
+    assert ledger["objective.beta"] == 4 and ledger["test/bound"] < 0
+    assert f"test bound {ledger['test/bound']:.2f} {said}" in run.log.read_text()
+    assert said in bound_caption(load_run(run.path)).replace("\N{MINUS SIGN}", "-")
+    _ = capsys.readouterr()
+    assert main(["runs", f"root={run.path}"]) == 0 and f"{ledger['test/bound']:.2f} beta 4" in capsys.readouterr().out
+    evaluate_tiny(run, "num_datapoints=10", "splits=[test]")
+    assert "nats per datapoint (trained with beta 4)" in capsys.readouterr().out
+    page = reported(capsys, f"run={run.path}")
+    assert said in page.sections[""] and "a training with beta 4" in page.sections["Result"]
+    assert "evaluation (trained with beta 4)" in page.sections["Curve"]
+    page = reported(capsys, f"sweep={run.path.parent}")
+    assert "test split (trained with beta 4) against" in page.sections["Bound and latent size"]
+    assert page.rows("Runs")[0]["test bound"].endswith(" beta 4") and said in page.sections["Samples"]
+    other = shutil.copytree(run.path, tmp_path / "other")
+    assert main(["compare", f"run={run.path},{other}"]) == 0
+    page = Page(Path(capsys.readouterr().out.splitlines()[-1]))
+    assert "A (trained with beta 4) and B (trained with beta 4)" in page.sections["Curves"]
+    run.update_record(status="interrupted")
+    assert said in reported(capsys, f"run={run.path}").sections["Result"]
 
 
 def test_estimates_of_log_likelihood_stand_beside_the_bound(run, capsys):

@@ -29,6 +29,19 @@ def test_bound_with_several_draws_says_so():
     assert str(result_of(ledger)) == "test bound -25.12 ± 0.01 nats (8 draws of z)"
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"objective.beta": 4.0}, " (trained with beta 4)"),
+        ({"objective.beta": 0.5, "objective.free_bits": 0.25}, " (trained with beta 0.5, free bits 0.25)"),
+        ({"objective.beta": 1.0, "objective.free_bits": 0}, ""),
+        ({"objective.beta": [4]}, ""),
+    ],
+)
+def test_bound_of_a_training_with_another_loss_says_so(settings, said):
+    assert str(result_of(LEDGER | settings)) == f"test bound -25.12 nats{said}"
+
+
 def test_bound_of_several_draws_is_not_taken_for_one_of_a_single_draw():
     assert one_draw_bound(LEDGER, "test") == -25.123 and one_draw_bound(LEDGER, "val") is None
     assert one_draw_bound(LEDGER | {"test/bound_num_samples": 1}, "test") == -25.123

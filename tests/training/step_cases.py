@@ -8,11 +8,13 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ExponentialLR
 
 from vae_lab.model import VAE
-from vae_lab.networks.heads import BernoulliLikelihood, GaussianLikelihood
+from vae_lab.networks.heads import BernoulliLikelihood, ContinuousBernoulliLikelihood, GaussianLikelihood
 from vae_lab.networks.initialization import PyTorchDefault
 from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
 from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.base import Minibatch
+from vae_lab.objectives.beta_vae import BetaVAE
+from vae_lab.objectives.free_bits import FreeBits
 from vae_lab.objectives.full_variational_bayes import FullVariationalBayes
 from vae_lab.objectives.importance_weighted import ImportanceWeighted
 from vae_lab.objectives.monte_carlo_em import MonteCarloEM
@@ -25,6 +27,11 @@ from vae_lab.training.step import EagerStep, Step, prepare
 ADAGRAD = partial(Adagrad, lr=0.1, warmup_steps=2, eps=1e-8)
 GAUSSIAN = partial(GaussianLikelihood, min_log_variance=None)
 CASES = {
+    "beta_vae_continuous_bernoulli": (
+        partial(BetaVAE, beta=4.0, kl="sticking_the_landing", num_samples=1, kl_warmup_samples=30),
+        *(Adam, ContinuousBernoulliLikelihood, False),
+    ),
+    "free_bits": (partial(FreeBits, free_bits=0.2, num_samples=1), ADAGRAD, BernoulliLikelihood, True),
     "aevb": (partial(AEVB, kl="closed_form", num_samples=1, kl_warmup_samples=30), Adam, BernoulliLikelihood, False),
     "dreg": (
         partial(ImportanceWeighted, num_samples=3, gradient="doubly_reparameterised"),

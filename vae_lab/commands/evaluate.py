@@ -22,7 +22,17 @@ from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.runs.measured import Measurement, baseline, bound, log_likelihood
 from vae_lab.runs.provenance import available_cores
-from vae_lab.runs.result import DOUBT, HIGH_K_HAT, baseline_keys, bound_keys, doubt, log_likelihood_keys
+from vae_lab.runs.result import (
+    DOUBT,
+    ELBO,
+    HIGH_K_HAT,
+    baseline_keys,
+    bound_keys,
+    doubt,
+    log_likelihood_keys,
+    loss_of,
+    trained_with,
+)
 from vae_lab.runs.small_files import require_keys
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
@@ -187,5 +197,7 @@ def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]
                 rows.append([key + "*" * (key in earlier), number(value, mark=mark, places=3), *numbers, str(count)])
             elif key.endswith("/active_units"):
                 rows.append([key, f"{value} of {run.model.latent_dim}", "", "", str(count)])
-    title = f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint"
+    loss = loss_of(run.config)
+    notes |= {ELBO: None} if loss else {}
+    title = f"{run.path}, {run.checkpoint}.ckpt: nats per datapoint{trained_with(loss)}"
     Table(("quantity", "mean", "s.e.", "s.d.", "N"), rows, "\n".join(notes), title=title).print()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 
-from vae_lab.distributions import DiagonalGaussian
 from vae_lab.errors import require_choice, require_integer
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
@@ -34,7 +33,7 @@ class ImportanceWeighted(Objective):
         posterior = model.posterior(batch.x)
         z = posterior.rsample((self.num_samples,))
         doubly = self.gradient == "doubly_reparameterised"
-        density = detached(posterior) if doubly else posterior
+        density = posterior.detach() if doubly else posterior
         log_weights = model.log_joint(batch.x, z) - density.log_prob(z)
         # the gradient of log 1/k sum_i w_i is that of sum_i share_i * log w_i with the shares held fixed
         share = log_weights.detach().softmax(0)
@@ -44,8 +43,3 @@ class ImportanceWeighted(Objective):
         log_mean = log_weights.detach().logsumexp(0) - math.log(self.num_samples)
         logged = {"bound": log_weights.mean(0), "importance_weighted_bound": log_mean}
         yield Terms(-(share * log_weights).sum(0), moves=model, logged=logged)
-
-
-def detached(posterior: DiagonalGaussian) -> DiagonalGaussian:
-    """The density as a function of z alone."""
-    return DiagonalGaussian(posterior.mean.detach(), posterior.log_variance.detach(), posterior.event_dims)

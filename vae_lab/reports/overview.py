@@ -19,7 +19,7 @@ from vae_lab.reports.values import ABSENT, as_text, number_or_none
 from vae_lab.runs.curve import read_rows, series
 from vae_lab.runs.directory import FOLDERS, MARKS, RunDir
 from vae_lab.runs.identity import is_computed
-from vae_lab.runs.result import latest
+from vae_lab.runs.result import latest, loss_facts
 from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
 
 BROKEN = "broken"
@@ -137,7 +137,7 @@ class Overview:
         """The measured values: the ledger of a finished run, else the last value of each column of the curve."""
         if not self.curve or (self.is_finished and (self.ledger or self.checkpoint == "best")):
             return self.ledger
-        return latest(self.curve, self.draws)
+        return latest(self.curve, self.draws) | loss_facts(self.settings)
 
     def value(self, key: str) -> float | None:
         """A measured value."""

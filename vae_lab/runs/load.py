@@ -25,6 +25,7 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.formats import migrated_checkpoint
 from vae_lab.runs.identity import fixed_hash
 from vae_lab.runs.place import place_key, places_of, require_place
+from vae_lab.runs.result import loss_facts
 from vae_lab.wiring import build
 
 LARGEST_PICKLE, PICKLE_OF_TENSOR = 2**18, 2**10
@@ -46,6 +47,7 @@ def ledger_facts(data: ImageData, config: Mapping[str, Any]) -> dict[str, Any]:
         "binarization": data.binarization,
         "split_hash": data.split_hash,
         "likelihood": config["likelihood"]["_target_"].rsplit(".", 1)[-1],
+        **loss_facts(config),
     }
 
 

@@ -4,11 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vae_lab.wiring.dotted import leaves
+
 SPLITS = ("test", "val", "train")
 """Whose value stands for a run, the first that there is."""
 LOG_LIKELIHOOD, BASELINE = "/log_likelihood/", "/baseline/"
 HIGH_K_HAT = "_high_k_hat"
 """Ending of the share of datapoints whose importance weights have a Pareto k-hat above 0.7."""
+LOSS = {"objective.beta": ("beta", 1), "objective.free_bits": ("free bits", 0)}
+"""Settings by which a training's loss differs from minus the bound -> their name, and with which value it does not."""
+ELBO = "beta, free bits: of the loss that was trained; every bound is the ELBO, without them"
+"""The note of a table with a bound of such a training."""
 BESIDE = (
     *("_se", "_sd", "_num_datapoints", "_num_samples", "_seed", "_settings", "_bias", "_ess_share", HIGH_K_HAT),
     *("_upper", "_gap", "_gap_se"),
@@ -29,6 +35,8 @@ class Result:
     """The Monte Carlo error with the data held fixed, where the measurement shows it."""
     draws: int
     """How many draws of z there were for each datapoint, where it is a bound."""
+    loss: str = ""
+    """By what the training's loss differed from minus the bound."""
     high_k_hat: float | None = None
     """The share of datapoints for which importance sampling cannot be trusted, where that is known."""
 
@@ -46,7 +54,7 @@ class Result:
         error = f" ± {shown}" if float(shown) else ""
         share = doubt(self.high_k_hat)[1:]
         trust = f" (not to be trusted for {share} of the datapoints: Pareto k-hat > 0.7)" if share else ""
-        return f"{self.value:.2f}{error} nats{draws_of_z(self.draws)}{trust}"
+        return f"{self.value:.2f}{error} nats{draws_of_z(self.draws)}{trained_with(self.loss)}{trust}"
 
     def __str__(self) -> str:
         return f"{self.name} {self.number}"
@@ -62,7 +70,20 @@ def results(ledger: Mapping[str, Any], splits: Iterable[str] = SPLITS) -> Iterat
     for keys in (bound_keys(ledger), log_likelihood_keys(ledger)):
         for key in sorted((key for key in keys if key.partition("/")[0].partition("[")[0] in splits), key=place):
             draws = ledger.get(f"{key}_num_samples", 1) if key.endswith("/bound") else 1
-            yield Result(key, ledger[key], ledger.get(f"{key}_se"), draws, ledger.get(f"{key}{HIGH_K_HAT}"))
+            error, share = (ledger.get(f"{key}{ending}") for ending in ("_se", HIGH_K_HAT))
+            yield Result(key, ledger[key], error, draws, loss_of(ledger), share)
+
+
+def loss_facts(config: Mapping[str, Any]) -> dict[str, float]:
+    """The settings of a config, nested or by dotted keys, by which the loss differed from minus the bound."""
+    known = dict(leaves(config))
+    found = {key: known[key] for key, (_, plain) in LOSS.items() if known.get(key, plain) != plain}
+    return {key: value for key, value in found.items() if isinstance(value, int | float)}
+
+
+def loss_of(settings: Mapping[str, Any]) -> str:
+    """The same of a ledger or of a config by dotted keys in words: `beta 4`; empty where there is nothing to say."""
+    return ", ".join(f"{LOSS[key][0]} {value:g}" for key, value in loss_facts(settings).items())
 
 
 def doubt(share: float | None) -> str:
@@ -73,6 +94,11 @@ def doubt(share: float | None) -> str:
 def draws_of_z(num: int) -> str:
     """What stands behind a bound: nothing where it has one draw of z for each datapoint, else ` (8 draws of z)`."""
     return f" ({num} draws of z)" if num > 1 else ""
+
+
+def trained_with(loss: str) -> str:
+    """What stands behind a bound of such a training: ` (trained with beta 4)`."""
+    return f" (trained with {loss})" if loss else ""
 
 
 def latest(rows: Iterable[Mapping[str, float]], num_samples: int) -> dict[str, Any]:

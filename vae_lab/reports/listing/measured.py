@@ -13,7 +13,7 @@ import pandas as pd
 
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number, letters, number_or_none, order
-from vae_lab.runs.result import DOUBT, HIGH_K_HAT, bound_keys, doubt, log_likelihood_keys, place
+from vae_lab.runs.result import DOUBT, ELBO, HIGH_K_HAT, bound_keys, doubt, log_likelihood_keys, loss_of, place
 from vae_lab.wiring.table import Cell, number
 
 SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
@@ -24,6 +24,8 @@ KEYS = {"bound": bound_keys, "log_likelihood": log_likelihood_keys}
 UNKNOWN = "unknown"
 SAMPLED = ("bound", "reconstruction")
 """What is measured with as many draws of z as `<split>/bound_num_samples` says; without that entry, with one."""
+ENTRIES = ["value", "error", "doubt", "key", "yardstick", "loss"]
+"""What a row has in every column."""
 DRAWS, SPLIT, SPLIT_HASH = "draws of z", "split", "split hash"
 WHEN = "measured"
 """Whether a value is a checkpoint's, or the last one of the curve of a training that did not end."""
@@ -38,8 +40,9 @@ class Measured:
     A letter marks every kind of values that cannot be compared with the unmarked ones of their column.
 
     Args:
-        frame: for every column value, error, the share of datapoints in doubt, key and yardstick in each row, None
-            where nothing was measured; of a mean also num, of how many values it is.
+        frame: for every column value, error, the share of datapoints in doubt, key, yardstick and, of a bound, by what
+            the loss of the training differed from it, in each row, None where nothing was measured; of a mean also num,
+            of how many values it is.
         unmarked: the yardstick of each column that needs no mark.
     """
 
@@ -59,7 +62,7 @@ class Measured:
         frames = {}
         for name, found in keys.items():
             rows = [_entries(run, key) for run, key in zip(runs, found, strict=True)]
-            frames[name] = pd.DataFrame(rows, columns=["value", "error", "doubt", "key", "yardstick"], dtype=object)
+            frames[name] = pd.DataFrame(rows, columns=ENTRIES, dtype=object)
             counts = Counter(filter(None, frames[name]["yardstick"]))
             data = dict(unmarked.get("bound", ())).get("data")
             ranks = {
@@ -76,7 +79,7 @@ class Measured:
         for name in self.unmarked:
             rows = self.frame.loc[groups.index, name].astype({"value": float, "doubt": float}).groupby(groups)
             means = rows["value"].agg(["mean", "sem", "count"]).set_axis(["value", "error", "num"], axis=1)
-            frame = means.join(rows["doubt"].mean()).join(rows[["key", "yardstick"]].first()).astype(object)
+            frame = means.join(rows["doubt"].mean()).join(rows[["key", "yardstick", "loss"]].first()).astype(object)
             frames[name] = frame.where(frame.notna(), None)
         return Measured(pd.concat(frames, axis=1), self.unmarked)
 
@@ -109,7 +112,7 @@ class Measured:
         for name, unmarked in self.unmarked.items():
             frame = self.frame[name]
             nums = frame["num"] if totals else [0] * len(frame)
-            known = (frame[column] for column in ("value", "error", "doubt"))
+            known = (frame[column] for column in ("value", "error", "doubt", "loss"))
             is_whole = all(value is None or value != value or value == int(value) for value in frame["value"].tolist())
             has_error = any(error is not None and error > 0 for error in frame["error"].tolist())
             places = 0 if is_whole and not has_error and name not in TITLES else 2
@@ -117,10 +120,10 @@ class Measured:
                 number(
                     value,
                     error,
-                    " ".join(filter(None, [mark, doubt(share), f"(n={num})" if num < total else ""])),
+                    " ".join(filter(None, [loss, mark, doubt(share), f"(n={num})" if num < total else ""])),
                     places,
                 )
-                for value, error, share, mark, num, total in zip(
+                for value, error, share, loss, mark, num, total in zip(
                     *known, self.marks(name), nums, totals or nums, strict=True
                 )
             ]
@@ -133,7 +136,7 @@ class Measured:
         endings = {"value": "", "error": "_se", "doubt": HIGH_K_HAT, "num": "_n", "key": "_key", "mark": "_mark"}
         frames = []
         for name in self.unmarked:
-            frame: Any = self.frame[name].drop(columns="yardstick")
+            frame: Any = self.frame[name].drop(columns=["yardstick", "loss"])
             frame = frame if frame["doubt"].notna().any() else frame.drop(columns="doubt")
             frame["mark"] = pd.Series(self.marks(name), dtype=object).where(frame["key"].notna(), None)
             frames.append(frame.rename(columns={column: f"{name}{ending}" for column, ending in endings.items()}))
@@ -179,6 +182,8 @@ class Measured:
             yield f"log p(x): {estimator}"
         if any(map(doubt, (share for name in self.unmarked for share in self.frame[name, "doubt"]))):
             yield DOUBT
+        if any(filter(None, self.frame["bound", "loss"])):
+            yield ELBO
         for why, letter in self._letters.items():
             yield f"{letter}: not comparable with the unmarked: {why}"
 
@@ -233,12 +238,13 @@ def aliases(runs: Sequence[Overview]) -> dict[str, str]:
 
 
 def _entries(run: Overview, key: str | None) -> tuple[Any, ...]:
-    """Value, error, doubt, key and yardstick of a run's value; None where it is absent."""
+    """The `ENTRIES` of a run's value; None where it is absent."""
     value = number_or_none(run.values.get(key or ""))
     if key is None or value is None:
-        return (None,) * 5
+        return (None,) * len(ENTRIES)
     error, share = (number_or_none(run.values.get(f"{key}{ending}")) for ending in ("_se", HIGH_K_HAT))
-    return (value, error, share, key, yardstick_of(run, key))
+    loss = loss_of(run.settings) if key.endswith("/bound") else ""
+    return (value, error, share, key, yardstick_of(run, key), loss)
 
 
 def _reason(ours: Yardstick, unmarked: Yardstick) -> str:

@@ -16,7 +16,7 @@ from vae_lab.reports.pages.page import Section
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import as_text, enumerated, letters
 from vae_lab.runs.load import Run
-from vae_lab.runs.result import log_likelihood_keys
+from vae_lab.runs.result import log_likelihood_keys, loss_of, trained_with
 from vae_lab.wiring.table import Table
 
 IMAGES = 10
@@ -90,6 +90,8 @@ def curves_section(runs: Mapping[str, Overview]) -> Section:
                     lines.append(Line(label, *running, colour, ":", is_named=False))
             split, _, estimator = key.partition("/log_likelihood/")
             caption = f"{key}; thin dots: the running mean over training minibatches."
+            losses = [f"{label}{trained_with(loss)}" for label, run in group.items() if (loss := loss_of(run.settings))]
+            caption += f" {enumerated(losses)}." if losses else ""
             if estimator:
                 caption = f"log p(x) on {split} by {estimator}."
             data, quantity = next(iter(group.values())).data, "log p(x)" if estimator else "bound"

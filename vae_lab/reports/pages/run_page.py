@@ -19,8 +19,10 @@ from vae_lab.runs.result import (
     bound_keys,
     doubt,
     log_likelihood_keys,
+    loss_of,
     result_of,
     results,
+    trained_with,
 )
 from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.table import Cell, Table, number
@@ -89,6 +91,7 @@ def result_section(run: Overview) -> Section:
     facts += [f"{split} bound with {num} draws of z" for split, num in draws.items() if num != "1"]
     count = ledger.get("samples_evaluated")
     place = f"{run.checkpoint}.ckpt, {f'{count:,}' if is_number(count) else ABSENT} training samples"
+    facts += [f"bounds of a training with {loss}"] if (loss := loss_of(run.settings)) else []
     caption = f"Nats per datapoint ({place}; {', '.join(facts)}); ±: the Monte Carlo error, with the data held fixed."
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     cells = [[split, *(row.get(name, "") for name in columns)] for split, row in rows.items()]
@@ -103,7 +106,9 @@ def curve_section(run: Overview) -> Section:
     section, title = Section("Curve"), f"{run.data}, $N_z = {run.latent_dim}$"
     lines = [Line(label, *run.series(key), colour, dashes) for key, (label, colour, dashes) in LINES.items()]
     if shown := [line for line in lines if line.samples]:
-        caption = "Train: the mean over the minibatches since the last evaluation."
+        caption = (
+            f"Train: the mean over the minibatches since the last evaluation{trained_with(loss_of(run.settings))}."
+        )
         section.draw(partial(curves, shown, title=title, quantity="bound"), caption)
     columns = dict.fromkeys(key for row in run.curve for key in row)
     estimates = log_likelihood_keys(columns)

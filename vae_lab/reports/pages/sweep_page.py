@@ -22,6 +22,7 @@ from vae_lab.reports.pages.command_lines import new_run, resume, sweep_again
 from vae_lab.reports.pages.page import UNREADABLE, Picture, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import as_text
+from vae_lab.runs.result import loss_of, trained_with
 from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.table import Table, number
 
@@ -141,7 +142,9 @@ def means_section(sweep: Sweep) -> Section:
         bars = "bars: the standard error over seeds"
         bars += f" (none at {single} of {len(chosen)} points, which have one seed)" if single else ""
         draw = partial(bound_against_latent_dim, chosen, title=chosen["data"].iloc[0])
-        section.draw(draw, f"Mean bound on the test split against the latent size; {bars}.")
+        losses = dict.fromkeys(loss for run in chosen["run"] if (loss := loss_of(run.settings)))
+        trained = trained_with(", ".join(losses))
+        section.draw(draw, f"Mean bound on the test split{trained} against the latent size; {bars}.")
     section.tables = [sweep.groups.table()]
     return section
 
@@ -175,7 +178,8 @@ def samples_section(sweep: Sweep, reader: Reader) -> Section:
             continue
         total += len(tile)
         seed = as_text(run.settings.get("seed"))
-        tiles.append(Picture(tile, f"{name}: {number(run.value(BOUND), places=1)} nats (seed {seed})"))
+        bound = f"{number(run.value(BOUND), places=1)} nats{trained_with(loss_of(run.settings))}"
+        tiles.append(Picture(tile, f"{name}: {bound} (seed {seed})"))
     section.tiles = tiles
     what = f"Decoder means at {SIDE * SIDE} draws z ~ N(0, I), the same for all models of a latent size; of each point"
     what += " the run with the smallest seed, its own test bound below it."
