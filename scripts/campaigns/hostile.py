@@ -16,6 +16,7 @@ import yaml
 
 from campaigns.trials import MISTAKE, Trial, content_of, copy_of, expect, run
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import FORMERLY
 
 CANARY = "canary"
 """What hostile code would leave in the working folder."""
@@ -195,17 +196,18 @@ def data_that_swells(run_dir: RunDir, random: Random) -> str:
     config = yaml.safe_load((run_dir.path / "config.yaml").read_text())
     folder = run_dir.path / "data"
     folder.mkdir()
-    npz = {"_target_": "vae_lab.data.npz.NPZ", **{k: v for k, v in config["data"].items() if k != "_target_"}}
+    own = {key: value for key, value in config["data"].items() if key != "_target_"}
+    npz = {"_target_": "vae_lab.data.npz.NPZ", **own, "keys": None}
     if kind == "npz header":
         header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000, 28, 28), }".ljust(117) + "\n"
         with zipfile.ZipFile(folder / "x.npz", "w") as archive:
-            archive.writestr("train.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+            archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
         config["data"] = npz | {"path": str(folder / "x.npz")}
     elif kind == "npz bomb":
         header = "{'descr': '|u1', 'fortran_order': False, 'shape': (4000000, 28, 28), }".ljust(117) + "\n"
         with (
             zipfile.ZipFile(folder / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive,
-            archive.open("train.npy", "w", force_zip64=True) as file,
+            archive.open("x.npy", "w", force_zip64=True) as file,
         ):
             file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
             for _ in range(40):
@@ -216,7 +218,8 @@ def data_that_swells(run_dir: RunDir, random: Random) -> str:
         chunk = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
         png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
         (folder / "a" / "x.png").write_bytes(png)
-        config["data"] = npz | {"_target_": "vae_lab.data.image_folder.ImageFolder", "path": str(folder)}
+        (target, former), *_ = FORMERLY.items()
+        config["data"] = own | former | {"_target_": target, "path": str(folder), "size": [28, 28], "channels": 1}
     else:
         raw = folder / "MNIST" / "raw"
         raw.mkdir(parents=True)
@@ -224,7 +227,7 @@ def data_that_swells(run_dir: RunDir, random: Random) -> str:
             file.write(struct.pack(">IIII", 0x803, 2**31 - 1, 28, 28))
             for _ in range(50):
                 file.write(bytes(4_000_000))
-        config["data"] = npz | {"_target_": "vae_lab.data.mnist.MNIST", "root": str(folder)}
+        config["data"] = own | {"_target_": "vae_lab.data.mnist.MNIST", "root": str(folder), "validation_size": 0}
     (run_dir.path / "config.yaml").write_text(yaml.safe_dump(config))
     return f"data: {kind}"
 

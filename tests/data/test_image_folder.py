@@ -6,10 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vae_lab.data.image_folder import ImageFolder
 from vae_lab.errors import ConfigError
+
+KEYS = {
+    **{"bits": None, "fit": "crop", "background": "white"},
+    **{"layout": None, "test_path": None, "skip_damaged": False},
+}
 
 
 def write(path: Path, value: int, *, size: tuple[int, int] = (10, 7), mode: str = "RGB") -> None:
@@ -36,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def image_folder(folder: Path, common: dict[str, Any], **changes: Any) -> ImageFolder:
-    return ImageFolder(**({"path": str(folder), "size": [6, 4], "channels": 1} | common | changes))
+    return ImageFolder(**({"path": str(folder), "size": [6, 4], "channels": 1} | KEYS | common | changes))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -80,13 +85,136 @@ def test_unreadable_pictures_are_named(folder, common, keep):
     picture = folder / "cats" / "00.png"
     picture.write_bytes(picture.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"00\.png is truncated, corrupt.*remove it"):
-        _ = image_folder(folder, common).splits
+        _ = image_folder(folder, common, channels=None).splits
 
 
-def test_more_than_8_bits_are_refused(folder, common):
-    Image.fromarray(np.full((5, 5), 40_000, np.uint16)).save(folder / "cats" / "00.png")
-    with pytest.raises(ValueError, match=r"00\.png is .*more than 8 bits"):
+def test_damaged_pictures_are_named_together_or_left_out(folder, common):
+    for name in ("cats/00.png", "dogs/brown/03.png"):
+        (folder / name).write_bytes(b"no picture")
+    with pytest.raises(
+        ConfigError, match=r"2 of 30 pictures .*00\.png \(.*03\.png \(.*data\.skip_damaged=true"
+    ) as caught:
         _ = image_folder(folder, common).splits
+    assert "\n" not in str(caught.value)
+    data = image_folder(folder, common, skip_damaged=True)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 24, "val": 2, "test": 2}
+    assert any("2 damaged pictures are left out: 00.png, 03.png" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_aspect_ratio_is_kept_unless_it_is_to_be_stretched(tmp_path, common, fit):
+    circle = Image.new("L", (200, 100), 255)
+    ImageDraw.Draw(circle).ellipse((60, 10, 140, 90), fill=0)
+    for i in range(10):
+        circle.save(tmp_path / f"{i}.png")
+    data = image_folder(tmp_path, common, size=[50, 50], fit=fit)
+    ink = (data.splits["train"].images[0, 0] < 0.5).nonzero()
+    height, width = (ink.max(0).values - ink.min(0).values + 1).tolist()
+    expected = {"crop": (40, 40), "pad": (20, 20), "stretch": (40, 20)}[fit]
+    assert abs(height - expected[0]) <= 1 and abs(width - expected[1]) <= 1
+    assert any(f"data.fit={fit}" in note for note in data.notes)
+    assert data.splits["train"].images[0, 0, 0, 0] == 1  # the border is white
+
+
+def test_channels_and_bits_are_found_and_those_of_the_run_are_kept(tmp_path, common):
+    for i in range(10):
+        write(tmp_path / f"{i}.png", 20 * i, mode="L")
+    grey = image_folder(tmp_path, common, channels=None)
+    assert grey.found == {"channels": 1, "bits": 8, "layout": "random"}
+    write(tmp_path / "9.png", 7, mode="RGB")
+    colour = image_folder(tmp_path, common, channels=None)
+    assert colour.found["channels"] == 3 and colour.image_shape == (3, 6, 4)
+    assert colour.num_train == len(colour.splits["train"]) and "RGB, 8 bits" in colour.notes[0]
+    kept = image_folder(tmp_path, common, **grey.found)
+    assert kept.image_shape == (1, 6, 4)
+
+
+def test_pictures_of_16_bits_are_read_as_they_are(tmp_path, common):
+    for i in range(10):
+        Image.fromarray(np.full((5, 5), 6000 * i + 1, np.uint16)).save(tmp_path / f"{i}.png")
+    write(tmp_path / "9.png", 255, mode="L")
+    data = image_folder(tmp_path, common, channels=None)
+    assert (data.found["channels"], data.found["bits"], data.scale) == (1, 16, "x/65535")
+    for split in data.splits.values():
+        values = [65535 if i == 9 else 6000 * i + 1 for i in split.indices.tolist()]
+        assert torch.equal((split.images[:, 0, 0, 0] * 65535).round().long(), torch.tensor(values))
+    for_colours = image_folder(tmp_path, common, channels=3, bits=8).splits["train"].images
+    assert (for_colours[:, 0] == for_colours[:, 2]).all() and (for_colours * 255 % 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("background", "value"), [("white", 1), ("black", 0)])
+def test_transparent_pictures_lie_on_the_background(tmp_path, common, background, value):
+    glyph = Image.new("LA", (20, 20), (0, 0))
+    ImageDraw.Draw(glyph).rectangle((5, 5, 14, 14), fill=(128, 255))
+    for i in range(10):
+        glyph.save(tmp_path / f"{i}.png")
+    data = image_folder(tmp_path, common, channels=None, size=[20, 20], background=background)
+    image = data.splits["train"].images[0, 0]
+    assert image[0, 0] == value and image[10, 10] == pytest.approx(128 / 255)
+    assert any(f"10 of them are transparent: on {background} (data.background={background})" in n for n in data.notes)
+
+
+def test_glyphs_in_the_colour_of_the_background_are_refused_with_the_other_one(tmp_path, common):
+    for i in range(10):
+        glyph = Image.new("LA", (20, 20), (0, 0))
+        ImageDraw.Draw(glyph).rectangle((i, 5, 14, 14), fill=(0, 255))
+        glyph.save(tmp_path / f"{i}.png")
+    image_folder(tmp_path, common).refuse_constant()
+    with pytest.raises(ConfigError, match=r"all are equal, with values in 0 \.\.\. 0: .*data\.background=white"):
+        image_folder(tmp_path, common, background="black").refuse_constant()
+
+
+def test_links_are_followed_without_going_round_in_circles_and_thumbnails_are_no_pictures(tmp_path, common):
+    for i in range(10):
+        write(tmp_path / "elsewhere" / "birds" / f"{i}.png", 20 * i)
+        write(tmp_path / "pets" / "cats" / f"{i}.png", 20 * i)
+        write(tmp_path / "pets" / "cats" / "@eaDir" / f"{i}.png" / "SYNOPHOTO_THUMB_M.jpg", 3)
+    (tmp_path / "pets" / "birds").symlink_to(tmp_path / "elsewhere" / "birds")
+    (tmp_path / "pets" / "cats" / "again").symlink_to(tmp_path / "pets")
+    data = image_folder(tmp_path / "pets", common)
+    assert list(data.class_names) == ["birds", "cats"]
+    assert sum(len(split) for split in data.splits.values()) == 20
+    assert any("2 classes, by folder: birds, cats" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("splits", "sizes"),
+    [
+        (("train", "test"), {"train": 18, "val": 2, "test": 10}),
+        (("Train", "valid", "testing"), {"train": 20, "val": 10, "test": 10}),
+    ],
+)
+def test_folders_named_for_splits_are_the_splits(tmp_path, common, splits, sizes):
+    for split in splits:
+        for i in range(20 if split.lower() == "train" else 10):
+            write(tmp_path / split / ("cat", "dog")[i % 2] / f"{i}.png", 10 * i)
+    data = image_folder(tmp_path, common)
+    assert {name: len(split) for name, split in data.splits.items()} == sizes
+    assert data.found["layout"] == "folders" and list(data.class_names) == ["cat", "dog"]
+    assert data.num_train == sizes["train"] and "by folder" in data.notes[-1]
+    together = image_folder(tmp_path, common, layout="random")
+    assert list(together.class_names) == sorted(splits) and len(together.splits["train"]) == sum(sizes.values()) * 0.8
+
+
+def test_a_folder_train_among_others_is_a_class_and_layouts_that_are_not_there_are_refused(folder, tmp_path, common):
+    for i in range(10):
+        write(folder / "train" / f"{i}.png", 20 * i)
+    assert list(image_folder(folder, common).class_names) == ["cats", "dogs", "train"]
+    with pytest.raises(ConfigError, match=r"data\.layout must be random or null, got folders"):
+        _ = image_folder(folder, common, layout="folders").splits
+
+
+def test_the_test_split_may_lie_elsewhere(folder, tmp_path, common, monkeypatch):
+    for i in range(4):
+        write(tmp_path / "further" / "dogs" / f"{i}.png", 20 * i)
+    monkeypatch.chdir(tmp_path)
+    data = image_folder(folder, common, test_path="further")
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 27, "val": 3, "test": 4}
+    labels = data.splits["test"].labels
+    assert labels is not None and labels.tolist() == [1] * 4 and list(data.class_names) == ["cats", "dogs"]
+    assert data.found["test_path"] == str(tmp_path / "further")
+    with pytest.raises(FileNotFoundError, match=r"data\.test_path: there is no folder nowhere"):
+        _ = image_folder(folder, common, test_path="nowhere").splits
 
 
 def test_too_few_pictures_or_no_folder_are_refused(tmp_path, common):
@@ -101,7 +229,9 @@ def test_too_few_pictures_or_no_folder_are_refused(tmp_path, common):
     [
         ({"size": [8]}, r"data\.size must be \[height, width\], got \[8\]"),
         ({"size": [8, 0]}, r"each of data\.size must be an integer >= 1, got 0"),
-        ({"channels": 4}, r"data\.channels must be 1 or 3, got 4"),
+        ({"channels": 4}, r"data\.channels must be 1 \(grey\), 3 \(RGB\) or null, got 4"),
+        ({"bits": 12}, r"data\.bits must be 8, 16 or null, got 12"),
+        ({"fit": "squeeze"}, r"data\.fit must be one of crop, pad, stretch"),
     ],
 )
 def test_impossible_keys_are_refused_before_loading(common, changes, message):

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import evaluate_tiny, train_more
+from PIL import Image
+from training import evaluate_tiny, train_more, train_tiny
 
 from vae_lab import load_run
 from vae_lab.cli import main
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.formats import FORMAT
+from vae_lab.runs.identity import FORMERLY
 
 WRITTEN = Path(__file__).parent / "written_by_0_1"
 BOUND = -43.86920773226395
@@ -67,6 +69,23 @@ def test_old_run_has_the_present_format_once_it_went_on(old_run: RunDir) -> None
     train_more(old_run.path, "trainer.max_epochs=8")
     assert old_run.read_record()["format"] == FORMAT
     assert "matmul_backend: default\n" in (old_run.path / "config.yaml").read_text()
+
+
+def test_run_on_pictures_from_before_they_were_cropped_goes_on_with_stretched_ones(tmp_path: Path) -> None:
+    for i in range(20):
+        Image.new("LA", (9, 4 + i), (10 * i, 9 * i)).save(tmp_path / f"{i:02d}.png")
+    former = ["data.fit=stretch", "data.background=none", "data.layout=random", "data.channels=1", "data.bits=8"]
+    own = ["data=image_folder", f"data.path={tmp_path}", "data.size=[4,4]", *former]
+    small = ["data.train_size=null", "data.batch_size=5", "trainer.max_epochs=2", "evaluation.first=10"]
+    run = train_tiny(tmp_path / "run", *own, *small)
+    config = run.read_config()
+    later = FORMERLY[config["data"]["_target_"]]
+    config["data"] = {key: value for key, value in config["data"].items() if key not in later}
+    run.write_config(config)
+    run.update_record(format=2)
+    assert run.read_config()["data"]["layout"] == "random"
+    train_more(run.path, "trainer.max_epochs=4")
+    assert run.read_config()["data"]["fit"] == "stretch" and run.read_record()["samples_evaluated"] == 60
 
 
 def test_run_of_a_newer_version_is_refused_by_whatever_reads_it(

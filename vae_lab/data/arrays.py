@@ -1,8 +1,9 @@
 """Images in memory: a data set's splits, their binarisation, and minibatches by (seed, number)."""
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,9 +17,13 @@ from torch import Tensor
 from vae_lab.errors import ConfigError, MissingFile, require_choice, require_integer
 from vae_lab.randomness import generator
 
+log = logging.getLogger("vae_lab")
+
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 EVALUATION_SEED = 0
 """Draws, once, the binary images on which a dynamically binarised data set is measured."""
+DARK = 0.02
+"""Images whose values never exceed this are probably stored on another scale."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,10 @@ class ImageData(ABC):
     _looked: str = ""
     train_capacity: int | None = None
     """Size of the whole train split, where it is known without reading files."""
+    class_names: Sequence[str] = ()
+    """The name of each label, where they have names; may need the files."""
+    notes: Sequence[str] = ()
+    """What was found in the files and done to them, in sentences; complete once they are read."""
 
     def __init__(self, *, batch_size: int, binarization: str, train_size: int | None, split_seed: int):
         require_integer("data.batch_size", batch_size, minimum=1)
@@ -82,6 +91,21 @@ class ImageData(ABC):
     @abstractmethod
     def load(self) -> Source:
         """Reads the files."""
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What the files say in place of those of its keys that are null; a run's config keeps it."""
+        return {}
+
+    @property
+    def num_train(self) -> int:
+        """The size of the train split in use."""
+        return min(self.num_available, self.train_size or self.num_available)
+
+    @property
+    def num_available(self) -> int:
+        """The size of the whole train split."""
+        return self.train_capacity or len(self.splits["train"])
 
     @property
     def scale(self) -> str:
@@ -111,6 +135,32 @@ class ImageData(ABC):
         """What tells these data from others: the shape and a hash of all stored images, and a hash of the splits."""
         _ = self.splits
         return self._fingerprint
+
+    def refuse_constant(self) -> None:
+        """Refuses to train on images that are all equal; warns of those that are black, or nearly so.
+
+        Raises:
+            ConfigError: saying what may have gone wrong.
+        """
+        images = self.splits["train"].images
+        if (images == images[:1]).all():
+            values = f"{images.min():.3g} ... {images.max():.3g}"
+            raise ConfigError(
+                f"data: the {len(images)} training images of {self.name} must differ, and all are equal, "
+                f"with values in {values}: {self._why_constant()}"
+            )
+        if (largest := float(images.max())) <= DARK:
+            log.warning(
+                "no value of the %d training images of %s exceeds %.3g, on a scale from 0 to 1: %s",
+                *(len(images), self.name, largest, self._why_dark()),
+            )
+
+    def _why_constant(self) -> str:
+        is_grey = self.binarization == "none"
+        return self._why_dark() if is_grey else f"data.binarization=none shows whether {self.binarization} does it"
+
+    def _why_dark(self) -> str:
+        return f"stored values are divided by {self.divisor}; look at the files"
 
     @contextmanager
     def _looking(self) -> Iterator[None]:

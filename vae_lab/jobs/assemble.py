@@ -115,6 +115,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         if callback is not None  # callbacks.NAME=null leaves one out
     ]
     max_samples = check_budget(config, data, objective)
+    data.refuse_constant()
     model.adapt(data.splits["train"].images)
     early.check(data.splits, curve.splits)
     for key, draws, rows in (

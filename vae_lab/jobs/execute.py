@@ -44,6 +44,7 @@ from vae_lab.runs.measured import INDEPENDENT_PIXELS, baseline_entries
 from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import baseline_keys, baseline_name, results
+from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.machine import busy_cores
 from vae_lab.training.matmul import described
 from vae_lab.training.running_means import RunningMeans
@@ -153,12 +154,10 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
             warn_if_busy(torch.get_num_threads())
             for limit in run.limits():
                 log.warning(limit)
-            log.info(
-                "budget: %s samples; seed %d; data %s",
-                f"{assembled.lit.max_samples:,}",
-                assembled.lit.seed,
-                assembled.data.name,
-            )
+            log.info("budget: %s; seed %d", budget_in_words(assembled.lit), assembled.lit.seed)
+            log.info("data: %s", assembled.data.name)
+            for note in assembled.data.notes:
+                log.info("  %s", note)
             filled = assembled.config["schedule"].get("total_samples")
             if filled is not None and assembled.lit.max_samples + assembled.lit.samples_per_step <= filled:
                 log.warning(
@@ -218,6 +217,16 @@ def describe(assembled: Assembled) -> None:
     for name, what, num in layers:
         log_alone.info("layer %s: %s, %s parameters", name, what, f"{num:,}")
     log_alone.info(described(assembled.config["matmul_backend"]))
+
+
+def budget_in_words(lit: LitVAE) -> str:
+    """What is trained on: `20,000 samples, 200 minibatches: 100 epochs x 240, of which 200 fill minibatches`."""
+    num_train = len(lit.data.splits["train"])
+    filled = num_train - num_train % lit.batch_size
+    epochs = f"{lit.max_samples / filled:,.1f}".removesuffix(".0")
+    rest = f", of which {filled:,} fill minibatches" if filled < num_train else ""
+    minibatches = lit.max_samples // lit.samples_per_step
+    return f"{lit.max_samples:,} samples, {minibatches:,} minibatches: {epochs} epochs x {num_train:,}{rest}"
 
 
 def warn_if_busy(threads: int) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-FORMAT = 2
+from vae_lab.runs.identity import FORMERLY
+
+FORMAT = 3
 """The format that this version writes, and says in run.json. Version 0.1 wrote no number, which counts as 1."""
 
 CHOICES_OF_2 = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "channels_last": False}
@@ -12,7 +14,13 @@ CHOICES_OF_2 = {"matmul_backend": "default", "cuda_graph": False, "compile": Fal
 
 def migrated_config(config: Mapping[str, Any], written: int) -> dict[str, Any]:
     """A frozen config, nested or by dotted keys, as the present format has it."""
-    return dict(config) if written == FORMAT else CHOICES_OF_2 | dict(config)
+    if written == FORMAT:
+        return dict(config)
+    settings = CHOICES_OF_2 | dict(config)
+    if isinstance(data := settings.get("data"), Mapping):
+        return {**settings, "data": {**FORMERLY.get(str(data.get("_target_")), {}), **data}}
+    former = FORMERLY.get(str(settings.get("data._target_")), {})
+    return {f"data.{name}": value for name, value in former.items()} | settings
 
 
 def migrated_checkpoint(content: dict[str, Any]) -> dict[str, Any]:

@@ -30,12 +30,28 @@ KINDS = {
     **dict.fromkeys(("expected", "logger", "callbacks"), Kind.WATCHING),
     "data.root": Kind.PLACE,
     "data.path": Kind.OWN_DATA,
+    "data.test_path": Kind.OWN_DATA,
     **dict.fromkeys(("run_dir", "allow", "name", "output_root", "sweep"), Kind.COMMAND),
 }
 """The kind of a key and of all keys below it; what is not named decides what is computed.
 
 A key that is of another kind than COMPUTED from now on must be taken out of the `FIXED` of older records, too.
 """
+
+
+FORMERLY: Mapping[str, Mapping[str, Any]] = {
+    "vae_lab.data.image_folder.ImageFolder": {
+        "bits": 8,
+        "fit": "stretch",
+        "background": "none",
+        "layout": "random",
+        "test_path": None,
+        "skip_damaged": False,
+    },
+    "vae_lab.data.npz.NPZ": {"keys": None},
+}
+"""Keys of `data` that came later, by the data set's class, and what was done before them: with these values the fixed
+settings are those of a run that did not have the keys."""
 
 
 def keys_of(kind: Kind) -> tuple[str, ...]:
@@ -45,7 +61,7 @@ def keys_of(kind: Kind) -> tuple[str, ...]:
 
 BUDGET = keys_of(Kind.BUDGET)
 """The keys of the budget: samples, and passes over the data."""
-PLACES = (*keys_of(Kind.PLACE), *keys_of(Kind.OWN_DATA))
+PLACES = (*keys_of(Kind.PLACE), "data.path")
 """The keys of the place of a data set, of which it has one or none."""
 OWN_CALLBACKS = "vae_lab.callbacks."
 FIXED = "fixed_settings"
@@ -128,7 +144,13 @@ def fixed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: nested, or by dotted keys.
     """
-    return {key: _plain(value) for key, value in leaves(config) if kind_of(key, config) is Kind.COMPUTED}
+    target = config.get("data._target_") or value_at(config, "data._target_")
+    former = {f"data.{name}": value for name, value in FORMERLY.get(str(target), {}).items()}
+    return {
+        key: _plain(value)
+        for key, value in leaves(config)
+        if kind_of(key, config) is Kind.COMPUTED and not (key in former and value == former[key])
+    }
 
 
 def fixed_hash(config: Mapping[str, Any]) -> str:
