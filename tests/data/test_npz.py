@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 def test_without_a_test_part_npz_is_split_80_10_10(path, common, check_contract, x):
     np.savez(path, x=x, y=LABELS)
     sizes = {"train": 40, "val": 5, "test": 5}
-    check_contract(lambda: NPZ(path=str(path), **common), sizes, labelled={"train", "val", "test"})
+    check_contract(lambda: NPZ(path=str(path), keys=None, **common), sizes, labelled={"train", "val", "test"})
 
 
 @pytest.mark.parametrize(
@@ -40,43 +40,105 @@ def test_without_a_test_part_npz_is_split_80_10_10(path, common, check_contract,
 )
 def test_a_test_part_is_kept_whole(path, common, check_contract, labels, labelled):
     np.savez_compressed(path, x=COLOURS, x_test=COLOURS[:20], **labels)
-    check_contract(lambda: NPZ(path=str(path), **common), {"train": 45, "val": 5, "test": 20}, labelled)
-    test = NPZ(path=str(path), **common).splits["test"]
+    check_contract(lambda: NPZ(path=str(path), keys=None, **common), {"train": 45, "val": 5, "test": 20}, labelled)
+    test = NPZ(path=str(path), keys=None, **common).splits["test"]
     assert torch.equal(test.images.permute(0, 2, 3, 1) * 255, torch.from_numpy(COLOURS[:20]).float())
     assert test.indices.tolist() == list(range(50, 70))
 
 
 def test_labels_stay_with_their_images(path, common):
     np.savez(path, x=FLOATS, y=LABELS)
-    for part in NPZ(path=str(path), **common).splits.values():
+    for part in NPZ(path=str(path), keys=None, **common).splits.values():
         rows = part.indices.numpy()
         assert torch.equal(part.images[:, 0], torch.from_numpy(FLOATS[rows]).float())
         assert part.labels is not None and torch.equal(part.labels, torch.from_numpy(LABELS[rows]))
 
 
+@pytest.mark.parametrize(
+    ("arrays", "sizes", "labelled"),
+    [
+        ({"x_train": BYTES, "y_train": LABELS, "x_test": BYTES[:20]}, (45, 5, 20), {"train", "val"}),
+        (
+            {
+                "train_images": BYTES,
+                "train_labels": LABELS[:, None],
+                "val_images": BYTES[:8],
+                "test_images": BYTES[:20],
+            },
+            (50, 8, 20),
+            {"train"},
+        ),
+        ({"X": BYTES, "x_val": BYTES[:8], "y_val": LABELS[:8]}, (45, 8, 5), {"val"}),
+        ({"arr_0": BYTES}, (40, 5, 5), set()),
+        ({"x": BYTES, "names": LABELS.astype(object)}, (40, 5, 5), set()),
+    ],
+)
+def test_usual_names_are_found_and_other_arrays_do_no_harm(path, common, check_contract, arrays, sizes, labelled):
+    np.savez(path, **arrays)
+    check_contract(
+        lambda: NPZ(path=str(path), keys=None, **common),
+        dict(zip(("train", "val", "test"), sizes, strict=True)),
+        labelled,
+    )
+    data = NPZ(path=str(path), keys=None, **common)
+    assert data.num_train == sizes[0]
+    again = NPZ(path=str(path), **common | data.found)
+    assert again.fingerprint == data.fingerprint
+    assert [len(again.splits[name].indices) for name in ("train", "val", "test")] == list(sizes)
+
+
+def test_other_names_are_mapped_by_a_key_and_a_line_says_what_is_not_read(path, common):
+    np.savez(path, faces=BYTES, persons=LABELS, x_test=BYTES[:20], rest=np.array([None]))
+    data = NPZ(path=str(path), keys={"x": "faces", "y": "persons"}, **common)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 45, "val": 5, "test": 20}
+    assert data.splits["train"].labels is not None and data.splits["test"].labels is None
+    assert data.found == {"keys": {"x": "faces", "y": "persons", "x_test": "x_test"}}
+    assert list(data.notes) == ["arrays x = faces, y = persons, x_test", "not read: rest"]
+    for keys, message in (
+        ({"x": "nobody"}, r"data\.keys\.x must be an array .*'nobody': it has faces"),
+        ({"z": "faces"}, "one of x, y"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            _ = NPZ(path=str(path), keys=keys, **common).image_shape
+
+
+def test_bits_are_stored_as_bool_and_refused_as_bytes_that_training_would_divide(path, common, caplog):
+    bits = BYTES > 127
+    np.savez(path, x=bits)
+    data = NPZ(path=str(path), keys=None, **common)
+    data.refuse_constant()
+    assert data.scale == "x" and data.splits["train"].images.unique().tolist() == [0, 1] and not caplog.text
+    np.savez(path, x=bits.astype(np.uint8))
+    NPZ(path=str(path), keys=None, **common).refuse_constant()
+    assert "exceeds 0.00392" in caplog.text and "stored as bool" in caplog.text
+    with pytest.raises(ConfigError, match=r"all are equal, with values in 0 \.\.\. 0: data\.binarization=none shows"):
+        NPZ(path=str(path), keys=None, **common | {"binarization": "threshold"}).refuse_constant()
+
+
 def test_shape_and_scale_are_read_off_the_header(path, common, monkeypatch):
     np.savez(path, x=COLOURS)
     monkeypatch.delattr("numpy.load")
-    data = NPZ(path=str(path), **common)
+    data = NPZ(path=str(path), keys=None, **common)
     assert (data.name, data.image_shape, data.scale) == ("images", (3, 6, 4), "x/255")
     np.savez(path, x=FLOATS)
-    data = NPZ(path=str(path), **common)
+    data = NPZ(path=str(path), keys=None, **common)
     assert (data.image_shape, data.scale) == ((1, 6, 4), "x")
 
 
 def test_the_split_seed_gives_the_split(path, common):
     np.savez(path, x=FLOATS)
-    first, again, other = (NPZ(path=str(path), **common | {"split_seed": seed}) for seed in (0, 0, 1))
+    first, again, other = (NPZ(path=str(path), keys=None, **common | {"split_seed": seed}) for seed in (0, 0, 1))
     assert first.split_hash == again.split_hash != other.split_hash
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x_train": BYTES}, r"must be one of x, y, x_test, y_test, got 'x_train': choose one of them"),
-        ({"y": LABELS}, r"array x in .* must be there, got only y"),
-        ({"x": BYTES, "y_test": LABELS}, r"array x_test in .* must be there, got only x, y_test"),
-        ({"x": BYTES.astype(int)}, r"array x in .* must be uint8 or floating point in \[0, 1\], got int64"),
+        ({"faces": BYTES}, r"must hold the images x, and has faces: .*data\.keys=\{x: faces\}"),
+        ({"x_test": BYTES, "y": LABELS}, r"must hold the images x, and has x_test, y: .*data\.keys=\{x: NAME\}"),
+        ({"x": BYTES, "y_test": LABELS}, r"must hold the images x_test, and has x, y_test"),
+        ({"x_train": BYTES, "images": BYTES}, r"data\.keys must say which of x_train, images in .* is x"),
+        ({"x": BYTES.astype(int)}, r"array x in .* must be uint8, or bool or floating point in \[0, 1\], got int64"),
         ({"x": BYTES[0]}, r"must be \[n, height, width\] or .*got \[6, 4\]"),
         ({"x": BYTES[:0]}, r"must be \[n, height, width\] or .*got \[0, 6, 4\]"),
         ({"x": np.zeros((20, 3, 32, 32))}, r"channels last, got \[20, 3, 32, 32\]"),
@@ -100,7 +162,7 @@ def test_the_split_seed_gives_the_split(path, common):
 def test_unsuitable_arrays_are_named(path, common, arrays, message):
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match=message):
-        _ = NPZ(path=str(path), **common).splits
+        _ = NPZ(path=str(path), keys=None, **common).splits
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000, 3600])
@@ -108,7 +170,7 @@ def test_a_truncated_file_is_named(path, common, keep):
     np.savez_compressed(path, x=COLOURS)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
-        _ = NPZ(path=str(path), **common).splits
+        _ = NPZ(path=str(path), keys=None, **common).splits
 
 
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
@@ -118,7 +180,7 @@ def test_a_corrupt_file_is_named(path, common, write):
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
-        _ = NPZ(path=str(path), **common).splits
+        _ = NPZ(path=str(path), keys=None, **common).splits
 
 
 class Bomb:
@@ -129,19 +191,19 @@ class Bomb:
 def test_pickles_are_never_run(path, common):
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
-        _ = NPZ(path=str(path), **common).splits
+        _ = NPZ(path=str(path), keys=None, **common).splits
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match=r"images\.npz is truncated, corrupt"):
-        _ = NPZ(path=str(path), **common).splits
+        _ = NPZ(path=str(path), keys=None, **common).splits
     assert not Path("/tmp/vae_lab_pickle_was_run").exists()
 
 
 def test_a_missing_file_and_another_format_are_refused(tmp_path, common):
     with pytest.raises(FileNotFoundError, match=r"data\.path: there is no file .*none\.npz"):
-        _ = NPZ(path=str(tmp_path / "none.npz"), **common).image_shape
+        _ = NPZ(path=str(tmp_path / "none.npz"), keys=None, **common).image_shape
     with pytest.raises(ValueError, match=r"data\.path must name an \.npz file, got 'images\.npy'"):
-        NPZ(path="images.npy", **common)
+        NPZ(path="images.npy", keys=None, **common)
 
 
 def npy(shape: tuple[int, ...], content: bytes = b"") -> bytes:
@@ -172,12 +234,12 @@ def test_an_archive_that_would_fill_the_memory_is_refused_by_its_headers(path, c
     write(path)
     monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it is read"))
     with pytest.raises(ConfigError, match=r"images\.npz is truncated, corrupt or of the wrong kind"):
-        _ = NPZ(path=str(path), **common).image_shape
+        _ = NPZ(path=str(path), keys=None, **common).image_shape
 
 
 def test_images_that_no_memory_holds_are_refused_with_the_number(path, common, monkeypatch):
     header = Header((2**20, 2**10, 2**10), np.dtype(np.uint8))
     monkeypatch.setattr("vae_lab.data.npz._header", lambda *_: header)
     np.savez(path, x=np.zeros((1, 1, 1)))
-    with pytest.raises(ConfigError, match=r"images in .*images\.npz would take 4,096 GB of memory"):
-        _ = NPZ(path=str(path), **common).image_shape
+    with pytest.raises(ConfigError, match=r"images in .*images\.npz would take 6,144 GB of memory"):
+        _ = NPZ(path=str(path), keys=None, **common).image_shape

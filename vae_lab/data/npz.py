@@ -1,8 +1,9 @@
-"""A user's own arrays in a NumPy archive: x, optional y, x_test, y_test; no pickles."""
+"""A user's own arrays in a NumPy archive: images, optional labels, validation and test images; no pickles."""
 
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,15 @@ DAMAGE = (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.
 
 BOMB_BYTES, BOMB_RATIO = 2**28, 100
 """An array of more bytes than these that is packed more tightly than so holds no pictures, but fills the memory."""
+NAMES = {
+    "x": ("x", "x_train", "train_x", "train_images", "images", "arr_0"),
+    "y": ("y", "y_train", "train_y", "train_labels", "labels"),
+    "x_val": ("x_val", "x_valid", "val_x", "val_images"),
+    "y_val": ("y_val", "y_valid", "val_y", "val_labels"),
+    "x_test": ("x_test", "test_x", "test_images"),
+    "y_test": ("y_test", "test_y", "test_labels"),
+}
+"""What an array is -> the names, in small letters, by which it is found."""
 
 
 class Header(NamedTuple):
@@ -30,20 +40,32 @@ class Header(NamedTuple):
 
 
 class NPZ(ImageData):
-    """Images x, [n, height, width] or [n, height, width, channel], uint8 (x/255) or floating point in [0, 1].
+    """Images x, [n, height, width] or [n, height, width, channel]: uint8 (x/255), or bool or floating point in [0, 1].
 
-    Without x_test a random 80/10/10 split, else a random 90/10 of x to train and validate, by `split_seed`.
-    Labels y and y_test are integers; a split with a negative one counts as unlabelled.
+    Without x_val, a random tenth of x validates, and without x_test another one tests, by `split_seed`. Labels y, y_val
+    and y_test are integers; a split with a negative one counts as unlabelled. Other arrays are not read.
+
+    Args (keys of `data`, besides those that all data sets have):
+        path: the .npz file.
+        keys: names of arrays in the file, by x, y, x_val, y_val, x_test or y_test; the others have the usual ones.
     """
 
-    def __init__(self, *, path: str, **common: Any):
+    def __init__(self, *, path: str, keys: dict[str, str] | None, **common: Any):
         self.path = Path(path).expanduser()
         if self.path.suffix != ".npz":
             raise ConfigError(
                 f"data.path must name an .npz file, got {path!r}: write one by numpy.savez_compressed(path, x=images)"
             )
+        for role in keys or ():
+            require_choice("a key of data.keys", role, NAMES)
         self.name = self.path.stem
+        self._keys = keys
         super().__init__(**common)
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The names of the arrays."""
+        return {"keys": dict(self.keys)}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -54,87 +76,151 @@ class NPZ(ImageData):
 
     @property
     def divisor(self) -> int:
-        """255 for uint8, 1 for floating point."""
+        """255 for uint8, 1 for bool and floating point."""
         return 255 if self._headers["x"].dtype == np.uint8 else 1
 
+    @property
+    def num_available(self) -> int:
+        """The size of the train split, from the headers."""
+        with self._looking():
+            return len(self._split()["train"])
+
     def load(self) -> Source:
-        """Reads the arrays."""
-        names = list(self._headers)
+        """Reads the arrays that are used."""
+        roles = list(self._headers)  # checked, before anything is read
         try:
             with np.load(self.path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in names}
+                arrays = {role: archive[self.keys[role]] for role in roles}
         except DAMAGE as error:
             raise self._unreadable(error) from error
-        image_names = [name for name in ("x", "x_test") if name in arrays]
-        for name in image_names:
-            self._require_unit_interval(name, arrays[name])
+        parts = [role for role in ("x", "x_val", "x_test") if role in arrays]
+        for role in parts:
+            self._require_unit_interval(role, arrays[role])
         labels = None
-        if "y" in arrays or "y_test" in arrays:
-            unlabelled = {name: np.full(len(arrays[name]), -1) for name in image_names}
-            found = [arrays.get(name.replace("x", "y", 1), unlabelled[name]) for name in image_names]
-            labels = np.concatenate([part.astype(np.int64) for part in found])
-        images = np.concatenate([arrays[name] for name in image_names])
-        return Source(images, labels, self._split(num=len(arrays["x"]), total=len(images)))
+        if any(role.startswith("y") for role in arrays):
+            given = {role: arrays.get(role.replace("x", "y", 1)) for role in parts}
+            labels = np.concatenate(
+                [
+                    np.full(len(arrays[role]), -1) if y is None else y.reshape(len(y)).astype(np.int64)
+                    for role, y in given.items()
+                ]
+            )
+        images = [arrays.pop(role) for role in parts]
+        self.notes = self._described()
+        return Source(images[0] if len(images) == 1 else np.concatenate(images), labels, self._split())
 
-    def _split(self, *, num: int, total: int) -> dict[str, torch.Tensor]:
-        tenth = num // 10
-        if not tenth:
+    def _split(self) -> dict[str, torch.Tensor]:
+        num, *given = (
+            self._headers[role].shape[0] if role in self._headers else 0 for role in ("x", "x_val", "x_test")
+        )
+        sizes = dict(zip(("val", "test"), given, strict=True))
+        drawn = {name: num // 10 for name, size in sizes.items() if not size}
+        if drawn and num < 10:
             raise self._refused("x", f"hold at least 10 images, to split them, got {num}")
-        order = torch.cat([shuffled(num, self.split_seed), torch.arange(num, total)])
-        test = total - num or tenth
-        return cut(order, train=total - tenth - test, val=tenth, test=test)
+        indices = cut(shuffled(num, self.split_seed), train=num - sum(drawn.values()), **drawn)
+        indices |= cut(torch.arange(num, num + sum(given)), **{name: size for name, size in sizes.items() if size})
+        return {name: indices[name] for name in ("train", "val", "test")}
+
+    def _described(self) -> list[str]:
+        names = ", ".join(role if role == name else f"{role} = {name}" for role, name in self.keys.items())
+        others = [name for name in self._entries if name not in self.keys.values()]
+        return [f"arrays {names}"] + [f"not read: {', '.join(others)}"] * bool(others)
 
     @cached_property
-    def _headers(self) -> dict[str, Header]:
-        """Shapes and types, checked, without reading the arrays."""
+    def keys(self) -> Mapping[str, str]:
+        """The names of the arrays that are used, by what they are.
+
+        Raises:
+            ConfigError: there are no images among them, or it is not clear which they are.
+        """
+        names, found = list(self._entries), dict(self._keys or {})
+        there = ", ".join(names) or "no array"
+        for role, name in found.items():
+            if name not in names:
+                raise ConfigError(f"data.keys.{role} must be an array in {self.path}, got {name!r}: it has {there}")
+        free = [name for name in names if name not in found.values()]
+        for role in NAMES.keys() - found.keys():
+            own = [name for name in free if name.lower() in NAMES[role]]
+            if len(own) > 1 and role not in own:
+                raise ConfigError(
+                    f"data.keys must say which of {', '.join(own)} in {self.path} is {role}: "
+                    f"data.keys={{{role}: {own[0]}}}"
+                )
+            if own:
+                found[role] = role if role in own else own[0]
+        for needed in ["x", *(role.replace("y", "x", 1) for role in found if role.startswith("y"))]:
+            if needed not in found:
+                strange = [name for name in free if name not in found.values()]
+                raise ConfigError(
+                    f"data.path: {self.path} must hold the images {needed}, and has {there}: if one of these is meant, "
+                    f"name it, as in data.keys={{{needed}: {strange[0] if strange else 'NAME'}}}"
+                )
+        return {role: found[role] for role in NAMES if role in found}
+
+    @cached_property
+    def _entries(self) -> list[str]:
+        """The names of the arrays in the file."""
         if not self.path.is_file():
             raise MissingFile(f"data.path: there is no file {self.path}: write it, or name another one")
         try:
             with open_archive(self.path) as archive:
-                headers = {entry.removesuffix(".npy"): _header(archive, entry) for entry in archive.namelist()}
+                return [entry.removesuffix(".npy") for entry in archive.namelist()]
         except DAMAGE as error:
             raise self._unreadable(error) from error
-        for name in headers:
-            require_choice(f"data.path: an array in {self.path}", name, ("x", "y", "x_test", "y_test"))
-        for needed in ["x", *(["x_test"] if "y_test" in headers else [])]:
-            if needed not in headers:
-                raise self._refused(needed, f"be there, got only {', '.join(headers) or 'an empty archive'}")
-        for name, header in headers.items():
-            if name.startswith("x"):
-                self._check_images(name, header, headers["x"])
+
+    @cached_property
+    def _headers(self) -> dict[str, Header]:
+        """Shapes and types of what is used, checked, without reading the arrays."""
+        try:
+            keys = self.keys
+            with open_archive(self.path) as archive:
+                headers = {role: _header(archive, f"{name}.npy") for role, name in keys.items()}
+        except ConfigError:
+            raise
+        except DAMAGE as error:
+            raise self._unreadable(error) from error
+        for role, header in headers.items():
+            if role.startswith("x"):
+                self._check_images(role, header, headers["x"])
             else:
-                self._check_labels(name, header, headers[name.replace("y", "x", 1)])
-        num_values = sum(math.prod(header.shape) for header in headers.values())
-        require_memory(f"data.path: the images in {self.path}", 4 * num_values, "name a file of fewer or smaller ones")
+                self._check_labels(role, header, headers[role.replace("y", "x", 1)])
+        images = [header for role, header in headers.items() if role.startswith("x")]
+        num_bytes = sum(math.prod(shape) * (4 + 2 * dtype.itemsize) for shape, dtype in images)
+        require_memory(f"data.path: the images in {self.path}", num_bytes, "name a file of fewer or smaller ones")
         return headers
 
-    def _check_images(self, name: str, header: Header, x: Header) -> None:
+    def _check_images(self, role: str, header: Header, x: Header) -> None:
         shape, dtype = header
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise self._refused(name, f"be uint8 or floating point in [0, 1], got {dtype}")
+        if dtype != np.uint8 and dtype.kind not in "fb":
+            raise self._refused(role, f"be uint8, or bool or floating point in [0, 1], got {dtype}")
         if len(shape) not in (3, 4) or 0 in shape:
-            raise self._refused(name, f"be [n, height, width] or [n, height, width, channel], got {list(shape)}")
+            raise self._refused(role, f"be [n, height, width] or [n, height, width, channel], got {list(shape)}")
         if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] > 4:
-            raise self._refused(name, f"have channels last, got {list(shape)}; use x.transpose(0, 2, 3, 1)")
+            raise self._refused(role, f"have channels last, got {list(shape)}; use x.transpose(0, 2, 3, 1)")
         if (shape[1:], dtype) != (x.shape[1:], x.dtype):
             expected, got = f"{list(x.shape[1:])} {x.dtype}", f"{list(shape[1:])} {dtype}"
-            raise self._refused(name, f"hold images like those in x, {expected}, got {got}")
+            raise self._refused(role, f"hold images like those in x, {expected}, got {got}")
 
-    def _check_labels(self, name: str, header: Header, images: Header) -> None:
-        if header.shape != images.shape[:1] or header.dtype.kind not in "iu":
+    def _check_labels(self, role: str, header: Header, images: Header) -> None:
+        if header.shape not in (images.shape[:1], (images.shape[0], 1)) or header.dtype.kind not in "iu":
             got = f"{list(header.shape)} {header.dtype}"
-            raise self._refused(name, f"be {list(images.shape[:1])} integers, one an image, got {got}")
+            raise self._refused(role, f"be {list(images.shape[:1])} integers, one an image, got {got}")
 
-    def _require_unit_interval(self, name: str, images: np.ndarray) -> None:
+    def _require_unit_interval(self, role: str, images: np.ndarray) -> None:
         low, high = images.min(), images.max()
-        if images.dtype != np.uint8 and not (low >= 0 and high <= 1):
-            raise self._refused(name, f"lie in [0, 1], got values in [{low}, {high}]: rescale, or store uint8")
+        if images.dtype.kind == "f" and not (low >= 0 and high <= 1):
+            raise self._refused(role, f"lie in [0, 1], got values in [{low}, {high}]: rescale, or store uint8")
 
-    def _refused(self, name: str, rule: str) -> ConfigError:
+    def _refused(self, role: str, rule: str) -> ConfigError:
+        name = self.keys[role]
         return ConfigError(f"data.path: the array {name} in {self.path} must {rule}")
 
     def _unreadable(self, error: Exception) -> ConfigError:
         return unreadable(self.path, error, advice="write it anew by numpy.savez_compressed, without objects")
+
+    def _why_dark(self) -> str:
+        advice = "; images of 0 and 1 are to be stored as bool" if self.divisor == 255 else ""
+        return super()._why_dark() + advice
 
 
 def _header(archive: zipfile.ZipFile, entry: str) -> Header:
