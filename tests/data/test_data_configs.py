@@ -15,6 +15,7 @@ LIKELIHOODS = {
     "digits": "bernoulli",
     "npz": "bernoulli",
     "image_folder": "bernoulli",
+    **dict.fromkeys(("fashion_mnist", "kmnist", "emnist"), "bernoulli"),
 }
 MANDATORY = {"npz": ["data.path=a.npz"], "image_folder": ["data.path=a", "data.size=[6,4]"]}
 
