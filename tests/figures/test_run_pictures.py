@@ -160,6 +160,16 @@ def test_scatter_shows_every_test_image_once_with_a_colour_per_label(run):
     assert sum(np.shape(dots.get_offsets())[0] for dots in axes.collections) == 250
 
 
+@pytest.mark.parametrize("count", [3, 12])
+def test_scatter_names_the_classes(run, count):
+    names = [f"class {i}" for i in range(count)]
+    vars(run.data)["class_names"] = names
+    replace_test_part(run, run.data.splits["test"].images, torch.arange(250) % count)
+    axes, *bar = draw(latent_scatter, run).axes
+    shown = bar[0].get_yticklabels() if bar else axes.get_legend().get_texts()
+    assert [text.get_text() for text in shown] == names
+
+
 def test_scatter_without_labels_says_so(run):
     replace_test_part(run, run.data.splits["test"].images, None)
     axes = draw(latent_scatter, run).axes[0]

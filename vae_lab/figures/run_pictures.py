@@ -5,7 +5,7 @@ or raises `CannotDrawError` with the reason. Images are decoder means on the fix
 of z are counted from 0, as in the ledger and in TensorBoard.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, cast
 
@@ -34,7 +34,7 @@ from vae_lab.runs.curve import series
 from vae_lab.runs.load import Run
 from vae_lab.runs.result import result_of
 
-INK_ON_BLACK = frozenset({"mnist", "digits"})
+INK_ON_BLACK = frozenset({"mnist", "digits", "kmnist", "emnist_balanced", "emnist_letters"})
 """Data sets of light strokes on a background of 0: printed dark on white, as in the paper."""
 LINES = {
     "train/bound_running": ("train (running mean)", "tab:red", "-"),
@@ -135,27 +135,38 @@ def latent_scatter(run: Run, dark_on_white: bool, seed: int) -> Axes:
     if labels is None:
         what += " (no labels)"
     _, axes = new_figure(4.6, 4.4, title_of(run, what))
-    scatter(axes, means[:, dimensions], None if labels is None else labels[:SCATTER_IMAGES])
+    scatter(axes, means[:, dimensions], None if labels is None else labels[:SCATTER_IMAGES], run.data.class_names)
     axes.set_xlabel(f"$z_{{{dimensions[0]}}}${values[0]}")
     axes.set_ylabel(f"$z_{{{dimensions[1]}}}${values[1]}")
     return axes
 
 
-def scatter(axes: Axes, points: Float[Tensor, "num 2"], labels: Tensor | None) -> None:
-    """Points by label: one colour each with a legend, a colour scale for many labels, dark grey for none."""
+def scatter(axes: Axes, points: Float[Tensor, "num 2"], labels: Tensor | None, names: Sequence[str] = ()) -> None:
+    """Points by label: one colour each with a legend, a colour scale for many labels, dark grey for none.
+
+    Args:
+        axes: where they are drawn.
+        points: their places.
+        labels: their labels, if there are any.
+        names: of the labels 0, 1, ...; empty: the numbers.
+    """
+    title, name_of = ("class", dict(enumerate(names))) if names else ("label", {})
     x, y = points.T.numpy()
     look: dict[str, Any] = {"s": 6, "linewidths": 0, "alpha": 0.8, "rasterized": True}
-    names = [] if labels is None else labels.unique().tolist()
+    present = [] if labels is None else labels.unique().tolist()
     if labels is None:
         axes.scatter(x, y, color=GREY, **look)
-    elif len(names) <= MANY_LABELS:
-        for i, name in enumerate(names):
-            chosen = (labels == name).numpy()
-            axes.scatter(x[chosen], y[chosen], color=colormaps["tab10"](i), label=str(name), **look)
-        axes.legend(title="label", loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5, handletextpad=0.1)
+    elif len(present) <= MANY_LABELS:
+        for i, label in enumerate(present):
+            chosen = (labels == label).numpy()
+            name = name_of.get(label, str(label))
+            axes.scatter(x[chosen], y[chosen], color=colormaps["tab10"](i), label=name, **look)
+        axes.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5, handletextpad=0.1)
     else:
         points_drawn = axes.scatter(x, y, c=labels.numpy(), cmap="turbo", **look)
-        axes.figure.colorbar(points_drawn, ax=axes, label="label")
+        bar = axes.figure.colorbar(points_drawn, ax=axes, label=title)
+        if names:
+            bar.set_ticks(present, labels=[name_of.get(label, str(label)) for label in present])
     axes.set_aspect("equal", adjustable="datalim")
 
 
