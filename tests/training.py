@@ -30,6 +30,7 @@ TINY = (
     "model.encoder.hidden=[16]",
     "model.latent_dim=3",
     "evaluation.first=100",
+    "trainer.max_epochs=20",
     "steps_per_execution=4",
 )
 """Epochs of 300 samples in 6 steps, evaluated at 100, 200, 250, 400, 650, 1000, 1600, ... samples."""

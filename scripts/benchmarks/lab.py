@@ -21,10 +21,10 @@ from benchmarks.sides import Case, Side, Throughput, difference, ratio, value_of
 from vae_lab.errors import Failed
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.execute import fit
+from vae_lab.jobs.planned import planned_config
 from vae_lab.jobs.settle import settled
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir, plan_run
-from vae_lab.runs.identity import frozen_config
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
@@ -230,7 +230,7 @@ def time_to_bound(conditions: Conditions) -> Case:
 def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:
     """The config of a training as `vae-lab train` freezes it."""
     place = ["trainer=gpu"] if conditions.device == "cuda" else []
-    return frozen_config(compose_command("train", [*overrides, *place, f"threads={conditions.threads}"])[0])
+    return planned_config(compose_command("train", [*overrides, *place, f"threads={conditions.threads}"])[0])
 
 
 def train_once(config: Mapping[str, Any], clock: Clock) -> list[dict[str, float]]:

@@ -135,7 +135,6 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
             "data.binarization must be none for likelihood=continuous_bernoulli, got dynamic",
         ),
         (["max_samples=49"], "max_samples must be >= .*50.*got 49"),
-        (["trainer.max_epochs=null"], "max_samples and trainer.max_epochs are both null"),
         (["trainer.max_epochs=0"], r"trainer\.max_epochs must be an integer >= 1 or null, got 0"),
         (["steps_per_execution=null"], "steps_per_execution must be an integer, got null"),
         (["threads=0"], r"threads must be an integer in 1 ... 4096 or null, got 0"),

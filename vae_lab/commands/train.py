@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.jobs.assemble import assemble
 from vae_lab.jobs.execute import assist, execute, go_on
+from vae_lab.jobs.planned import planned_config
 from vae_lab.jobs.settle import settled
 from vae_lab.runs.continuation import Request, continued_config
 from vae_lab.runs.directory import RunDir, new_run_path, plan_run, require_root
@@ -62,6 +63,7 @@ def train(cfg: DictConfig) -> Path:
     run = RunDir(destination.path(request))
     if not run.exists():
         run.require_free()
+        config = planned_config(requested)
         assembled = assemble(config, run)
         choose_backend(config["matmul_backend"])  # one that rounds is refused to new runs
         config = settled(config, assembled, run)

@@ -8,11 +8,11 @@ from typing import Any
 
 from vae_lab.errors import ConfigError, nearest, require_integer, require_number
 from vae_lab.figures.base import Curve, PaperFigure, check_scale
+from vae_lab.jobs.planned import planned_config
 from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.reports.overview import glance
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.identity import frozen_config
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 from vae_lab.wiring.table import Table
@@ -96,7 +96,7 @@ def compose_training(curve: Curve, settings: ReproduceSettings) -> Training:
     short = [f"max_samples={settings.probe_samples}", f"evaluation.first={settings.probe_samples}"]
     bare = ["callbacks=none", "logger=none", "checkpoint.at=[]"]
     probe_config, _ = compose_command("train", [*curve.overrides, *settings.train, *short, *bare])
-    return Training(curve, frozen_config(config), frozen_config(probe_config), {"choices": choices, "overrides": own})
+    return Training(curve, planned_config(config), planned_config(probe_config), {"choices": choices, "overrides": own})
 
 
 def timed(training: Training, speeds: Speeds) -> Training:

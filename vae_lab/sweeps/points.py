@@ -12,8 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError, RunError, missing
+from vae_lab.jobs.planned import planned_config
 from vae_lab.runs.directory import RunDir, require_root, safe_name
-from vae_lab.runs.identity import frozen_config, identity, identity_hash, is_computed
+from vae_lab.runs.identity import identity, identity_hash, is_computed
 from vae_lab.wiring.build import of_type
 from vae_lab.wiring.compose import own_config
 
@@ -78,7 +79,7 @@ class Space:
         requested, choices = own_config(composed)
         if requested["run_dir"] is not None:
             raise ConfigError("run_dir must be null in a sweep, or all its jobs would share one: leave it out")
-        config = frozen_config(requested)
+        config = planned_config(requested)
         shown = [text for text in varied if is_computed(text)]
         return Point(config, choices, overrides, shown, RunDir(run_folder(folder, shown, config)))
 
