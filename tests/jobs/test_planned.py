@@ -67,6 +67,7 @@ def test_what_is_found_in_the_files_is_said_and_frozen(tmp_path, pictures, caplo
     assert "budget: 50 samples, 10 minibatches: 3.3 epochs x 16, of which 15 fill minibatches; seed 0" in caplog.text
     assert "20 pictures of 8 x 9 to 27 x 9, RGB, 8 bits, cropped in the middle to 8 x 8 (data.fit=crop)" in caplog.text
     assert "2 classes, by folder: circles, squares" in caplog.text
+    assert "2 classes, by folder: circles, squares" in run.read_record()["data_notes"]
     Image.new("L", (9, 9)).save(pictures / "circles" / "new.png")  # which would be found to be another data set
     assert run.read_config()["data"] == data
 

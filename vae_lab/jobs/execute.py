@@ -147,6 +147,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
             data["precision"] = assembled.precision
             layers = layers_of(assembled.lit.model)
             data |= {"layers": layers, "num_parameters": sum(num for *_, num in layers)}
+            data["data_notes"] = "; ".join(assembled.data.notes)
             where = provenance(assembled.trainer.strategy.root_device)
             run.update_record(status="running", error=None, command=sys.argv, **where, **data)
             log.info("run directory: %s", run.path)

@@ -164,6 +164,7 @@ def settings_section(run: Overview) -> Section:
     seconds = {"time": record.get("wall_seconds"), "of it evaluation": record.get("evaluation_seconds")}
     made = {
         "status": run.status,
+        "data": record.get("data_notes") or None,
         "config hash": record.get("config_hash"),
         "device": record.get("device"),
         **{name: duration(value) for name, value in seconds.items() if is_number(value)},
