@@ -219,7 +219,7 @@ def data_that_swells(run_dir: RunDir, random: Random) -> str:
         png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
         (folder / "a" / "x.png").write_bytes(png)
         (target, former), *_ = FORMERLY.items()
-        config["data"] = own | former | {"_target_": target, "path": str(folder), "size": [28, 28], "channels": 1}
+        config["data"] = {**own, **former, "_target_": target, "path": str(folder), "size": [28, 28], "channels": 1}
     else:
         raw = folder / "MNIST" / "raw"
         raw.mkdir(parents=True)
