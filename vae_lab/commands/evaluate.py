@@ -88,7 +88,8 @@ def evaluate(cfg: DictConfig) -> list[Path]:
     ledgers: list[Path] = []
     found: list[Overview] = []
     for i, directory in enumerate(runs, 1):
-        log.info("%d of %d: %s", i, len(runs), directory.path)
+        if len(runs) > 1:
+            log.info("%d of %d: %s", i, len(runs), directory.path)
         run = load(directory, estimators, settings)
         run.model.to(choose_device(settings.device))
         measured: dict[str, Any] = {}
