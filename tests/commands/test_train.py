@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import assert_equal, assert_same_training, checkpoint, scalars, train_more, train_tiny, weights
 
 from vae_lab.errors import ConfigError, NonFiniteDensity
@@ -71,13 +72,16 @@ def test_event_files_hold_the_curve_and_the_hyperparameters(finished_run):
     for name in set(rows[0]) - {"samples_evaluated"}:
         expected = [(row["samples_evaluated"], pytest.approx(row[name], rel=1e-6)) for row in rows]
         assert curves[name] == expected, name
-    assert len(curves["kl_per_dimension/val/002"]) == len(rows)
+    events = EventAccumulator(str(finished_run.tensorboard), size_guidance={"histograms": 0}).Reload()
+    assert [event.step for event in events.Histograms("kl_per_dimension/val")] == [
+        row["samples_evaluated"] for row in rows
+    ]
+    assert "custom_scalars__config__" in events.Tags()["tensors"]
     (step, value), ledger = curves["hp/test/bound"][-1], finished_run.ledger("best")
     assert (step, value) == (1200, pytest.approx(ledger["test/bound"], rel=1e-6))
 
 
 def test_hparams_tab_names_the_choices(finished_run):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]
 
     events = EventAccumulator(str(finished_run.tensorboard)).Reload()
@@ -86,6 +90,7 @@ def test_hparams_tab_names_the_choices(finished_run):
     assert choices["latent_dim"].number_value == 3
     assert choices["data"].string_value == "digits"
     assert choices["learning_rate"].number_value == pytest.approx(1e-3)
+    assert choices["width"].string_value == "[16]" and choices["max_samples"].number_value == 1200
 
 
 def test_ledger_is_the_bound_of_the_best_checkpoint_and_says_on_what(finished_run):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from vae_lab.data.arrays import ImageData
 from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, require_integer
@@ -19,6 +20,12 @@ from vae_lab.training.marks import is_passed, next_log_mark, next_multiple
 from vae_lab.training.running_means import RunningMeans
 
 SPLITS = ("train", "val", "test")
+CHARTS = {
+    "bound and its terms": {
+        name: ["Multiline", [rf"^(train|val|test)/{name}(_running)?$"]] for name in ("bound", "reconstruction", "kl")
+    }
+}
+"""TensorBoard's custom scalars: all splits in one chart."""
 
 
 class BoundCurve(pl.Callback):
@@ -91,6 +98,9 @@ class BoundCurve(pl.Callback):
         """Remembers where the curve ends."""
         rows = read_rows(self.curve) if trainer.is_global_zero else []
         self.written = rows[-1]["samples_evaluated"] if rows else None
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and not rows:
+                logger.experiment.add_custom_scalars(CHARTS)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Evaluates at a mark, and at the end of the budget.
@@ -131,9 +141,7 @@ class BoundCurve(pl.Callback):
             entries = summarise(trainer.strategy.reduce(sums, reduce_op="sum"), num_samples=self.num_samples)
             for name in ("bound", "reconstruction", "kl", "active_units"):
                 row[f"{split}/{name}"] = entries[name]
-            per_dimension |= {
-                f"kl_per_dimension/{split}/{i:03d}": kl for i, kl in enumerate(entries["kl_per_dimension"])
-            }
+            per_dimension[f"kl_per_dimension/{split}"] = torch.tensor(entries["kl_per_dimension"])
         self.seconds += time.monotonic() - started
         row["learning_rate"] = lit.learning_rate()
         refuse_non_finite(row)
@@ -142,10 +150,15 @@ class BoundCurve(pl.Callback):
             append_row(self.curve, row, after=self.written)
             self.written = lit.samples
             for logger in trainer.loggers:
-                logger.log_metrics(
-                    {name: value for name, value in row.items() if name != "samples_evaluated"} | per_dimension,
-                    step=lit.samples,
-                )
+                values = {name: value for name, value in row.items() if name != "samples_evaluated"}
+                if isinstance(logger, TensorBoardLogger):
+                    for name, kl in per_dimension.items():
+                        logger.experiment.add_histogram(name, kl, global_step=lit.samples)
+                else:  # which have no chart for each scalar
+                    values |= {
+                        f"{name}/{i:03d}": v for name, kl in per_dimension.items() for i, v in enumerate(kl.tolist())
+                    }
+                logger.log_metrics(values, step=lit.samples)
 
     def log_likelihood(self, model: VAE, data: ImageData, split: str) -> dict[str, float]:
         """The log p(x) that stands for the bound where there is no encoder, by its names in the ledger."""

@@ -61,7 +61,7 @@ class ImageGrid(pl.Callback):
             grids["samples"] = image_grid(decode(latents), columns=self.columns, padding=1)
             if model.latent_dim == 2:
                 manifold = decode_manifold(decode, self.manifold_size)
-                grids["manifold"] = image_grid(manifold, columns=self.manifold_size)
+                grids["manifold"] = image_grid(manifold, columns=self.manifold_size, padding=1)
         return grids
 
     def inputs(self, lit_module: LitVAE) -> Tensor:

@@ -341,13 +341,17 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
 def log_hyperparameters(assembled: Assembled, ledger: Mapping[str, Any]) -> None:
     """TensorBoard's HParams tab: the choices beside the final values of the ledger, bounds by one draw of z only."""
     config, model = assembled.config, assembled.lit.model
+    encoder = config["model"].get("encoder", {})
     choices = {
         "data": assembled.data.name,
         "network": type(model.decoder.trunk).__name__.removesuffix("Decoder"),
+        "width": str(encoder.get("channels", encoder.get("hidden", ""))),
         "latent_dim": model.latent_dim,
         "objective": type(assembled.lit.objective).__name__,
         "optimizer": config["optimizer"]["_target_"].rsplit(".", 1)[-1],
         "learning_rate": config["optimizer"].get("lr"),
+        "warm_up": config["schedule"].get("warmup_share", 0.0),
+        "max_samples": assembled.lit.max_samples,
         "batch_size": assembled.lit.batch_size,
         "binarization": assembled.data.binarization,
         "seed": config["seed"],
