@@ -1,37 +1,43 @@
-"""Shapes of the core and its components are checked in every test (jaxtyping, beartype); shared fixtures."""
+"""Shapes of the core and its components are checked in every test (jaxtyping, beartype); shared fixtures.
+
+PyTorch is imported where it is used: the process of pytest-xdist that starts the workers reads this file first.
+"""
 
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 from jaxtyping import install_import_hook
 
 CORE = "distributions model elbo hmc measurement image_grids optimizers schedules"
 COMPONENTS = "networks objectives estimators data"
 install_import_hook([f"vae_lab.{name}" for name in f"{CORE} {COMPONENTS}".split()], "shape_checks.check")
 
-from linear_gaussian import LinearGaussian  # noqa: E402  (vae_lab must be imported after the hook)
-
 if TYPE_CHECKING:
+    from linear_gaussian import LinearGaussian
+
     from vae_lab.runs.directory import RunDir
 
 
 @pytest.fixture(autouse=True)
 def fixed_noise() -> None:
     """Every test draws the same noise, and has one thread, whichever trainings this process ran before it."""
+    import torch
+
     torch.manual_seed(0)
     torch.set_num_threads(1)  # a training without `threads` takes all cores: two such processes slow each other down
 
 
 @pytest.fixture
-def linear_gaussian() -> LinearGaussian:
+def linear_gaussian(make_linear_gaussian: "type[LinearGaussian]") -> "LinearGaussian":
     """The oracle in float64, its encoder the exact posterior; other forms: `make_linear_gaussian`."""
-    return LinearGaussian()
+    return make_linear_gaussian()
 
 
 @pytest.fixture
-def make_linear_gaussian() -> type[LinearGaussian]:
+def make_linear_gaussian() -> "type[LinearGaussian]":
     """Makes an oracle with keyword arguments of its own, such as `exact_posterior=False`."""
+    from linear_gaussian import LinearGaussian
+
     return LinearGaussian
 
 

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -48,11 +49,14 @@ def imported(file: Path) -> Iterator[str]:
             )
 
 
-IMPORTS = {name: set(imported(file)) - {""} for name, file in MODULES.items() if name not in ("__init__", "")}
+@cache
+def imports() -> dict[str, set[str]]:
+    """Module -> those that it imports; read when a test asks, as every worker of pytest collects this file."""
+    return {name: set(imported(file)) - {""} for name, file in MODULES.items() if name not in ("__init__", "")}
 
 
 def test_every_wing_stands_on_one_floor_and_the_house_has_few_entries() -> None:
-    wings = {name.split(".")[0] for name in IMPORTS}
+    wings = {name.split(".")[0] for name in imports()}
     assert wings == set(FLOOR)
     assert len([entry for entry in PACKAGE.iterdir() if entry.name != "__pycache__"]) <= 30
 
@@ -61,7 +65,7 @@ def test_every_wing_stands_on_one_floor_and_the_house_has_few_entries() -> None:
 def test_floor_imports_lower_floors_only(floor: int) -> None:
     upward = [
         f"{name} imports {other}"
-        for name, others in IMPORTS.items()
+        for name, others in imports().items()
         if FLOOR[name.split(".")[0]] == floor
         for other in others
         if (wing := other.split(".")[0]) != name.split(".")[0] and FLOOR[wing] >= floor
@@ -71,7 +75,9 @@ def test_floor_imports_lower_floors_only(floor: int) -> None:
 
 def test_no_two_modules_of_a_wing_need_each_other() -> None:
     for wing in FLOOR:
-        graph = {name: {n for n in others if n.split(".")[0] == wing and n != wing} for name, others in IMPORTS.items()}
+        graph = {
+            name: {n for n in others if n.split(".")[0] == wing and n != wing} for name, others in imports().items()
+        }
         inside = {name: others for name, others in graph.items() if name.split(".")[0] == wing}
         try:
             TopologicalSorter(inside).prepare()
@@ -90,7 +96,7 @@ def test_concrete_parts_and_commands_are_named_by_strings_alone() -> None:
         "callbacks.progress",
     )
     shared = ("objectives.base", "estimators.base", "data.arrays", "data.files")
-    for name, others in IMPORTS.items():
+    for name, others in imports().items():
         for other in others:
             if other.startswith(named) and other not in shared:
                 assert name.split(".")[0] == other.split(".")[0], f"{name} imports {other}, which YAML names"
