@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
@@ -42,8 +42,10 @@ def composed(command: str, *overrides: str) -> Iterator[DictConfig]:
     with initialize_config_dir(str(package_configs()), version_base="1.3"):
         cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
         try:
-            yield compose(command, overrides=list(overrides))
+            yield cfg
         finally:
             HydraConfig.instance().cfg = None
 

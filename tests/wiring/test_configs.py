@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ GIVEN = {
 """What a choice leaves to the user."""
 
 
+@cache
 def compose_command(command: str, *overrides: str) -> dict[str, Any]:
-    """The resolved config of a command line."""
+    """The resolved config of a command line; to be read only."""
     with initialize_config_dir(config_dir=str(FOLDER), version_base="1.3"):
         config = OmegaConf.to_container(compose(command, list(overrides)), resolve=True)
     assert isinstance(config, dict)
@@ -72,8 +74,20 @@ def test_command_composes_and_leaves_nothing_of_hydra_in_the_working_folder(comm
         assert logging.handlers.console.stream == "ext://sys.stderr"
 
 
+INSTANTIATED = (
+    "data",
+    "model",
+    "likelihood",
+    "initialization",
+    "objective",
+    "optimizer",
+    "schedule",
+    "estimator",
+)
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_choice_composes_without_open_references(group: str, name: str) -> None:
+def test_choice_composes_without_open_references_and_its_constructor_accepts_it(group: str, name: str) -> None:
     command = command_of(group)
     required = {"evaluate": ["run=runs/a"], "plot": ["run=runs/a"]}.get(command, [])
     overrides = [f"{group}={name}", *required, *GIVEN.get(name, [])]
@@ -85,6 +99,9 @@ def test_choice_composes_without_open_references(group: str, name: str) -> None:
     assert [key for key in composed if key not in known and not keys.decides_elsewhere(key, known)] == []
     if group != "sweep":  # of which all choices are read
         assert {key for key, about in known.items() if not about.is_section} <= {*composed, *sections(config)}
+    if group in INSTANTIATED:
+        given = {"image_shape": (1, 8, 8)} if group == "model" else {}
+        assert build.instantiate(config[group], group, **given) is not None
 
 
 def sections(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -115,25 +132,6 @@ def test_comments_and_values_are_those_of_the_chosen_files() -> None:
     assert CommandKeys([FOLDER], "audit").keys["estimator.num_chains"].value == "2", "its own file has the last word"
     both = CommandKeys([FOLDER], "train", ["sweep=latent_dims"]).keys
     assert {"data.root", "model.encoder.channels", "model.encoder.hidden"} <= set(both)
-
-
-INSTANTIATED = (
-    "data",
-    "model",
-    "likelihood",
-    "initialization",
-    "objective",
-    "optimizer",
-    "schedule",
-    "estimator",
-)
-
-
-@pytest.mark.parametrize(("group", "name"), [choice for choice in CHOICES if choice[0] in INSTANTIATED])
-def test_choice_is_accepted_by_its_constructor(group: str, name: str) -> None:
-    given = {"image_shape": (1, 8, 8)} if group == "model" else {}
-    config = compose_command(command_of(group), f"{group}={name}", *GIVEN.get(name, []))
-    assert build.instantiate(config[group], group, **given) is not None
 
 
 @pytest.mark.parametrize("name", choices([FOLDER], "data"))
