@@ -15,7 +15,7 @@ def estimator(**settings):
 
 
 def test_estimate_is_unbiased_for_the_marginal_and_its_log_biased_downwards(linear_gaussian):
-    x = linear_gaussian.sample(2000)
+    x = linear_gaussian.sample(1000)
     estimate = estimator(num_chains=4, num_temperatures=20).estimate(linear_gaussian.model, x, seed=0)
     error = estimate.log_likelihood - linear_gaussian.log_marginal(x)
     ratio = error.exp()
@@ -23,6 +23,7 @@ def test_estimate_is_unbiased_for_the_marginal_and_its_log_biased_downwards(line
     assert error.mean() < -six_standard_errors(error)
 
 
+@pytest.mark.slow
 def test_more_temperatures_bring_the_log_closer(linear_gaussian):
     x = linear_gaussian.sample(250)
     exact = linear_gaussian.log_marginal(x)

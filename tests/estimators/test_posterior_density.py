@@ -30,6 +30,7 @@ def test_reciprocal_is_unbiased_and_the_log_biased_upwards_by_half_the_variance(
     assert float(error.mean()) == pytest.approx(float(error.var() / 2), rel=0.5)
 
 
+@pytest.mark.slow
 def test_bias_of_the_log_falls_with_more_samples(linear_gaussian):
     x = linear_gaussian.sample(250)
     exact = linear_gaussian.log_marginal(x)
@@ -54,6 +55,7 @@ def test_fits_that_are_nats_away_are_refused(make_linear_gaussian, latent_dim, n
         estimator(num_samples=num_samples).estimate(linear_gaussian.model, linear_gaussian.sample(1), seed=0)
 
 
+@pytest.mark.slow
 def test_stated_variance_is_that_of_the_error(linear_gaussian):
     """Somewhat below it: the few stretches of a short chain are themselves not independent."""
     x = linear_gaussian.sample(500)
