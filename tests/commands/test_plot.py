@@ -67,6 +67,8 @@ def test_plot_refuses_a_picture_asked_for_by_name_that_the_run_cannot_have(tmp_p
         ("pictures=[]", "pictures must name at least one"),
         ("pictures=sample", "pictures must be one of all, .* got 'sample'"),
         ("pictures=3", r"pictures must be a text or a list such as \[a,b\], got 3"),
+        ("interpolate=[3]", r"interpolate must name test images in pairs, as \[3,17\], got \[3\]"),
+        ("interpolate=[3,-1]", "interpolate must be an integer >= 0, got -1"),
         ("seed=-1", "seed must be an integer >= 0, got -1"),
         ("dark_on_white=3", "dark_on_white must be true, false or null, got 3"),
         ("checkpoint=first", "checkpoint must be best, last, the count of a snapshot or null"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_run import make_drawn_run
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from vae_lab.data.arrays import Source, Split
@@ -58,11 +59,16 @@ def test_a_picture_is_saved_twice_and_the_same_each_time(picture, run, tmp_path)
 @pytest.mark.parametrize("picture", [samples, manifold, *POSTERIOR])
 def test_every_picture_carries_the_bound_in_nats(picture, run):
     texts = [text.get_text() for text in draw(picture, run).axes[0].texts]
-    assert texts == ["test bound −20.04 nats per datapoint (last.ckpt, 40,000 samples evaluated)"]
+    assert texts[-1].endswith("test bound −20.04 nats per datapoint (last.ckpt, 40,000 samples evaluated)")
 
 
-def test_bound_caption_says_when_the_checkpoint_was_not_measured(run):
+def test_bound_caption_of_a_run_that_was_interrupted_has_the_last_value_of_its_curve(run):
     run.metrics.clear()
+    place = "(last.ckpt, 40,000 samples evaluated)"
+    assert bound_caption(run) == f"test bound −20.00 nats per datapoint {place}"
+    vars(run)["curve"] = run.curve[:2]
+    assert bound_caption(run) == f"test bound −30.00 nats per datapoint at 2,000 samples {place}"
+    vars(run)["curve"] = []
     assert bound_caption(run) == "last.ckpt, 40,000 samples evaluated; nothing measured"
 
 
@@ -71,7 +77,7 @@ def test_a_snapshot_has_the_bound_of_its_own_ledger(tmp_path):
     (directory.checkpoints / "at").mkdir()
     shutil.copy(directory.checkpoints / "last.ckpt", directory.checkpoints / "at" / "40000.ckpt")
     place = "40000.ckpt, 40,000 samples evaluated"
-    assert bound_caption(load_run(directory.path, checkpoint=40_000)) == f"{place}; nothing measured"
+    assert "−20.00" in bound_caption(load_run(directory.path, checkpoint=40_000))  # of the curve
     directory.update_ledger("40000", {"test/bound": -21.0, "samples_evaluated": 40_000})
     caption = bound_caption(load_run(directory.path, checkpoint="40000"))
     assert caption == f"test bound −21.00 nats per datapoint ({place})"
@@ -82,6 +88,8 @@ def test_bound_curve_shows_the_measured_columns_on_a_log_axis(run):
     assert axes.get_xscale() == "log" and "nats" in axes.get_ylabel()
     assert [line.get_label() for line in axes.lines] == ["train (running mean): −21.00", "test: −20.00"]
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), [[100, -90], [2000, -30], [40_000, -20]])
+    assert all(line.get_marker() == "o" for line in axes.lines)  # few points
+    assert axes.texts[0].get_text().endswith("with one draw of z for each datapoint")
 
 
 def test_bound_curve_survives_a_single_evaluation(run, tmp_path):
@@ -137,6 +145,21 @@ def test_interpolations_start_and_end_at_the_reconstructions_of_their_ends(run):
     np.testing.assert_allclose(np.stack(cells), expected, atol=1e-6)
 
 
+def test_interpolations_go_between_the_images_that_are_named(run):
+    x = run.data.splits["test"].images[[3, 17]]
+    figure = interpolations(run, dark_on_white=False, seed=0, ends=[3, 17])
+    row = pixels(figure)
+    assert row.shape == (8, 11 * 9 - 1)
+    np.testing.assert_array_equal(np.stack([row[:, :8], row[:, -8:]]), x[:, 0])
+    with pytest.raises(CannotDrawError, match="interpolate must name test images from 0 to 249, got 250"):
+        interpolations(run, dark_on_white=False, seed=0, ends=[3, 250])
+
+
+def test_traversals_start_from_the_image_that_is_shown(run):
+    image = run.data.splits["test"].images[0, 0]
+    np.testing.assert_array_equal(pixels(draw(traversals, run))[:8, :8], image)
+
+
 def test_traversals_and_scatter_take_the_dimensions_with_the_most_kl(tmp_path):
     run = load_run(make_drawn_run(tmp_path / "run", latent_dim=12).path)
     with torch.no_grad():
@@ -154,10 +177,32 @@ def test_traversals_and_scatter_take_the_dimensions_with_the_most_kl(tmp_path):
     assert "the two dimensions with the most KL" in axes.get_title()
 
 
+def drawn_points(run: Run):
+    split = run.data.splits["test"]
+    assert split.labels is not None
+    return zip(run.encode(split.images).tolist(), split.labels.tolist(), strict=True)
+
+
 def test_scatter_shows_every_test_image_once_with_a_colour_per_label(run):
     axes = draw(latent_scatter, run).axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [str(i) for i in range(10)]
-    assert sum(np.shape(dots.get_offsets())[0] for dots in axes.collections) == 250
+    dots: Any = axes.collections[0]
+    expected = {(*point, *colormaps["tab10"](label)[:3]) for point, label in drawn_points(run)}
+    assert {(*at, *colour[:3]) for at, colour in zip(dots.get_offsets(), dots.get_facecolor(), strict=True)} == expected
+    assert [text.get_text() for text in axes.texts][:10] == [str(i) for i in range(10)]  # at their centroids
+    rings: Any = axes.patches
+    assert [ring.radius for ring in rings] == [1, 2]
+
+
+def test_aggregate_posterior_is_a_density_beside_the_prior(run):
+    axes = draw(latent_scatter, run).axes[1]
+    prior: Any = axes.lines[0].get_xydata()
+    filled: Any = axes.collections[0]
+    outline = filled.get_paths()[0].vertices
+    z = prior[:, 0]
+    density = np.array([outline[outline[:, 0] == at, 1].max() for at in z])
+    scale = prior[:, 1].sum() / 1.0
+    assert density.sum() == pytest.approx(scale, rel=0.02)
 
 
 @pytest.mark.parametrize("count", [3, 12])
@@ -165,7 +210,7 @@ def test_scatter_names_the_classes(run, count):
     names = [f"class {i}" for i in range(count)]
     vars(run.data)["class_names"] = names
     replace_test_part(run, run.data.splits["test"].images, torch.arange(250) % count)
-    axes, *bar = draw(latent_scatter, run).axes
+    axes, *bar, _ = draw(latent_scatter, run).axes  # the last: the aggregate posterior
     shown = bar[0].get_yticklabels() if bar else axes.get_legend().get_texts()
     assert [text.get_text() for text in shown] == names
 
@@ -178,7 +223,7 @@ def test_scatter_without_labels_says_so(run):
 
 def test_scatter_of_many_labels_has_a_colour_scale(run):
     replace_test_part(run, run.data.splits["test"].images, torch.arange(250))
-    assert len(draw(latent_scatter, run).axes) == 2
+    assert len(draw(latent_scatter, run).axes) == 3  # the points, their colours, the aggregate posterior
 
 
 def test_scatter_of_one_dimension_is_refused(tmp_path):

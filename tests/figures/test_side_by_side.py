@@ -14,9 +14,10 @@ from PIL import Image
 from vae_lab.figures.canvas import encoded, encoded_tile
 from vae_lab.figures.side_by_side import (
     Line,
-    bound_against_latent_dim,
+    against_latent_dim,
     colours,
     curves,
+    described,
     kl_bars,
     shared_decodings,
     shared_reconstructions,
@@ -64,13 +65,15 @@ def test_curves_name_what_is_to_be_named():
     assert [np.asarray(line.get_ydata()).tolist() for line in axes.lines] == [[-5.0, -3.0], [-9.0, -4.0]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["A"]
     assert axes.get_xscale() == "log"
+    assert [line.get_marker() for line in axes.lines] == ["o", "o"]  # or two points would be taken for a curve
+    assert described(lines, "Bound").endswith("the curves end with A at \N{MINUS SIGN}3.00")
 
 
 def test_error_bars_are_standard_errors_and_a_single_seed_has_none():
     table = pd.DataFrame(
         {"series": ["a", "a", "b"], "latent_dim": [20, 2, 2], "mean": [-1.0, -2.0, -3.0], "se": [0.5, 0.1, math.nan]}
     )
-    (axes,) = bound_against_latent_dim(table, title="t").axes
+    (axes,) = against_latent_dim(table, title="t", quantity="test bound").axes
     containers: list[Any] = axes.containers
     first, second = (container.lines for container in containers)
     assert first[0].get_xydata().tolist() == [[2, -2], [20, -1]]

@@ -59,6 +59,12 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def runs_of(page: Page) -> list[dict[str, str]]:
+    """The values of each run, from the table with a column for each."""
+    names, *columns = zip(*page.tables["Runs"][0], strict=True)
+    return [dict(zip(names, column, strict=True)) for column in columns]
+
+
 def compared(capsys: pytest.CaptureFixture[str], *arguments: str) -> Page:
     """The page that the command prints the path of."""
     assert main(["compare", *arguments]) == 0
@@ -93,7 +99,7 @@ def test_page_shows_what_differs_and_every_value(work_folder, finished_run, smal
         "model.latent_dim": ("3", "2"),
         "seed": ("0", "1"),
     }
-    runs = page.rows("Runs")
+    runs = runs_of(page)
     assert [(row["run"], row["latent_dim"], row["seed"], row["status"]) for row in runs] == [
         ("A", "3", "0", "finished"),
         ("B", "2", "1", "finished"),
@@ -130,7 +136,7 @@ def test_speed_is_no_difference_that_matters(work_folder, finished_run, capsys):
 
 def test_other_data_stand_in_groups_and_are_not_comparable(work_folder, finished_run, other_data, capsys):
     page = compared(capsys, f"run={finished_run.path}", f"run={other_data.path}")
-    first, second = page.rows("Runs")
+    first, second = runs_of(page)
     assert not first["test bound"].endswith(" a") and second["test bound"].endswith(" a")
     assert "a: not comparable with the unmarked: data turned (unmarked: digits)" in page.sections["Runs"]
     assert "share no axis: A (digits); B (turned)" in page.sections["Curves"]
@@ -143,7 +149,7 @@ def test_run_without_an_encoder_has_no_reconstructions(work_folder, finished_run
     page = compared(capsys, f"run={finished_run.path}", f"run={without_encoder.path}")
     assert "B: trained without an encoder" in page.sections[IMAGES]
     assert "B: no bound on the test split" in page.sections["Runs"]
-    first, second = page.rows("Runs")
+    first, second = runs_of(page)
     (name,) = (name for name in second if name.endswith("log p(x)"))
     assert second["test bound"] == "" and "±" in second[name] and first[name] == ""
     assert len(page.pictures["Curves"]) == 2 and "annealed_importance_sampling_4x4" in page.sections["Curves"]
@@ -181,7 +187,7 @@ def test_curves_with_other_numbers_of_draws_are_not_comparable(work_folder, fini
         run.update_record(status="interrupted")
         (run.path / "metrics.json").unlink()
     page = compared(capsys, f"run={runs[0].path},{runs[1].path}")
-    first, second = page.rows("Runs")
+    first, second = runs_of(page)
     assert not first["test bound"].endswith(" a") and second["test bound"].endswith(" a")
     assert "a: not comparable with the unmarked: draws of z 8 (unmarked: 1)" in page.sections["Runs"]
     assert "share no axis: A (digits, draws of z=1); B (digits, draws of z=8)" in page.sections["Curves"]
@@ -199,7 +205,7 @@ def test_pattern_finds_runs_and_names_what_it_leaves_out(work_folder, finished_r
     (copied(finished_run, folder / "curve").path / "metrics.csv").write_text("samples_evaluated,test/bound\n1,a\n")
     (folder / "note.txt").write_text("no folder")
     page = compared(capsys, f"run={folder}/*")
-    assert [row["directory"] for row in page.rows("Runs")] == [str(folder / "one"), str(folder / "two")]
+    assert [row["directory"] for row in runs_of(page)] == [str(folder / "one"), str(folder / "two")]
     for name in ("half", "torn", "wrong", "curve"):
         assert f"Left out: {folder / name}" in page.sections["Runs"]
     assert "note.txt" not in page.sections["Runs"]
@@ -236,7 +242,7 @@ def test_run_that_goes_on_is_compared_as_it_is(work_folder, finished_run, small,
     with going.locked():
         page = compared(capsys, f"run={finished_run.path}", f"run={going.path}", f"run={young.path}")
     assert "B is still running at 1,200 samples" in page.sections["Runs"]
-    second, third = page.rows("Runs")[1:]
+    second, third = runs_of(page)[1:]
     assert (
         second["test bound"]
         and not second["test bound"].endswith(" a")
@@ -259,7 +265,7 @@ def test_broken_weights_and_strange_code_leave_the_rest_of_the_page(work_folder,
     assert "C has none:" in text and "allow=[mine]" in text
     assert "D has none:" in text and "must hold the weights of the model in config.yaml" in text
     assert len(page.pictures[IMAGES]) == len(page.pictures[LATENTS]) == 1
-    assert len(page.rows("Runs")) == 4
+    assert len(runs_of(page)) == 4
 
 
 def test_own_class_is_found_in_the_working_folder_if_it_is_allowed(work_folder, finished_run, capsys, monkeypatch):

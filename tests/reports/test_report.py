@@ -76,7 +76,8 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
         assert row["active units"] == f"{ledger[f'{split}/active_units']} of 3"
     assert "digits, x/16, BernoulliLikelihood, binarization none" in page.sections["Result"]
     assert f"test bound {ledger['test/bound']:.2f} nats per datapoint" in page.sections[""]
-    assert len(page.pictures["Curve"]) == len(page.pictures["KL of every dimension"]) == 1
+    assert "digits, MLP, Nz = 3" in page.sections[""]
+    assert len(page.pictures["Curve"]) == 2 and len(page.pictures["KL of every dimension"]) == 1
     assert len(page.pictures["Pictures"]) == PICTURES
     assert "Without manifold: a manifold needs model.latent_dim = 2" in page.sections["Pictures"]
     for value in ledger["test/kl_per_dimension"]:
@@ -171,6 +172,8 @@ def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):
     last = read_rows(run.curve)[-1]
     values = ", ".join(f"{split} bound {last[f'{split}/bound']:.2f} nats (8 draws of z)" for split in ("test", "val"))
     assert f"The last evaluation: {values} per datapoint." in page.sections["Result"]
+    (row,) = (row for row in page.rows("Result") if row["split"] == "test")
+    assert row["bound"] == f"{last['test/bound']:.2f}"
     assert page.code["Resume"] == [f"vae-lab train run_dir={run.path}"]
     assert len(page.pictures["Pictures"]) == PICTURES
     with run.locked():
@@ -197,7 +200,7 @@ def test_run_without_an_encoder_has_a_page(tmp_path, capsys):
     page = reported(capsys, f"run={run.path}")
     assert "no encoder" in page.sections["Pictures"] and "no encoder" in page.sections["KL of every dimension"]
     assert len(page.pictures["Pictures"]) == 2  # samples and manifold
-    assert "nothing was measured" in page.sections["Result"].lower()
+    assert "Nothing was measured" in page.sections["Result"]
 
 
 def test_large_colour_images_stay_light(tmp_path, capsys):
@@ -220,6 +223,7 @@ def test_report_of_a_sweep_has_means_and_standard_errors_over_seeds(sweep, capsy
     assert "standard error of the mean of n runs over seed" in page.sections["Bound and latent size"]
     assert len(page.pictures["Bound and latent size"]) == 1
     assert len(page.pictures["Samples"]) == 2 and page.sections["Samples"].count("(seed 0)") == 2
+    assert len(page.pictures["Curves"]) == 1  # all runs in it
     assert len(page.rows("Runs")) == 4 and "Not in the means" not in page.sections
     assert page.code["Load"][1] == f"vae-lab compare 'run={sweep}/*'"
     names: dict = {}
@@ -282,6 +286,7 @@ def test_fact_that_a_run_of_a_sweep_lacks_is_not_in_its_name(sweep, capsys):
     page = reported(capsys, f"sweep={sweep}")
     assert "likelihood or number of draws of z share no axis" in page.sections["Bound and latent size"]
     assert "draws of z 8, estimator importance_sampling_5, latent_dim 3" in page.sections["Samples"]
+    assert "Mean test log p(x) by importance_sampling_5 against" in page.sections["Bound and latent size"]
     assert "estimator ," not in page.sections["Samples"]
 
 
@@ -335,7 +340,7 @@ def test_several_runs_have_a_page_each(sweep, capsys):
     assert main(["report", f"run={sweep}/2_0,{sweep}/3_*"]) == 0
     pages = [sweep / name / "report.html" for name in ("2_0", "3_0", "3_1")]
     assert capsys.readouterr().out.splitlines() == list(map(str, pages))
-    assert all(f"Run {page.parent.name}" in page.read_text() for page in pages)
+    assert all(f"<title>digits, MLP, Nz = {page.parent.name[0]}</title>" in page.read_text() for page in pages)
 
 
 @pytest.mark.parametrize(

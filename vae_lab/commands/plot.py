@@ -28,9 +28,15 @@ class PlotSettings:
     data_root: str | None
     allow: list[str]
     seed: int
+    interpolate: list[int] | None
 
     def __post_init__(self) -> None:
         require_integer("seed", self.seed, minimum=0)
+        if self.interpolate is not None:
+            if not self.interpolate or len(self.interpolate) % 2:
+                raise ConfigError(f"interpolate must name test images in pairs, as [3,17], got {self.interpolate}")
+            for place in self.interpolate:
+                require_integer("interpolate", place, minimum=0, advice="test images are counted from 0")
         if not self.pictures:
             raise ConfigError(f"pictures must name at least one of {', '.join(PICTURES)}, or be all; got none")
         for name in self.names:
@@ -74,7 +80,8 @@ def draw(directory: RunDir, run: Run, settings: PlotSettings) -> Path:
     drawn = {}
     for name in settings.names:
         try:
-            drawn[name] = rendered(PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed))
+            further = {"ends": settings.interpolate} if name == "interpolations" and settings.interpolate else {}
+            drawn[name] = rendered(PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed, **further))
         except CannotDrawError as error:
             if settings.pictures != "all":
                 raise RunError(f"{name} cannot be drawn: {error}") from error

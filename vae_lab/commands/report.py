@@ -30,7 +30,7 @@ def report(settings: ReportSettings) -> list[Path]:
         RunError: there is no run, or one is not whole; no page was written.
     """
     from vae_lab.reports.pages.page import write_page
-    from vae_lab.reports.pages.run_page import headline, run_sections
+    from vae_lab.reports.pages.run_page import headline, run_sections, title_of
     from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
 
     runs = settings.run
@@ -51,7 +51,7 @@ def report(settings: ReportSettings) -> list[Path]:
         return [write_page(pages[0], f"Sweep: {name}", sweep_sections(sweep, settings), summary=sweep.headline)]
     overviews = [read_overview(folder, settings.checkpoint) for folder in folders]
     return [
-        write_page(page, f"Run {run.path.resolve().name}", run_sections(run, settings), summary=headline(run))
+        write_page(page, title_of(run), run_sections(run, settings), summary=headline(run))
         for page, run in zip(pages, overviews, strict=True)
     ]
 

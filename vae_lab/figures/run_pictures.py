@@ -6,6 +6,7 @@ of z are counted from 0, as in the ledger and in TensorBoard.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, cast
 
@@ -14,7 +15,11 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
+from matplotlib.patheffects import withStroke
 from torch import Tensor
+from torch.distributions import Normal
 
 from vae_lab.data.arrays import Split
 from vae_lab.distributions import kl_to_standard_normal
@@ -27,60 +32,64 @@ from vae_lab.figures.canvas import (
     styled,
     write_caption,
 )
-from vae_lab.figures.side_by_side import Line, draw_curves
+from vae_lab.figures.side_by_side import draw_curves, draw_terms, lines_of
 from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.randomness import generator
-from vae_lab.runs.curve import series
 from vae_lab.runs.load import Run
-from vae_lab.runs.result import result_of
+from vae_lab.runs.result import latest, result_of
 
 INK_ON_BLACK = frozenset({"mnist", "digits", "kmnist", "emnist_balanced", "emnist_letters"})
 """Data sets of light strokes on a background of 0: printed dark on white, as in the paper."""
-LINES = {
-    "train/bound_running": ("train (running mean)", "tab:red", "-"),
-    "val/bound": ("validation", "tab:blue", "-."),
-    "test/bound": ("test", "black", "--"),
-}
 MANIFOLD_SIZE = 20
 KL_IMAGES = 1000
 """Test images that say which dimensions have the most KL."""
 SCATTER_IMAGES = 5000
+MOST_DIMENSIONS = 10
+"""Of z, in a picture of each of them."""
 MANY_LABELS = 10
 """Up to so many labels get a colour and a place in the legend each."""
+
+
+NOTES = {
+    "samples": "decoder means at draws z ~ N(0, I)",
+    "manifold": "each tile holds equal mass of the prior N(0, I)",
+    "latent_scatter": "rings: 1 and 2 s.d. of the prior; left: z of all these images (blue) and the prior (dashed)",
+    "traversals": "each row changes one $z_j$ of the test image on the left, and keeps the rest of its posterior mean",
+}
+"""What stands below a picture besides the bound."""
 
 
 class CannotDrawError(ValueError):
     """This picture does not exist for this run; the message says why."""
 
 
-def captioned(draw: Callable[[Run, bool, int], Axes]) -> Callable[..., Figure]:
-    """Makes it a picture: in the lab's style, with the bound of the drawn weights below."""
+def captioned(draw: Callable[..., Axes]) -> Callable[..., Figure]:
+    """Makes it a picture: in the lab's style, with its note and the bound of the drawn weights below."""
 
     @styled
     @wraps(draw)
-    def drawn(run: Run, *, dark_on_white: bool, seed: int) -> Figure:
-        axes = draw(run, dark_on_white, seed)
-        write_caption(axes, bound_caption(run))
+    def drawn(run: Run, *, dark_on_white: bool, seed: int, **further: Any) -> Figure:
+        axes = draw(run, dark_on_white, seed, **further)
+        write_caption(axes, "\n".join([*filter(None, [NOTES.get(draw.__name__)]), bound_caption(run)]))
         return cast(Figure, axes.figure)
 
     return drawn
 
 
-@captioned
-def bound_curve(run: Run, dark_on_white: bool, seed: int) -> Axes:
-    """Bound against training samples evaluated (log scale), as in figure 2; the legend gives the last values."""
-    lines = [
-        Line(f"{label}: {nats(values[-1], 2)}", samples, values, colour, dashes)
-        for key, (label, colour, dashes) in LINES.items()
-        for samples, values in [series(run.curve, key)]
-        if values
-    ]
+@styled
+def bound_curve(run: Run, *, dark_on_white: bool, seed: int) -> Figure:
+    """Bound against training samples (log scale), as in figure 2, with its last values; beside it its two terms."""
+    lines = [replace(line, label=f"{line.label}: {nats(line.values[-1], 2)}") for line in lines_of(run.curve, "bound")]
     if not lines:
         raise CannotDrawError("the curve holds no bound: the run has no encoder, or stopped before an evaluation")
-    _, axes = new_figure(5.0, 3.2, title_of(run, "Evidence lower bound"))
+    figure, axes = new_figure(5.0, 3.2, title_of(run, "Evidence lower bound"))
     draw_curves(axes, lines, "bound")
     axes.legend()
-    return axes
+    draw_terms(figure, (1.16, 0, 0.6, 1), run.curve)
+    draws = draws_of(run)
+    drawn = "one draw" if draws == 1 else f"{draws} draws"
+    write_caption(axes, f"bound = reconstruction \N{MINUS SIGN} KL, with {drawn} of z for each datapoint")
+    return figure
 
 
 @captioned
@@ -104,15 +113,20 @@ def reconstructions(run: Run, dark_on_white: bool, seed: int) -> Axes:
 
 @captioned
 def manifold(run: Run, dark_on_white: bool, seed: int) -> Axes:
-    """Decoder means over a 2-D latent space, equal prior mass per image and no gaps, as in figure 4."""
+    """Decoder means over a 2-D latent space, each tile of equal prior mass, as in figure 4."""
     if run.model.latent_dim != 2:
         raise CannotDrawError(f"a manifold needs model.latent_dim = 2, and this run has {run.model.latent_dim}")
     images = decode_manifold(run.decode, MANIFOLD_SIZE)
     axes = axes_for(run, images, MANIFOLD_SIZE, "Latent manifold", dark_on_white, padding=0)
     ticks = torch.arange(-1.5, 1.6, 0.5)
     places, labels = torch.special.ndtr(ticks), [nats(tick) for tick in ticks.tolist()]
-    axes.set_xticks((places * axes.get_xlim()[1]).tolist(), labels)
-    axes.set_yticks((places * axes.get_ylim()[1]).tolist(), labels)
+    width, height = axes.get_xlim()[1], axes.get_ylim()[1]
+    gaps: dict[str, Any] = {"color": "0.85", "linewidth": 1}
+    for i in range(1, MANIFOLD_SIZE):
+        axes.axvline(i * width / MANIFOLD_SIZE, **gaps)
+        axes.axhline(i * height / MANIFOLD_SIZE, **gaps)
+    axes.set_xticks((places * width).tolist(), labels)
+    axes.set_yticks((places * height).tolist(), labels)
     axes.set_xlabel("$z_0$")
     axes.set_ylabel("$z_1$", rotation=0)
     return axes
@@ -120,87 +134,131 @@ def manifold(run: Run, dark_on_white: bool, seed: int) -> Axes:
 
 @captioned
 def latent_scatter(run: Run, dark_on_white: bool, seed: int) -> Axes:
-    """Posterior means of test images by label; of more than two dimensions, the two with the most KL."""
+    """Posterior means of test images by label, over the prior; on the left the aggregate posterior per dimension."""
     x = encoded_images(run, SCATTER_IMAGES)
     if run.model.latent_dim == 1:
         raise CannotDrawError("a scatter needs model.latent_dim >= 2, and this run has 1")
-    means = torch.cat([run.encode(block) for block in x.split(500)])
+    with torch.no_grad():
+        posteriors = [run.model.posterior(block) for block in x.split(500)]
+    means, stds = (torch.cat([getattr(q, name) for q in posteriors]) for name in ("mean", "std"))
     labels = _test_split(run).labels
     what, dimensions, values = "Posterior means", [0, 1], ["", ""]
     if run.model.latent_dim > 2:
         kl = kl_per_dimension(run, x[:KL_IMAGES])
-        dimensions = kl.argsort(descending=True)[:2].tolist()
+        dimensions = kl.argsort(descending=True)[:MOST_DIMENSIONS].tolist()
         values = [f", {nats(float(kl[j]))} nats" for j in dimensions]
         what += " in the two dimensions with the most KL"
     if labels is None:
         what += " (no labels)"
-    _, axes = new_figure(4.6, 4.4, title_of(run, what))
-    scatter(axes, means[:, dimensions], None if labels is None else labels[:SCATTER_IMAGES], run.data.class_names)
+    figure, axes = new_figure(4.6, 4.4, title_of(run, what))
+    shown = None if labels is None else labels[:SCATTER_IMAGES]
+    scatter(axes, means[:, dimensions[:2]], shown, run.data.class_names, seed)
     axes.set_xlabel(f"$z_{{{dimensions[0]}}}${values[0]}")
     axes.set_ylabel(f"$z_{{{dimensions[1]}}}${values[1]}")
+    draw_aggregate(figure.add_axes((-0.42, 0, 0.27, 1)), means[:, dimensions], stds[:, dimensions], dimensions)
     return axes
 
 
-def scatter(axes: Axes, points: Float[Tensor, "num 2"], labels: Tensor | None, names: Sequence[str] = ()) -> None:
-    """Points by label: one colour each with a legend, a colour scale for many labels, dark grey for none.
+def scatter(
+    axes: Axes, points: Float[Tensor, "num 2"], labels: Tensor | None, names: Sequence[str] = (), seed: int = 0
+) -> None:
+    """Points by label, in random order: few labels have a colour and a place in the legend each, many share a scale.
 
     Args:
         axes: where they are drawn.
         points: their places.
         labels: their labels, if there are any.
         names: of the labels 0, 1, ...; empty: the numbers.
+        seed: of the order.
     """
+    for radius in (1, 2):
+        axes.add_patch(Circle((0, 0), radius, fill=False, color=GREY, linewidth=0.9, zorder=2))
     title, name_of = ("class", dict(enumerate(names))) if names else ("label", {})
-    x, y = points.T.numpy()
-    look: dict[str, Any] = {"s": 6, "linewidths": 0, "alpha": 0.8, "rasterized": True}
-    present = [] if labels is None else labels.unique().tolist()
+    order = torch.randperm(len(points), generator=generator("cpu", seed, "scatter"))  # or the last label covers all
+    x, y = points[order].T.numpy()
+    size = min(30.0, max(4.0, 10_000 / len(points)))
+    look: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.8, "rasterized": True}
+    present = {} if labels is None else {label: name_of.get(label, str(label)) for label in labels.unique().tolist()}
     if labels is None:
         axes.scatter(x, y, color=GREY, **look)
     elif len(present) <= MANY_LABELS:
-        for i, label in enumerate(present):
-            chosen = (labels == label).numpy()
-            name = name_of.get(label, str(label))
-            axes.scatter(x[chosen], y[chosen], color=colormaps["tab10"](i), label=name, **look)
-        axes.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2.5, handletextpad=0.1)
+        colours = {label: colormaps["tab10"](i) for i, label in enumerate(present)}
+        axes.scatter(x, y, color=[colours[label] for label in labels[order].tolist()], **look)
+        dot: dict[str, Any] = {"ls": "", "marker": "o", "markersize": 5}
+        dots = [Line2D([], [], color=colours[label], label=name, **dot) for label, name in present.items()]
+        axes.legend(handles=dots, title=title, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0.1)
+        for label, name in present.items():
+            at, height = points[labels == label].mean(0).tolist()
+            look = {"color": colours[label], "size": 14, "weight": "bold", "ha": "center", "va": "center"}
+            axes.text(at, height, name, path_effects=[withStroke(linewidth=3, foreground="white")], **look)
     else:
-        points_drawn = axes.scatter(x, y, c=labels.numpy(), cmap="turbo", **look)
+        points_drawn = axes.scatter(x, y, c=labels[order].numpy(), cmap="turbo", **look)
         bar = axes.figure.colorbar(points_drawn, ax=axes, label=title)
         if names:
-            bar.set_ticks(present, labels=[name_of.get(label, str(label)) for label in present])
+            bar.set_ticks(list(present), labels=list(present.values()))
     axes.set_aspect("equal", adjustable="datalim")
+
+
+def draw_aggregate(
+    axes: Axes, means: Float[Tensor, "num latent"], stds: Float[Tensor, "num latent"], dimensions: Sequence[int]
+) -> None:
+    """The density of each z_j under the aggregate posterior, the mean of q(z_j|x) over x, and under the prior."""
+    z = torch.linspace(-4, 4, 161)
+    densities = torch.stack(
+        [Normal(m[:, None], s[:, None]).log_prob(z).exp().mean(0) for m, s in zip(means.T, stds.T, strict=True)]
+    )
+    prior = Normal(0.0, 1.0).log_prob(z).exp()
+    height = 0.85 / float(densities.max())
+    for row, density in enumerate(densities):
+        axes.fill_between(z, -row, height * density - row, color="tab:blue", alpha=0.4, linewidth=0)
+        axes.plot(z, height * prior - row, "--", color=GREY, linewidth=1)
+    axes.set_yticks([-row for row in range(len(dimensions))], [f"$z_{{{j}}}$" for j in dimensions])
+    axes.set_ylim(-len(dimensions) + 0.95, 1)
+    axes.set_title("Aggregate posterior", pad=8)
 
 
 @captioned
 def traversals(run: Run, dark_on_white: bool, seed: int) -> Axes:
-    """A test image's z with z_j from -3 to 3, a row for each of at most 10 dimensions, most KL first."""
+    """A test image, on the left, and its z with z_j from -3 to 3, a row for each of at most 10 dimensions."""
     x = encoded_images(run, KL_IMAGES)
     kl = kl_per_dimension(run, x)
-    dimensions = kl.argsort(descending=True)[:10].tolist()
+    dimensions = kl.argsort(descending=True)[:MOST_DIMENSIONS].tolist()
     steps = torch.linspace(-3, 3, 13)
     z = run.encode(x[:1]).repeat(len(dimensions), len(steps), 1)
     for row, dimension in enumerate(dimensions):
         z[row, :, dimension] = steps
-    what = "Traversals of the dimensions with the most KL"
-    axes = axes_for(run, run.decode(z.flatten(0, 1)), len(steps), what, dark_on_white)
+    moved = run.decode(z.flatten(0, 1)).unflatten(0, (len(dimensions), -1))
+    rows = torch.cat([x[:1].expand(len(dimensions), 1, *x.shape[1:]), moved], dim=1).flatten(0, 1)
+    what, columns = "Traversals from a test image, most KL first", len(steps) + 1
+    axes = axes_for(run, rows, columns, what, dark_on_white)
     label_rows(axes, [f"$z_{{{j}}}$  {nats(float(kl[j]))} nats" for j in dimensions])
-    places = (torch.arange(len(steps)) + 0.5) * axes.get_xlim()[1] / len(steps)
-    axes.set_xticks(places[::2].tolist(), [nats(step).removesuffix(".0") for step in steps[::2].tolist()])
+    places = (torch.arange(columns) + 0.5) * axes.get_xlim()[1] / columns
+    labels = ["test", *(nats(step).removesuffix(".0") for step in steps[::2].tolist())]
+    axes.set_xticks([float(places[0]), *places[1::2].tolist()], labels)
     axes.set_xlabel("$z_j$")
     return axes
 
 
 @captioned
-def interpolations(run: Run, dark_on_white: bool, seed: int) -> Axes:
-    """Decoder means on the line between the posterior means of two test images, which stand at the ends."""
-    x = encoded_images(run, 16)
-    if len(x) < 2:
+def interpolations(run: Run, dark_on_white: bool, seed: int, ends: Sequence[int] = range(16)) -> Axes:
+    """Decoder means on the line between the posterior means of two test images, which stand at the ends.
+
+    `ends` has the places of the images in the test split, in pairs; those that are there by default.
+    """
+    x = encoded_images(run, max(ends) + 1)
+    if isinstance(ends, range):
+        ends = ends[: len(x) // 2 * 2]
+    if not ends:
         raise CannotDrawError("an interpolation needs two test images, and there is one")
-    first, second = x[: len(x) // 2 * 2].unflatten(0, (-1, 2)).unbind(1)
+    if max(ends) >= len(x):
+        raise CannotDrawError(f"interpolate must name test images from 0 to {len(x) - 1}, got {max(ends)}")
+    first, second = x[list(ends)].unflatten(0, (-1, 2)).unbind(1)
     weights = torch.linspace(0, 1, 9)[None, :, None]
     z = run.encode(first)[:, None].lerp(run.encode(second)[:, None], weights)
     between = run.decode(z.flatten(0, 1)).unflatten(0, (-1, 9))
     rows = torch.cat([first[:, None], between, second[:, None]], dim=1).flatten(0, 1)
     axes = axes_for(run, rows, 11, "Interpolations between test images", dark_on_white)
+    label_rows(axes, [f"{one}, {other}" for one, other in zip(ends[::2], ends[1::2], strict=True)])
     cell = axes.get_xlim()[1] / 11
     ticks = {0.5: "test", 1.5: "0", 5.5: "½", 9.5: "1", 10.5: "test"}
     axes.set_xticks([place * cell for place in ticks], list(ticks.values()))
@@ -257,11 +315,20 @@ def title_of(run: Run, what: str) -> str:
     return f"{what}{separator}{run.data.name}, $N_z = {run.model.latent_dim}$"
 
 
+def draws_of(run: Run) -> int:
+    """How many draws of z there are for each datapoint where the run's curve is measured."""
+    return int(run.config.get("evaluation", {}).get("num_samples", 1))
+
+
 def bound_caption(run: Run) -> str:
-    """What stands for the drawn weights, in nats per datapoint, from the ledger of their checkpoint."""
+    """What stands for the drawn weights, in nats per datapoint: from the ledger of their checkpoint, or the curve."""
     place = f"{run.checkpoint}.ckpt, {run.samples:,} samples evaluated"
-    known = run.metrics.get("samples_evaluated", run.samples) == run.samples  # or of weights that have gone on since
-    result = result_of(run.metrics) if known else None
+    ledger = run.metrics
+    if not ledger or ledger.get("samples_evaluated", run.samples) != run.samples:  # or of weights gone on since
+        ledger = latest((row for row in run.curve if row["samples_evaluated"] <= run.samples), draws_of(run))
+    result = result_of(ledger)
     if result is None:
         return f"{place}; nothing measured"
-    return f"{result} per datapoint ({place})".replace("-", "\N{MINUS SIGN}")
+    measured = ledger.get("samples_evaluated", run.samples)
+    at = "" if measured == run.samples else f" at {measured:,.0f} samples"
+    return f"{result} per datapoint{at} ({place})".replace("-", "\N{MINUS SIGN}")

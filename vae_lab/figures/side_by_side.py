@@ -17,12 +17,23 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from vae_lab.figures.base import select
-from vae_lab.figures.canvas import figure_for_grid, label_rows, new_figure, styled
+from vae_lab.figures.canvas import figure_for_grid, label_rows, nats, new_figure, styled
 from vae_lab.image_grids import image_grid
+from vae_lab.runs.curve import series
 from vae_lab.runs.load import Run
 
 SIZE = (4.7, 3.0)
 """Inches: small enough for the labels to be read on a phone."""
+SPARSE = 5
+"""Fewer points of a curve have markers."""
+LINES = {
+    "train/{}_running": ("train (running mean)", "tab:red", "-"),
+    "val/{}": ("validation", "tab:blue", "-."),
+    "test/{}": ("test", "black", "--"),
+}
+"""Columns of a curve, of the bound or one of its terms, and how they look."""
+TERMS = {"reconstruction": "reconstruction", "kl": "KL"}
+"""Bound = reconstruction - KL."""
 FEW = 10
 """Up to so many lines get a colour of their own; more share a scale."""
 
@@ -38,6 +49,21 @@ class Line:
     dashes: str = "-"
     is_named: bool = True
     """Whether the legend has it."""
+
+
+def lines_of(curve: Sequence[Mapping[str, float]], quantity: str) -> list[Line]:
+    """The curves of the bound, or of one of its terms, of a run, one for each split that was measured."""
+    found = [
+        Line(label, *series(curve, key.format(quantity)), colour, dashes)
+        for key, (label, colour, dashes) in LINES.items()
+    ]
+    return [line for line in found if line.samples]
+
+
+def described(lines: Sequence[Line], quantity: str) -> str:
+    """What a picture of curves shows, in words."""
+    ends = ", ".join(f"{line.label} at {nats(line.values[-1], 2)}" for line in lines if line.is_named)
+    return f"{quantity} in nats against training samples evaluated; the curves end with {ends}"
 
 
 def colours(count: int) -> list[Any]:
@@ -59,11 +85,34 @@ def curves(lines: Sequence[Line], *, title: str, quantity: str) -> Figure:
     return figure
 
 
+@styled
+def terms(curve: Sequence[Mapping[str, float]], *, title: str) -> Figure:
+    """The two terms of the bound of a run, of the size of its curve."""
+    figure, axes = new_figure(*SIZE, title)
+    axes.set_axis_off()
+    draw_terms(figure, (0, 0, 1, 1), curve)
+    return figure
+
+
+def draw_terms(figure: Figure, place: tuple[float, float, float, float], curve: Sequence[Mapping[str, float]]) -> None:
+    """Reconstruction above KL at this place of a figure (left, bottom, width, height), on the axes of the bound."""
+    left, bottom, width, height = place
+    for i, (term, title) in enumerate(TERMS.items()):
+        if not (lines := lines_of(curve, term)):
+            continue
+        axes = figure.add_axes((left, bottom + 0.52 * (1 - i) * height, width, 0.48 * height))
+        draw_curves(axes, lines, title)
+        axes.set_ylabel(f"{title} (nats)")
+        if i == 0:
+            axes.set_xlabel("")
+            axes.tick_params(labelbottom=False)
+
+
 def draw_curves(axes: Axes, lines: Sequence[Line], quantity: str, **look: Any) -> None:
-    """The lines on the axes of a bound curve; a single point is a dot."""
+    """The lines on the axes of a bound curve; few points are dots besides."""
     for line in lines:
         named = {"label": line.label} if line.is_named else {"linewidth": 0.9, "alpha": 0.7}
-        marker = "o" if len(line.samples) == 1 else ""
+        marker = "o" if len(line.samples) < SPARSE else ""
         axes.plot(list(line.samples), list(line.values), line.dashes, color=line.colour, marker=marker, **named, **look)
     set_limits(axes, [point for line in lines for point in zip(line.samples, line.values, strict=True)])
     axes.set_xlabel("training samples evaluated")
@@ -90,12 +139,13 @@ def set_limits(axes: Axes, points: list[tuple[float, float]]) -> None:
 
 
 @styled
-def bound_against_latent_dim(table: pd.DataFrame, *, title: str) -> Figure:
-    """A line for each series: mean bound over seeds, with its standard error where there are several.
+def against_latent_dim(table: pd.DataFrame, *, title: str, quantity: str) -> Figure:
+    """A line for each series: mean over seeds, with its standard error where there are several.
 
     Args:
         table: columns series, latent_dim, mean, se (NaN for a single seed).
         title: of the figure.
+        quantity: what `mean` is, in nats.
     """
     figure, axes = new_figure(*SIZE, title)
     names = list(dict.fromkeys(table["series"]))
@@ -108,9 +158,10 @@ def bound_against_latent_dim(table: pd.DataFrame, *, title: str) -> Figure:
         axes.set_xscale("log")
         axes.minorticks_off()
     axes.set_xticks(sizes, list(map(str, sizes)))
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.margins(x=0.06)
     axes.set_xlabel("$N_z$ (model.latent_dim)")
-    axes.set_ylabel("test bound (nats per datapoint)")
+    axes.set_ylabel(f"{quantity} (nats per datapoint)")
     axes.grid(color="0.9", linewidth=0.6)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0, fontsize=8)
     return figure

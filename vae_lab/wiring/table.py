@@ -5,7 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +63,15 @@ class Number:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """The value and its error; an empty text where none is known, or it is zero."""
+        """The value, and what stands behind it: ` ± ` and an error that is known and not zero, and the mark."""
+        mark = f" {self.mark}" if self.mark else ""
         if self.error is None or not NO_ERROR < self.error < math.inf:
-            return f"{self.value:.{self.places}f}", ""
+            return f"{self.value:.{self.places}f}", mark
         places = min(6, max(self.places, math.ceil(-math.log10(self.error))))
-        return f"{self.value:.{places}f}", f"{self.error:.{places}f}"
+        return f"{self.value:.{places}f}", f" ± {self.error:.{places}f}{mark}"
 
     def __str__(self) -> str:
-        value, error = self.texts
-        return " ".join(filter(None, [f"{value} ± {error}" if error else value, self.mark]))
+        return "".join(self.texts)
 
 
 Cell = str | Number
@@ -117,6 +117,18 @@ class Table:
         columns = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
         filled = [[cell for cell in cells if str(cell)] for cells in columns]
         return [bool(cells) and all(map(is_number, cells)) for cells in filled]
+
+    @cached_property
+    def widths(self) -> list[int]:
+        """The signs of the longest error and mark in each column: values stand below each other whatever follows."""
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
+        return [max((len(cell.texts[1]) for cell in cells if isinstance(cell, Number)), default=0) for cells in columns]
+
+    def turned(self) -> "Table":
+        """A column for each row; the columns' names stand on the left."""
+        first, *others = zip(*self.rows, strict=True)
+        rows = [[name, *cells] for name, cells in zip(self.columns[1:], others, strict=True)]
+        return replace(self, columns=[self.columns[0], *map(str, first)], rows=rows)
 
     def tone(self, cell: Cell) -> str:
         """How a cell stands out; empty where it does not."""
@@ -240,7 +252,6 @@ def _markdown(text: str) -> str:
 
 def _latex(cell: Cell) -> str:
     if isinstance(cell, Number):
-        value, error = cell.texts
         mark = f"\\textsuperscript{{{_latex(cell.mark)}}}" if cell.mark else ""
-        return f"${value} \\pm {error}${mark}" if error else f"${value}${mark}"
+        return f"${replace(cell, mark='')}${mark}".replace("±", r"\pm")
     return printable(cell).translate(LATEX).replace("log p(x)", r"$\log p(x)$")

@@ -7,7 +7,14 @@ import torch
 from matplotlib.figure import Figure
 
 from vae_lab.figures.run_pictures import dark_on_white_by_default, read_test_images
-from vae_lab.figures.side_by_side import Line, colours, curves, shared_decodings, shared_reconstructions
+from vae_lab.figures.side_by_side import (
+    Line,
+    colours,
+    curves,
+    described,
+    shared_decodings,
+    shared_reconstructions,
+)
 from vae_lab.randomness import generator
 from vae_lab.reports.listing.rows import list_of_runs
 from vae_lab.reports.listing.runs import Runs
@@ -28,6 +35,10 @@ BOUNDS = ("test/bound", "val/bound")
 SHOWN = ("test/bound", "val/bound", "train/bound", "test/reconstruction", "test/kl", "test/active_units")
 MOST_WORDS = 4
 """So many settings name a curve at most."""
+MOST_RUNNING = 4
+"""Up to so many runs have their running means in the picture."""
+MOST_TURNED = 6
+"""Up to so many runs have a column each, more a row each."""
 
 
 def comparison_sections(found: Sequence[Overview], left_out: Sequence[str], reader: Reader) -> list[Section]:
@@ -52,7 +63,7 @@ def runs_section(runs: Mapping[str, Overview], left_out: Sequence[str]) -> Secti
     found = list(runs.values())
     estimates = [key for run in found for key in log_likelihood_keys(run.measured)]
     table = list_of_runs(Runs(found), [*SHOWN, *estimates, "checkpoint"], labels=list(runs))
-    return Section("Runs", text, tables=[table])
+    return Section("Runs", text, tables=[table.turned() if len(runs) <= MOST_TURNED else table])
 
 
 def differences_section(runs: Mapping[str, Overview]) -> Section:
@@ -84,19 +95,20 @@ def curves_section(runs: Mapping[str, Overview]) -> Section:
         for key in curve_keys(group):
             lines = []
             for (label, run), name, colour in zip(group.items(), names, colours(len(group)), strict=True):
-                lines.append(Line(f"{label}  {name}".strip(), *run.series(key), colour))
-                if key in BOUNDS:
+                lines.append(Line(f"{label} {name}".strip(), *run.series(key), colour))
+                if key in BOUNDS and len(group) <= MOST_RUNNING:
                     running = run.series("train/bound_running")
                     lines.append(Line(label, *running, colour, ":", is_named=False))
             split, _, estimator = key.partition("/log_likelihood/")
-            caption = f"{key}; thin dots: the running mean over training minibatches."
+            caption = f"{key}{'; thin dots: the running mean over training minibatches' * (len(lines) > len(group))}."
             losses = [f"{label}{trained_with(loss)}" for label, run in group.items() if (loss := loss_of(run.settings))]
             caption += f" {enumerated(losses)}." if losses else ""
             if estimator:
                 caption = f"log p(x) on {split} by {estimator}."
             data, quantity = next(iter(group.values())).data, "log p(x)" if estimator else "bound"
             shown = [line for line in lines if line.samples]
-            section.draw(partial(curves, shown, title=data, quantity=quantity), caption)
+            draw = partial(curves, shown, title=data, quantity=quantity)
+            section.draw(draw, caption, alt=described(shown, f"{key.partition('/')[0]} {quantity}"), pdf=True)
     if empty := [label for label, run in runs.items() if not run.curve]:
         section.text.append(f"Not evaluated yet: {enumerated(empty)}.")
     return section

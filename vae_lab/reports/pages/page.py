@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from vae_lab.atomic import write_text
 from vae_lab.errors import ConfigError
-from vae_lab.figures.canvas import encoded
+from vae_lab.figures.canvas import encoded, rendered
 from vae_lab.wiring.table import Table
 
-KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif"}
-"""How a file begins -> its kind."""
+KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif", b"%PDF": "application/pdf"}
+"""How a file begins -> its kind; all others are tables."""
 UNREADABLE = (OSError, ValueError, RuntimeError, KeyError)
 """What reading the weights or the data of a broken directory raises; `CannotDrawError` and ours are among them."""
 
@@ -26,14 +26,16 @@ class Picture:
     source: Path | bytes
     caption: str = ""
     wide: bool = False
-    """Whether a narrow screen shows it larger than itself, to be moved by hand."""
+    """Whether it is as wide as the page, and on a narrow screen larger than that, to be moved by hand."""
+    alt: str = ""
+    """What is seen, for those who do not see it, where the caption does not say that."""
+    pdf: bytes = b""
+    """The same for a paper, to be downloaded."""
 
     @property
-    def data_uri(self) -> str:
-        """The file itself, as an address."""
-        content = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
-        kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "application/octet-stream")
-        return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    def content(self) -> bytes:
+        """The image file."""
+        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
 
 
 @dataclass
@@ -57,12 +59,28 @@ class Section:
         """Its name within the page."""
         return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
 
-    def draw(self, draw: Callable[[], Figure], caption: str = "", otherwise: str = "A picture is missing") -> None:
-        """Adds the picture, or the reason why there is none."""
+    def draw(
+        self,
+        draw: Callable[[], Figure],
+        caption: str = "",
+        *,
+        alt: str = "",
+        pdf: bool = False,
+        otherwise: str = "A picture is missing",
+    ) -> None:
+        """Adds the picture, perhaps with its PDF, or the reason why there is none."""
         try:
-            self.pictures.append(Picture(encoded(draw()), caption))
+            figure = draw()
+            content = rendered(figure)[".pdf"] if pdf else b""
+            self.pictures.append(Picture(encoded(figure), caption, alt=alt, pdf=content))
         except UNREADABLE as error:
             self.text.append(f"{otherwise}: {reason_of(error)}.")
+
+
+def data_uri(content: bytes) -> str:
+    """A file as an address that holds it."""
+    kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "text/csv")
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def reason_of(error: Exception) -> str:
@@ -80,7 +98,8 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, summary: 
     """
     look = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), **look)
-    page = environment.get_template("page.html").render(title=title, sections=sections, summary=summary)
+    facts = {"title": title, "sections": sections, "summary": summary, "data_uri": data_uri}
+    page = environment.get_template("page.html").render(facts)
     try:
         write_text(path, page.encode(errors="backslashreplace").decode())  # a name on disk need not be text
     except OSError as error:

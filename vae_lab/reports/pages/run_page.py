@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from vae_lab.figures.run_pictures import LINES, PICTURES, dark_on_white_by_default
-from vae_lab.figures.side_by_side import Line, curves, kl_bars
+from vae_lab.figures.run_pictures import PICTURES, dark_on_white_by_default
+from vae_lab.figures.side_by_side import TERMS, Line, curves, described, kl_bars, lines_of, terms
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.pages.command_lines import new_run, recorded, resume
 from vae_lab.reports.pages.page import UNREADABLE, Section, reason_of
@@ -50,18 +50,23 @@ def run_sections(run: Overview, reader: Reader) -> list[Section]:
     ]
 
 
+def title_of(run: Overview) -> str:
+    """What tells the run from others: data, network, size of z, and an objective that is not the usual one."""
+    objective = str(run.names.get("objective", ABSENT))
+    further = [] if objective in ("aevb", ABSENT) else [objective.replace("_", " ")]
+    return ", ".join([run.data.replace("_", " "), run.network, f"Nz = {run.latent_dim}", *further])
+
+
 def headline(run: Overview) -> str:
     """The run in a sentence."""
-    objective = run.names.get("objective", ABSENT)
-    what = f"{run.data}, {run.network}, {run.latent_dim} latent dimensions, objective {objective}"
     result = result_of(run.measured)
-    worth = f": {result} per datapoint" if result else ""
-    return f"{what}{worth}. The run is {run.lack or f'finished, with {run.samples:,} training samples'}."
+    state = run.lack or f"finished, with {run.samples:,} training samples"
+    return f"The run is {state}{f': {result} per datapoint' if result else ''}."
 
 
 def result_section(run: Overview) -> Section:
     """The ledger."""
-    ledger, section = run.ledger, Section("Result")
+    ledger, section = run.measured, Section("Result")
     if run.lack:
         section.text.append(f"The run is {run.lack}.")
         if latest := ", ".join(map(str, results(run.measured))):
@@ -83,17 +88,19 @@ def result_section(run: Overview) -> Section:
         if (split := key.partition("/")[0]) in rows:
             rows[split][baseline_name(key)] = number(number_or_none(ledger[key]))
     if not rows:
-        section.text.append(f"Nothing was measured yet with the weights of {run.checkpoint}.ckpt.")
+        section.text.append("Nothing was measured yet.")
         return section
     facts = [as_text(ledger[name]) for name in ("data", "scale", "likelihood") if name in ledger]
     facts += [f"{name} {as_text(ledger[name])}" for name in ("binarization", "split_hash") if name in ledger]
     draws = {split: as_text(ledger.get(f"{split}/bound_num_samples", 1)) for split in rows}
     facts += [f"{split} bound with {num} draws of z" for split, num in draws.items() if num != "1"]
     count = ledger.get("samples_evaluated")
-    place = f"{run.checkpoint}.ckpt, {f'{count:,}' if is_number(count) else ABSENT} training samples"
+    weights = f"{run.checkpoint}.ckpt" if ledger is run.ledger else "the last evaluation"
+    place = f"{weights}, {f'{count:,.0f}' if is_number(count) else ABSENT} training samples"
     facts += [f"bounds of a training with {loss}"] if (loss := loss_of(run.settings)) else []
-    caption = f"Nats per datapoint ({place}; {', '.join(facts)}); ±: the Monte Carlo error, with the data held fixed."
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    caption = f"Nats per datapoint ({'; '.join(filter(None, [place, ', '.join(facts)]))}); "
+    caption += "±: the Monte Carlo error, with the data held fixed."
+    columns = list(dict.fromkeys(name for row in rows.values() for name, cell in row.items() if cell))
     cells = [[split, *(row.get(name, "") for name in columns)] for split, row in rows.items()]
     if any(ledger.get(f"{key}{HIGH_K_HAT}") for key in log_likelihood_keys(ledger)):
         caption = f"{caption}\n{DOUBT}"
@@ -104,18 +111,22 @@ def result_section(run: Overview) -> Section:
 def curve_section(run: Overview) -> Section:
     """Bound and log p(x) against training samples."""
     section, title = Section("Curve"), f"{run.data}, $N_z = {run.latent_dim}$"
-    lines = [Line(label, *run.series(key), colour, dashes) for key, (label, colour, dashes) in LINES.items()]
-    if shown := [line for line in lines if line.samples]:
-        caption = (
-            f"Train: the mean over the minibatches since the last evaluation{trained_with(loss_of(run.settings))}."
-        )
-        section.draw(partial(curves, shown, title=title, quantity="bound"), caption)
+    if lines := lines_of(run.curve, "bound"):
+        caption = f"{'One draw' if run.draws == 1 else f'{run.draws} draws'} of z for each datapoint; train: the mean "
+        caption += f"over the minibatches since the last evaluation{trained_with(loss_of(run.settings))}."
+        draw = partial(curves, lines, title=title, quantity="bound")
+        section.draw(draw, caption, alt=described(lines, "Bound"), pdf=True)
+        both = [(name, lines_of(run.curve, term)) for term, name in TERMS.items()]
+        if all(found for _, found in both):
+            alt = "; ".join(described(found, name) for name, found in both)
+            section.draw(partial(terms, run.curve, title=title), "Bound = reconstruction - KL.", alt=alt, pdf=True)
     columns = dict.fromkeys(key for row in run.curve for key in row)
     estimates = log_likelihood_keys(columns)
     look = zip(estimates, ("tab:blue", "black", "tab:red"), strict=False)
     if lines := [Line(key.partition("/")[0], *run.series(key), colour) for key, colour in look]:
         caption = f"log p(x) by {estimates[0].rpartition('/')[2]}, of the first datapoints of each split."
-        section.draw(partial(curves, lines, title=title, quantity="log p(x)"), caption)
+        draw = partial(curves, lines, title=title, quantity="log p(x)")
+        section.draw(draw, caption, alt=described(lines, "log p(x)"), pdf=True)
     if not section.pictures:
         section.text.append("No evaluation has been written yet.")
     return section
@@ -133,7 +144,8 @@ def pictures_section(run: Overview, reader: Reader) -> Section:
     for name, draw in PICTURES.items():
         if name != "bound_curve":
             picture = partial(draw, model, dark_on_white=dark_on_white, seed=SEED)
-            section.draw(picture, otherwise=f"Without {name.replace('_', ' ')}")
+            name = name.replace("_", " ")
+            section.draw(picture, alt=(draw.__doc__ or name).partition("\n")[0], otherwise=f"Without {name}")
     return section
 
 
@@ -152,7 +164,8 @@ def kl_section(run: Overview) -> Section:
         f"{sum(values):.2f} nats in all, on the {split} split; {used} of {len(values)} {have} 0.01 or more."
     )
     draw = partial(kl_bars, values, title=f"KL(q(z|x) || p(z)) by dimension: {run.data}")
-    section.draw(draw, "Most first; dimensions are counted from 0.")
+    alt = f"Bars of the KL of {len(values)} dimensions of z, from {max(values):.2f} to {min(values):.2f} nats"
+    section.draw(draw, "Most first; dimensions are counted from 0.", alt=alt, pdf=True)
     section.details = {"The numbers": "\n".join(f"z_{j:<4} {value:9.4f}" for j, value in enumerate(values))}
     return section
 
@@ -163,6 +176,7 @@ def settings_section(run: Overview) -> Section:
     versions = record.get("versions")
     seconds = {"time": record.get("wall_seconds"), "of it evaluation": record.get("evaluation_seconds")}
     made = {
+        "directory": str(run.path),
         "status": run.status,
         "data": record.get("data_notes") or None,
         "config hash": record.get("config_hash"),

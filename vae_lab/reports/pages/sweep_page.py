@@ -1,10 +1,11 @@
-"""The page about a sweep: means over seeds, the bound against the latent size, every run, samples side by side."""
+"""The page about a sweep: bound and log p(x) against the latent size, curves and samples side by side, every run."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,16 +13,18 @@ import torch
 from vae_lab.errors import RunError
 from vae_lab.figures.canvas import encoded_tile
 from vae_lab.figures.run_pictures import dark_on_white_by_default
-from vae_lab.figures.side_by_side import bound_against_latent_dim
+from vae_lab.figures.side_by_side import against_latent_dim
 from vae_lab.image_grids import image_grid
 from vae_lab.randomness import generator
+from vae_lab.reports.listing.measured import SPLIT, TITLES
 from vae_lab.reports.listing.rows import Groups, list_of_runs
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, read_overviews
 from vae_lab.reports.pages.command_lines import new_run, resume, sweep_again
+from vae_lab.reports.pages.comparison import curves_section
 from vae_lab.reports.pages.page import UNREADABLE, Picture, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.reports.values import as_text
+from vae_lab.reports.values import as_text, letters
 from vae_lab.runs.result import loss_of, trained_with
 from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.table import Table, number
@@ -58,8 +61,12 @@ class Sweep:
 
     @cached_property
     def means(self) -> pd.DataFrame:
+        """The means of the bound."""
+        return self.means_of("bound")
+
+    def means_of(self, quantity: str) -> pd.DataFrame:
         """A row for each group: series, data, latent_dim, mean, se, its first run, and the yardstick of the mean."""
-        runs, bound = self.groups.runs, self.groups.measured.frame["bound"]
+        runs, measured = self.groups.runs, self.groups.measured.frame[quantity]
         names = runs.names(without=("data", "seed", *LATENT_DIM))
         frame = pd.DataFrame({"run": [runs.runs[members[0]] for members in self.groups.members]}, dtype=object)
         facts = self.groups.facts.to_dict("records")
@@ -75,10 +82,10 @@ class Sweep:
             series=[", ".join(filter(None, texts)) for texts in series],
             data=[run.data for run in frame["run"]],
             latent_dim=[run.latent_dim for run in frame["run"]],
-            mean=bound["value"].astype(float),
-            se=bound["error"].astype(float),
-            yardstick=bound["yardstick"],
-        )
+            mean=measured["value"].astype(float),
+            se=measured["error"].astype(float),
+            yardstick=measured["yardstick"],
+        ).dropna(subset="mean")
 
     @property
     def left_out(self) -> list[tuple[str, str, str]]:
@@ -119,17 +126,20 @@ def read_sweep(folder: Path, checkpoint: str | None) -> Sweep:
 
 def sweep_sections(sweep: Sweep, reader: Reader) -> list[Section]:
     """Everything about a sweep."""
+    labelled = {letters(i): run for i, run in enumerate(sweep.runs)}
+    table = list_of_runs(Runs(sweep.runs), SHOWN, labels=list(labelled), root=str(sweep.folder))
     return [
         means_section(sweep),
         *missing_sections(sweep),
+        curves_section(labelled),
         samples_section(sweep, reader),
-        Section("Runs", tables=[list_of_runs(Runs(sweep.runs), SHOWN)]),
+        Section("Runs", tables=[table]),
         *again_sections(sweep),
     ]
 
 
 def means_section(sweep: Sweep) -> Section:
-    """The bound against the latent size, and the table."""
+    """Bound and log p(x) against the latent size, and the table."""
     section, means = Section("Bound and latent size"), sweep.means
     if means.empty:
         section.text.append("No run is finished and has a bound on the test split yet.")
@@ -137,14 +147,18 @@ def means_section(sweep: Sweep) -> Section:
     if len(set(means["yardstick"])) > 1:
         what = "Nats of other data, binarisation, likelihood or number of draws of z"
         section.text.append(f"{what} share no axis: they have a picture each.")
-    for _, chosen in means.groupby("yardstick", sort=False):
-        single = sum(map(math.isnan, chosen["se"]))
-        bars = "bars: the standard error over seeds"
-        bars += f" (none at {single} of {len(chosen)} points, which have one seed)" if single else ""
-        draw = partial(bound_against_latent_dim, chosen, title=chosen["data"].iloc[0])
-        losses = dict.fromkeys(loss for run in chosen["run"] if (loss := loss_of(run.settings)))
-        trained = trained_with(", ".join(losses))
-        section.draw(draw, f"Mean bound on the test split{trained} against the latent size; {bars}.")
+    for name, title in TITLES.items():
+        for yardstick, chosen in sweep.means_of(name).groupby("yardstick", sort=False):
+            single = sum(map(math.isnan, chosen["se"]))
+            bars = "bars: the standard error over seeds"
+            bars += f" (none at {single} of {len(chosen)} points, which have one seed)" if single else ""
+            facts: Any = dict(yardstick)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            what = f"{facts[SPLIT]} {title}"
+            by = f" by {facts['estimator']}" if "estimator" in facts else ""
+            losses = dict.fromkeys(loss for run in chosen["run"] if (loss := loss_of(run.settings)))
+            trained = trained_with(", ".join(losses))
+            draw = partial(against_latent_dim, chosen, title=chosen["data"].iloc[0], quantity=what)
+            section.draw(draw, f"Mean {what}{by}{trained} against the latent size; {bars}.", pdf=True)
     section.tables = [sweep.groups.table()]
     return section
 
@@ -179,7 +193,7 @@ def samples_section(sweep: Sweep, reader: Reader) -> Section:
         total += len(tile)
         seed = as_text(run.settings.get("seed"))
         bound = f"{number(run.value(BOUND), places=1)} nats{trained_with(loss_of(run.settings))}"
-        tiles.append(Picture(tile, f"{name}: {bound} (seed {seed})"))
+        tiles.append(Picture(tile, f"{name}: {bound} (seed {seed})", alt=f"{SIDE} x {SIDE} samples of {name}"))
     section.tiles = tiles
     what = f"Decoder means at {SIDE * SIDE} draws z ~ N(0, I), the same for all models of a latent size; of each point"
     what += " the run with the smallest seed, its own test bound below it."
