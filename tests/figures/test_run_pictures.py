@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 from drawn_run import make_drawn_run
+from linear_gaussian import LinearGaussian
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from torch.distributions import Independent, Normal, kl_divergence
 
 from vae_lab.data.arrays import Source, Split
 from vae_lab.data.digits import Digits
 from vae_lab.figures.canvas import save
 from vae_lab.figures.run_pictures import (
     CannotDrawError,
+    Posterior,
     bound_caption,
     bound_curve,
     dark_on_white_by_default,
@@ -21,6 +24,7 @@ from vae_lab.figures.run_pictures import (
     kl_per_dimension,
     latent_scatter,
     manifold,
+    posteriors,
     reconstructions,
     samples,
     traversals,
@@ -28,7 +32,7 @@ from vae_lab.figures.run_pictures import (
 from vae_lab.image_grids import image_grid
 from vae_lab.runs.load import Run, load_run
 
-POSTERIOR = (reconstructions, latent_scatter, traversals, interpolations)
+POSTERIOR = (reconstructions, latent_scatter, posteriors, traversals, interpolations)
 
 
 @pytest.fixture
@@ -226,6 +230,33 @@ def test_scatter_of_many_labels_has_a_colour_scale(run):
     assert len(draw(latent_scatter, run).axes) == 3  # the points, their colours, the aggregate posterior
 
 
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_the_posterior_on_a_grid_is_that_of_a_model_where_it_is_known(is_exact):
+    oracle = LinearGaussian(latent_dim=2, exact_posterior=is_exact)
+    (image,) = oracle.sample(1)
+    found = Posterior.of(oracle.model, image)
+    exact = Independent(Normal(oracle.posterior_mean(image[None])[0], oracle.posterior_variance.sqrt()), 1)
+    with torch.no_grad():
+        q = oracle.model.posterior(image[None])
+    approximate = Independent(Normal(q.mean[0], q.std[0]), 1)
+    assert found.log_likelihood == pytest.approx(float(oracle.log_marginal(image[None])), abs=1e-3)
+    assert found.gap == pytest.approx(float(kl_divergence(approximate, exact)), abs=1e-3)
+    left, right, bottom, top = found.extent
+    height, width = found.density.shape
+    row, column = divmod(int(found.density.argmax()), width)
+    place = [left + (column + 0.5) * (right - left) / width, bottom + (row + 0.5) * (top - bottom) / height]
+    expected = float(exact.log_prob(torch.tensor(place)).exp())
+    assert found.density.max() == pytest.approx(expected, rel=1e-3)
+    assert [*found.mean, *found.std] == pytest.approx([*q.mean[0].tolist(), *q.std[0].tolist()])
+
+
+def test_posteriors_need_two_dimensions_and_name_the_gap(run, tmp_path):
+    assert sum("gap" in panel.get_title() for panel in draw(posteriors, run).axes[0].child_axes) == 6
+    wide = load_run(make_drawn_run(tmp_path / "wide", latent_dim=3).path)
+    with pytest.raises(CannotDrawError, match="latent_dim = 2, and this run has 3"):
+        draw(posteriors, wide)
+
+
 def test_scatter_of_one_dimension_is_refused(tmp_path):
     run = load_run(make_drawn_run(tmp_path / "run", latent_dim=1).path)
     with pytest.raises(CannotDrawError, match="latent_dim >= 2"):
@@ -257,7 +288,7 @@ def test_colour_images_are_drawn_in_colour_and_as_stored(tmp_path):
     path = tmp_path / "colour.npz"
     np.savez(path, x=np.random.default_rng(0).random((60, 6, 5, 3)).astype(np.float32))
     data = {"_target_": "vae_lab.data.npz.NPZ", "path": str(path), "batch_size": 10, "binarization": "none"}
-    data |= {"train_size": None, "split_seed": 0}
+    data |= {"train_size": None, "split_seed": 0, "keys": {}}
     run = load_run(make_drawn_run(tmp_path / "run", data=data, image_shape=(3, 6, 5)).path)
     assert not dark_on_white_by_default(run)
     for picture in (samples, manifold, reconstructions, traversals, interpolations):

@@ -5,35 +5,40 @@ or raises `CannotDrawError` with the reason. Images are decoder means on the fix
 of z are counted from 0, as in the ledger and in TensorBoard.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Ellipse
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 from torch.distributions import Normal
 
 from vae_lab.data.arrays import Split
 from vae_lab.distributions import kl_to_standard_normal
+from vae_lab.estimators.quadrature import posterior_moments
 from vae_lab.figures.canvas import (
     GREY,
     figure_for_grid,
     label_rows,
     nats,
     new_figure,
+    show_grid,
     styled,
     write_caption,
 )
 from vae_lab.figures.side_by_side import draw_curves, draw_terms, lines_of
 from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
+from vae_lab.model import VAE
 from vae_lab.randomness import generator
 from vae_lab.runs.load import Run
 from vae_lab.runs.result import latest, result_of
@@ -46,6 +51,8 @@ KL_IMAGES = 1000
 SCATTER_IMAGES = 5000
 MOST_DIMENSIONS = 10
 """Of z, in a picture of each of them."""
+POSTERIOR_IMAGES, POSTERIOR_CELLS = 6, 100
+"""Test images whose posterior is drawn, and cells along each side of its grid."""
 MANY_LABELS = 10
 """Up to so many labels get a colour and a place in the legend each."""
 
@@ -54,6 +61,7 @@ NOTES = {
     "samples": "decoder means at draws z ~ N(0, I)",
     "manifold": "each tile holds equal mass of the prior N(0, I)",
     "latent_scatter": "rings: 1 and 2 s.d. of the prior; left: z of all these images (blue) and the prior (dashed)",
+    "posteriors": "blue: p(z|x) on a grid; red: q(z|x); the gap is KL(q \N{PARALLEL TO} p), which the bound lacks",
     "traversals": "each row changes one $z_j$ of the test image on the left, and keeps the rest of its posterior mean",
 }
 """What stands below a picture besides the bound."""
@@ -218,6 +226,87 @@ def draw_aggregate(
 
 
 @captioned
+def posteriors(run: Run, dark_on_white: bool, seed: int) -> Axes:
+    """p(z|x) of test images on a grid of two dimensions, and q(z|x) over it: what the bound loses is KL(q || p)."""
+    x = encoded_images(run, POSTERIOR_IMAGES)
+    if run.model.latent_dim != 2:
+        raise CannotDrawError(
+            f"a posterior on a grid needs model.latent_dim = 2, and this run has {run.model.latent_dim}"
+        )
+    x = run.data.measured("test").images[: len(x)]
+    what = "The true posterior p(z|x), and q(z|x) at 1 and 2 s.d."
+    rows = -(-len(x) // 3)
+    _, axes = new_figure(6.6, 2.75 * rows, title_of(run, what))
+    axes.set_axis_off()
+    for i, image in enumerate(x):
+        found = Posterior.of(run.model, image)
+        row, column = divmod(i, 3)
+        panel = axes.inset_axes((column / 3 + 0.03, 1 - (row + 0.88) / rows, 0.84 / 3, 0.74 / rows))
+        panel.imshow(found.density, cmap="Blues", origin="lower", extent=found.extent, aspect="auto")
+        for size in (2, 4):  # so many s.d. across
+            look: dict[str, Any] = {"fill": False, "edgecolor": "tab:red", "linewidth": 1.2}
+            panel.add_patch(Ellipse(found.mean, size * found.std[0], size * found.std[1], **look))
+        value, bound = nats(found.log_likelihood), nats(found.bound)
+        panel.set_title(f"log p(x) {value}, bound {bound}:\ngap {nats(found.gap, 2)} nats", size=8, pad=3)
+        left, right, bottom, top = found.extent
+        panel.set_xlim(left + (right - left) / 8, right - (right - left) / 8)  # the rim is for the sums
+        panel.set_ylim(bottom + (top - bottom) / 8, top - (top - bottom) / 8)
+        panel.locator_params(nbins=4)
+        panel.tick_params(labelsize=7)
+        panel.set_xlabel("$z_0$" if row == rows - 1 else "", size=8, labelpad=1)
+        panel.set_ylabel("$z_1$" if column == 0 else "", size=8, labelpad=1, rotation=0)
+        show_grid(
+            panel.inset_axes((0.02, 0.68, 0.3, 0.3)), image_grid(image[None], columns=1, dark_on_white=dark_on_white)
+        )
+    return axes
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """p(z|x) and q(z|x) of an image in two dimensions, by sums over a grid that holds nearly all of both."""
+
+    density: np.ndarray
+    """p(z|x), [z_1, z_0]."""
+    extent: tuple[float, float, float, float]
+    """Of the grid: z_0 from and to, z_1 from and to."""
+    mean: tuple[float, float]
+    std: tuple[float, float]
+    """Of q(z|x)."""
+    log_likelihood: float
+    """The integral log p(x), in nats."""
+    bound: float
+    """The mean of log p(x, z) - log q(z|x) over q, in nats."""
+
+    @property
+    def gap(self) -> float:
+        """KL(q(z|x) || p(z|x)) in nats: what the bound lacks."""
+        return self.log_likelihood - self.bound
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: VAE, image: Float[Tensor, "channel height width"]) -> "Posterior":
+        """On a square that reaches 4.5 s.d. of both densities to each side, in `POSTERIOR_CELLS` cells a side."""
+        q = model.posterior(image[None])
+        center, factor = posterior_moments(model, image[None])
+        means = torch.cat([center, q.mean.double()])
+        spread = 4.5 * torch.cat([factor.square().sum(-1).sqrt(), q.std.double()])
+        low, high = (means - spread).amin(0), (means + spread).amax(0)
+        middle, half = (low + high) / 2, float((high - low).max()) / 2
+        cells = (torch.arange(POSTERIOR_CELLS, dtype=torch.float64) + 0.5) / POSTERIOR_CELLS * 2 - 1
+        upwards, rightwards = torch.meshgrid(half * cells, half * cells, indexing="ij")
+        z = (middle + torch.stack([rightwards, upwards], -1).flatten(0, 1)).to(q.mean.dtype)
+        log_joint = torch.cat([model.log_joint(image[None], some[:, None])[:, 0] for some in z.split(1000)]).double()
+        log_area = 2 * math.log(2 * half / POSTERIOR_CELLS)
+        log_likelihood = log_joint.logsumexp(0) + log_area
+        log_q = q.log_prob(z).double()
+        bound = (log_q.softmax(0) * (log_joint - log_q)).sum()
+        density = (log_joint - log_likelihood).exp().view(POSTERIOR_CELLS, -1)
+        (x, y), (mean, std) = middle.tolist(), ((float(part[0, 0]), float(part[0, 1])) for part in (q.mean, q.std))
+        extent = (x - half, x + half, y - half, y + half)
+        return cls(density.numpy(), extent, mean, std, float(log_likelihood), float(bound))
+
+
+@captioned
 def traversals(run: Run, dark_on_white: bool, seed: int) -> Axes:
     """A test image, on the left, and its z with z_j from -3 to 3, a row for each of at most 10 dimensions."""
     x = encoded_images(run, KL_IMAGES)
@@ -268,7 +357,16 @@ def interpolations(run: Run, dark_on_white: bool, seed: int, ends: Sequence[int]
 
 PICTURES = {
     draw.__name__: draw
-    for draw in (bound_curve, samples, reconstructions, manifold, latent_scatter, traversals, interpolations)
+    for draw in (
+        bound_curve,
+        samples,
+        reconstructions,
+        manifold,
+        latent_scatter,
+        posteriors,
+        traversals,
+        interpolations,
+    )
 }
 """What draws the picture of this name."""
 
