@@ -241,8 +241,6 @@ def test_full_error_brings_the_traceback_back(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    assert main(["train", "model.latent_dmi=5"]) == 2
-    assert "Traceback" in capfd.readouterr().err
     assert main(["train", "model.latent_dim=0"]) == 2
     assert "Traceback" in capfd.readouterr().err
     assert os.environ["HYDRA_FULL_ERROR"] == "1"

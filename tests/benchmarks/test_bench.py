@@ -403,11 +403,12 @@ def test_side_with_a_model_multiplies_as_the_lab_would(conditions: Conditions) -
 def test_share_of_evaluations_and_growth_come_from_a_whole_run(
     conditions: Conditions, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    share = EvaluationShare("", [*TINY, "evaluation.first=100", "max_samples=400"], conditions)
+    overrides = [*TINY, "evaluation.first=100", "max_samples=3000"]
+    share = EvaluationShare("", overrides, conditions)
     assert share.measure(0) > 0
     assert share.facts["evaluation_seconds"] > share.facts["of_which_measuring"] > 0
     monkeypatch.setattr(lab, "training_images", lambda experiment: images)
-    growth = Growth("", [*TINY, "evaluation.first=1000", "max_samples=3000"], conditions)
+    growth = Growth("", overrides, conditions)
     growth.prepare(0)
     assert growth.measure(0) > 0 and growth.facts["without_reference"] > 0
 

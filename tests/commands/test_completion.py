@@ -128,7 +128,7 @@ _vae_lab vae-lab; printf '%s|' "${COMPREPLY[@]}"
 
 def test_bash_gets_the_piece_behind_the_equals_sign(runs: Path) -> None:
     done = subprocess.run([shell("bash"), "-c", BASH], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.startswith("mnist |digits |frey_face |") and done.stdout.endswith("model=|model.|")
+    assert done.stdout.startswith("mnist |digits |emnist |") and done.stdout.endswith("model=|model.|")
 
 
 @pytest.mark.slow

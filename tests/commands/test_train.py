@@ -274,7 +274,7 @@ def test_schedule_sets_the_learning_rate_once_per_minibatch(tmp_path):
 
 def test_kl_warmup_is_logged_and_the_logged_bound_is_unweighted(tmp_path):
     run = train_tiny(tmp_path / "run", "objective.kl_warmup_samples=200", "max_samples=200")
-    assert "KL weight: 0 -> 1 over the first 200 samples" in run.log.read_text()
+    assert "KL weight: 1, rising from 0 over the first 200 samples" in run.log.read_text()
     row = read_rows(run.curve)[0]
     expected = row["train/reconstruction_running"] - row["train/kl_running"]
     assert row["train/bound_running"] == pytest.approx(expected, abs=1e-4) and row["train/kl_running"] > 0

@@ -103,7 +103,7 @@ def test_bound_of_a_beta_vae_says_everywhere_what_it_was_trained_with(tmp_path, 
     assert said in page.sections[""] and "a training with beta 4" in page.sections["Result"]
     assert "evaluation (trained with beta 4)" in page.sections["Curve"]
     page = reported(capsys, f"sweep={run.path.parent}")
-    assert "test split (trained with beta 4) against" in page.sections["Bound and latent size"]
+    assert "Mean test bound (trained with beta 4) against" in page.sections["Bound and latent size"]
     assert page.rows("Runs")[0]["test bound"].endswith(" beta 4") and said in page.sections["Samples"]
     other = shutil.copytree(run.path, tmp_path / "other")
     assert main(["compare", f"run={run.path},{other}"]) == 0

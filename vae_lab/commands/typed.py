@@ -45,6 +45,7 @@ def understood(line: CommandLine, keys: CommandKeys, arguments: Sequence[str], f
         ConfigError: naming all that cannot be meant so.
     """
     known, values = keys.keys, {}
+    own = tuple(word.partition("_target_=")[0].lstrip("+") for word in line.overrides if "._target_=" in word)
     for flag in flags:
         following = arguments[arguments.index(flag) + 1 : arguments.index(flag) + 2]
         has_value = "=" not in flag and following and following[0] in line.overrides and "=" not in following[0]
@@ -58,7 +59,10 @@ def understood(line: CommandLine, keys: CommandKeys, arguments: Sequence[str], f
     for word in words:
         if "=" in word or word.startswith("~"):
             meant.append(word)
-            wrong += _mistakes(word, keys) if is_whole else []  # folders of one's own may do what Hydra alone knows
+            if is_whole and not (
+                own and word.startswith(own)
+            ):  # what is of one's own may have keys that Hydra alone knows
+                wrong += _mistakes(word, keys)
         elif RUN in known and _is_path(word):
             meant.append(override(RUN, word))
         else:

@@ -5,7 +5,6 @@ or raises `CannotDrawError` with the reason. Images are decoder means on the fix
 of z are counted from 0, as in the ledger and in TensorBoard.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -25,7 +24,6 @@ from torch.distributions import Normal
 
 from vae_lab.data.arrays import Split
 from vae_lab.distributions import kl_to_standard_normal
-from vae_lab.estimators.quadrature import posterior_moments
 from vae_lab.figures.canvas import (
     GREY,
     figure_for_grid,
@@ -285,25 +283,38 @@ class Posterior:
     @classmethod
     @torch.no_grad()
     def of(cls, model: VAE, image: Float[Tensor, "channel height width"]) -> "Posterior":
-        """On a square that reaches 4.5 s.d. of both densities to each side, in `POSTERIOR_CELLS` cells a side."""
+        """By grids over the prior, which finds p(z|x), over 4.5 s.d. of each density around its mean, and over both."""
         q = model.posterior(image[None])
-        center, factor = posterior_moments(model, image[None])
-        means = torch.cat([center, q.mean.double()])
-        spread = 4.5 * torch.cat([factor.square().sum(-1).sqrt(), q.std.double()])
-        low, high = (means - spread).amin(0), (means + spread).amax(0)
-        middle, half = (low + high) / 2, float((high - low).max()) / 2
-        cells = (torch.arange(POSTERIOR_CELLS, dtype=torch.float64) + 0.5) / POSTERIOR_CELLS * 2 - 1
-        upwards, rightwards = torch.meshgrid(half * cells, half * cells, indexing="ij")
-        z = (middle + torch.stack([rightwards, upwards], -1).flatten(0, 1)).to(q.mean.dtype)
-        log_joint = torch.cat([model.log_joint(image[None], some[:, None])[:, 0] for some in z.split(1000)]).double()
-        log_area = 2 * math.log(2 * half / POSTERIOR_CELLS)
-        log_likelihood = log_joint.logsumexp(0) + log_area
-        log_q = q.log_prob(z).double()
-        bound = (log_q.softmax(0) * (log_joint - log_q)).sum()
-        density = (log_joint - log_likelihood).exp().view(POSTERIOR_CELLS, -1)
-        (x, y), (mean, std) = middle.tolist(), ((float(part[0, 0]), float(part[0, 1])) for part in (q.mean, q.std))
-        extent = (x - half, x + half, y - half, y + half)
-        return cls(density.numpy(), extent, mean, std, float(log_likelihood), float(bound))
+
+        def log_joint(z: Tensor) -> Tensor:
+            parts = (model.log_joint(image[None], some[:, None])[:, 0] for some in z.to(q.mean.dtype).split(1000))
+            return torch.cat(list(parts)).double()
+
+        z, step = _grid(torch.zeros(2).double(), torch.full((2,), 6.0).double())
+        share = log_joint(z).softmax(0)
+        mean = share @ z
+        spread = (share @ (z - mean).square()).sqrt() + step
+        z, step = _grid(mean, 4.5 * spread)
+        log_likelihood = log_joint(z).logsumexp(0) + step.log().sum()
+        q_mean, q_std = q.mean[0].double(), q.std[0].double()
+        z, _ = _grid(q_mean, 4.5 * q_std)
+        log_q = q.log_prob(z.to(q.mean.dtype)).double()
+        bound = (log_q.softmax(0) * (log_joint(z) - log_q)).sum()
+        low = torch.minimum(mean - 4.5 * spread, q_mean - 4.5 * q_std)
+        high = torch.maximum(mean + 4.5 * spread, q_mean + 4.5 * q_std)
+        middle, half = (low + high) / 2, (high - low).max().expand(2) / 2
+        density = (log_joint(_grid(middle, half)[0]) - log_likelihood).exp().view(POSTERIOR_CELLS, -1)
+        (x, y), width = middle.tolist(), float(half[0])
+        extent = (x - width, x + width, y - width, y + width)
+        (m0, m1), (s0, s1) = q_mean.tolist(), q_std.tolist()
+        return cls(density.numpy(), extent, (m0, m1), (s0, s1), float(log_likelihood), float(bound))
+
+
+def _grid(middle: Float[Tensor, "2"], half: Float[Tensor, "2"]) -> tuple[Float[Tensor, "cells 2"], Float[Tensor, "2"]]:
+    """The centres of `POSTERIOR_CELLS` cells a side, z_0 the faster one, and the sides of a cell."""
+    cells = (torch.arange(POSTERIOR_CELLS, dtype=torch.float64) + 0.5) / POSTERIOR_CELLS * 2 - 1
+    upwards, rightwards = torch.meshgrid(cells, cells, indexing="ij")
+    return middle + half * torch.stack([rightwards, upwards], -1).flatten(0, 1), 2 * half / POSTERIOR_CELLS
 
 
 @captioned
