@@ -22,7 +22,7 @@ def first_step(*arguments: str) -> int:
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     register_optimizer_step_post_hook(lambda *_: os._exit(0))
-    return main(["train", *arguments]) or NO_STEP
+    return main(["train", *arguments, "compile=false"]) or NO_STEP  # compile=auto times steps before there is a run
 
 
 def command(*arguments: str) -> int:
