@@ -251,7 +251,8 @@ def test_the_posterior_on_a_grid_is_that_of_a_model_where_it_is_known(is_exact):
 
 
 def test_posteriors_need_two_dimensions_and_name_the_gap(run, tmp_path):
-    assert sum("gap" in panel.get_title() for panel in draw(posteriors, run).axes[0].child_axes) == 6
+    panels: Any = draw(posteriors, run).axes[0].child_axes
+    assert sum("gap" in panel.get_title() for panel in panels) == 6
     wide = load_run(make_drawn_run(tmp_path / "wide", latent_dim=3).path)
     with pytest.raises(CannotDrawError, match="latent_dim = 2, and this run has 3"):
         draw(posteriors, wide)
