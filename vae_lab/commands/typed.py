@@ -50,7 +50,8 @@ def understood(line: CommandLine, keys: CommandKeys, arguments: Sequence[str], f
         following = arguments[arguments.index(flag) + 1 : arguments.index(flag) + 2]
         has_value = "=" not in flag and following and following[0] in line.overrides and "=" not in following[0]
         values[flag] = following[0] if has_value else ""
-    is_whole = not keys.folders[1:] and not any(word.startswith("hydra.searchpath") for word in line.overrides)
+    elsewhere = ("hydra.searchpath", "run_dir=")  # folders of one's own, and a run's own config, have further keys
+    is_whole = not keys.folders[1:] and not any(word.startswith(elsewhere) for word in line.overrides)
     meant: list[str] = []
     wrong = [_flag(flag, value, keys) for flag, value in values.items()]
     words = list(line.overrides)
