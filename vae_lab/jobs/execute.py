@@ -151,7 +151,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
             where = provenance(assembled.trainer.strategy.root_device)
             run.update_record(status="running", error=None, command=sys.argv, **where, **data)
             log.info("run directory: %s", run.path)
-            describe(assembled)
+            describe(assembled, layers)
             warn_if_busy(torch.get_num_threads())
             for limit in run.limits():
                 log.warning(limit)
@@ -206,15 +206,15 @@ def layers_of(model: torch.nn.Module) -> list[tuple[str, str, int]]:
     return found
 
 
-def describe(assembled: Assembled) -> None:
+def describe(assembled: Assembled, layers: Sequence[tuple[str, str, int]]) -> None:
     """A line about the model; its layers, and what multiplies matrices, stand in the run's log alone."""
-    model, layers = assembled.lit.model, layers_of(assembled.lit.model)
     total: dict[str, int] = {}
     for name, _, num in layers:
         part = name.partition(".")[0]
         total[part] = total.get(part, 0) + num
     parts = ", ".join(f"{part} {num:,}" for part, num in total.items())
-    log.info("model: %d latent dimensions, %s parameters (%s)", model.latent_dim, f"{sum(total.values()):,}", parts)
+    size = assembled.lit.model.latent_dim
+    log.info("model: %d latent dimensions, %s parameters (%s)", size, f"{sum(total.values()):,}", parts)
     for name, what, num in layers:
         log_alone.info("layer %s: %s, %s parameters", name, what, f"{num:,}")
     log_alone.info(described(assembled.config["matmul_backend"]))
