@@ -6,6 +6,7 @@ them; this is for help, completion and the words of a mistake, which are not to 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ class CommandKeys:
         for group in list(self.chosen):
             self._read(group, group.replace("/", "."), group)
 
-    @property
+    @cached_property
     def keys(self) -> dict[str, YamlKey]:
         """All of them with their values; what sets many keys, such as an experiment, has the last word."""
         found: dict[str, YamlKey] = {}
