@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from vae_lab.data.arrays import is_binary
 from vae_lab.elbo import sgvb_b
 from vae_lab.errors import MOST_THREADS, ConfigError, Failed, nearest, require_integer
 from vae_lab.estimators.base import Estimator, Noise
@@ -81,15 +82,6 @@ class AuditSettings:
         require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A check with its judgement."""
-
-    check: str
-    verdict: str
-    measured: str
-
-
 def audit(cfg: DictConfig) -> list[Path]:
     """Audits the runs `cfg.run` one after the other and prints a table of each; nothing is written.
 
@@ -108,17 +100,16 @@ def audit(cfg: DictConfig) -> list[Path]:
     failures = []
     for directory in runs:
         run = load(directory, settings)
-        findings = list(Audit(run, estimator, settings).findings())
-        verdicts = [finding.verdict for finding in findings]
+        rows = list(Audit(run, estimator, settings).findings())
+        verdicts = [verdict for _, verdict, _ in rows]
         counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in TONES if verdict in verdicts)
-        rows = [[finding.check, finding.verdict, finding.measured] for finding in findings]
         caption = (
             f"nats per datapoint; {settings.split}; a change below {TOLERANCE} or {ROUNDING} of a value is rounding"
         )
         title = f"{run.path}, {run.checkpoint}.ckpt: {counted}"
         Table(("check", "verdict", "measured"), rows, caption, TONES, title).print()
-        if failed := [finding.check for finding in findings if finding.verdict == FAIL]:
-            failures.append(f"{run.path}: {len(failed)} of {len(findings)} checks FAIL ({', '.join(failed)})")
+        if failed := [check for check, verdict, _ in rows if verdict == FAIL]:
+            failures.append(f"{run.path}: {len(failed)} of {len(rows)} checks FAIL ({', '.join(failed)})")
     if failures:
         raise Failed("; ".join(failures))
     return []
@@ -145,22 +136,20 @@ class Audit:
         self.estimator, self.settings = estimator, settings
         images = run.data.measured(settings.split).images
         self.x = images[torch.arange(NUM_DATAPOINTS) % len(images)].to(next(self.model.parameters()))
-        self.is_grey = not ((images == 0) | (images == 1)).all()
+        self.is_grey = not is_binary(images)
         with evaluating(self.model, self.x.device, settings.seed, "audit", "z"):
             self.other_z = self.model.prior().sample((NUM_DATAPOINTS,))
             self.z = self.model.posterior(self.x).sample() if self.model.has_encoder else self.other_z.flip(0)
 
-    def findings(self) -> Iterator[Finding]:
-        """The checks from first to last; one in which the FAIL of an earlier one would show is not judged."""
+    def findings(self) -> Iterator[tuple[str, str, str]]:
+        """What every check is, its verdict and what was measured; one in which an earlier FAIL would show is open."""
         failed: dict[str, str] = {}
         for check, (name, blockers) in CHECKS.items():
-            first = [failed[blocker] for blocker in blockers if blocker in failed]
-            finding = (
-                Finding(name, OPEN, f"first mend: {first[0]}") if first else Finding(name, *getattr(self, check)())
-            )
-            if finding.verdict == FAIL:
+            first = next((failed[blocker] for blocker in blockers if blocker in failed), "")
+            verdict, measured = (OPEN, f"first mend: {first}") if first else getattr(self, check)()
+            if verdict == FAIL:
                 failed[check] = name
-            yield finding
+            yield name, verdict, measured
 
     def densities(self, x: Tensor, z: Tensor, seed: int = 0) -> Densities:
         """The log densities of every datapoint, the global noise being that of `seed`."""

@@ -50,6 +50,11 @@ class Source:
     indices: dict[str, Int[Tensor, " split"]]
 
 
+def is_binary(images: Float[Tensor, "..."]) -> bool:
+    """Whether every value is 0 or 1."""
+    return bool(((images == 0) | (images == 1)).all())
+
+
 class ImageData(ABC):
     """A data set: its facts and choices; files are read when `splits` (or what only a file says) is asked for.
 

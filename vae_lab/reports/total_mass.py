@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vae_lab.data.arrays import is_binary
 from vae_lab.distributions import Distribution
 
 MOST_ENUMERATED = 2**12
@@ -97,7 +98,7 @@ def levels_of(
     draws: Float[Tensor, "draw batch channel height width"], divisor: int
 ) -> tuple[str, Float[Tensor, " level"] | None]:
     """What the values of pixels are, in a word, and all of them if these are some levels."""
-    if ((draws == 0) | (draws == 1)).all():
+    if is_binary(draws):
         return "binary", torch.tensor([0.0, 1.0]).to(draws)
     if not ((draws >= 0) & (draws <= 1)).all():
         return "real", None
