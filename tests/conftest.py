@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from jaxtyping import install_import_hook
 
-CORE = "distributions model elbo hmc measurement image_grids optimizers schedules"
+CORE = "distributions model elbo hmc measurement data.image_grids optimizers schedules"
 COMPONENTS = "networks objectives estimators data"
 install_import_hook([f"vae_lab.{name}" for name in f"{CORE} {COMPONENTS}".split()], "shape_checks.check")
 

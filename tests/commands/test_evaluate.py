@@ -218,7 +218,7 @@ def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_i
         return loaded
 
     monkeypatch.setattr("vae_lab.runs.measured.measure_bound", measured)
-    monkeypatch.setattr("vae_lab.commands.evaluate.load_run", load_large)
+    monkeypatch.setattr("vae_lab.commands.run_settings.load_run", load_large)
     with pytest.raises(ConfigError, match=r"model\.latent_dim must be <= 3 for estimator=quadrature, got 20"):
         evaluate_tiny(run, "estimators=[importance_sampling,quadrature]")
 
@@ -232,7 +232,7 @@ def test_an_estimator_that_cannot_handle_the_model_is_refused_before_the_bound_i
         (["estimators=[quadrature,quadrature]"], r"estimators must be null or a list of different names"),
         (["estimators=[quadrature]"], r"estimator\.num_samples must be for one of estimators=\[quadrature\]"),
         (["estimator=[quadrature,importance_sampling]"], r"write estimators=\[quadrature,importance_sampling\]"),
-        (["splits=[tset]"], r"splits must name splits of digits, got 'tset': did you mean 'test'"),
+        (["splits=[tset]"], r"splits must name a split of digits, got 'tset': did you mean 'test'"),
         (["splits=[]"], r"splits must be a list such as"),
         (["splits=test"], r"splits must be a list such as"),
         (["num_samples=0"], r"num_samples must be an integer >= 1, got 0"),

@@ -13,6 +13,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from vae_lab.data.arrays import Source, Split
 from vae_lab.data.digits import Digits
+from vae_lab.data.image_grids import image_grid
 from vae_lab.figures.canvas import save
 from vae_lab.figures.run_pictures import (
     CannotDrawError,
@@ -29,7 +30,6 @@ from vae_lab.figures.run_pictures import (
     samples,
     traversals,
 )
-from vae_lab.image_grids import image_grid
 from vae_lab.runs.load import Run, load_run
 
 POSTERIOR = (reconstructions, latent_scatter, posteriors, traversals, interpolations)

@@ -11,6 +11,7 @@ import torch
 from drawn_run import make_drawn_run
 from PIL import Image
 
+from vae_lab.data.image_grids import image_grid
 from vae_lab.figures.canvas import encoded, encoded_tile
 from vae_lab.figures.side_by_side import (
     Line,
@@ -22,7 +23,6 @@ from vae_lab.figures.side_by_side import (
     shared_decodings,
     shared_reconstructions,
 )
-from vae_lab.image_grids import image_grid
 from vae_lab.runs.load import load_run
 
 

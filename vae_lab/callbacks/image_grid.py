@@ -6,8 +6,8 @@ from jaxtyping import Float
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from vae_lab.data.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.errors import require_integer
-from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.measurement import evaluating
 from vae_lab.randomness import generator
 from vae_lab.training.lit_module import LitVAE

@@ -11,19 +11,16 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from vae_lab.commands.run_settings import RunSettings, require_splits
 from vae_lab.data.arrays import is_binary
 from vae_lab.elbo import sgvb_b
-from vae_lab.errors import MOST_THREADS, ConfigError, Failed, nearest, require_integer
+from vae_lab.errors import ConfigError, Failed, require_integer
 from vae_lab.estimators.base import Estimator, Noise
 from vae_lab.measurement import evaluating
 from vae_lab.randomness import NOISE_BLOCK
 from vae_lab.reports.total_mass import total_mass
 from vae_lab.runs.continuation import Request
-from vae_lab.runs.directory import RunDir, named_runs
-from vae_lab.runs.load import Run, load_run
-from vae_lab.runs.provenance import available_cores
-from vae_lab.runs.small_files import require_keys
-from vae_lab.training.matmul import use_backend
+from vae_lab.runs.load import Run
 from vae_lab.wiring import build
 from vae_lab.wiring.table import Table
 
@@ -60,26 +57,19 @@ Judgement = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class AuditSettings:
+class AuditSettings(RunSettings):
     """The keys of `vae-lab audit`."""
 
-    run: str | int | list[str]
     split: str
-    checkpoint: str | int | None
     estimator: Any
     num_datapoints: int
     num_samples: int
-    seed: int
-    threads: int | None
-    data_root: str | None
-    allow: list[str]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         advice = "the standard error is taken from them"
         require_integer("num_datapoints", self.num_datapoints, minimum=2, maximum=NOISE_BLOCK, advice=advice)
         require_integer("num_samples", self.num_samples, minimum=1)
-        require_integer("seed", self.seed, minimum=0)
-        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
 
 
 def audit(cfg: DictConfig) -> list[Path]:
@@ -93,13 +83,8 @@ def audit(cfg: DictConfig) -> list[Path]:
     if (chosen := Request.of_this_command().choices.get("estimator")) != "bidirectional":
         raise ConfigError(f"estimator must be bidirectional, got {chosen}: the bound is held by two bounds of log p(x)")
     estimator: Estimator = build.instantiate(settings.estimator, "estimator")
-    torch.set_num_threads(settings.threads or available_cores())
-    runs = named_runs(settings.run)
-    for directory in runs[1:]:
-        load(directory, settings)
     failures = []
-    for directory in runs:
-        run = load(directory, settings)
+    for _, run in settings.loaded(check=lambda run: require_splits(run, "split", [settings.split])):
         rows = list(Audit(run, estimator, settings).findings())
         verdicts = [verdict for _, verdict, _ in rows]
         counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in TONES if verdict in verdicts)
@@ -113,19 +98,6 @@ def audit(cfg: DictConfig) -> list[Path]:
     if failures:
         raise Failed("; ".join(failures))
     return []
-
-
-def load(directory: RunDir, settings: AuditSettings) -> Run:
-    """The run with its weights."""
-    directory.refuse_locked()
-    run = load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
-    require_keys(run.path, run.config, ("matmul_backend",))
-    use_backend(run.config["matmul_backend"])
-    if settings.split not in (splits := run.data.splits):
-        raise ConfigError(
-            f"split must be one of {run.data.name}, got {settings.split!r}: {nearest(settings.split, splits)}"
-        )
-    return run
 
 
 class Audit:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from vae_lab.errors import MOST_THREADS, ConfigError, NoEncoder, nearest, require_choice, require_integer
+from vae_lab.commands.run_settings import RunSettings, require_splits
+from vae_lab.errors import ConfigError, NoEncoder, nearest, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import require_draws
 from vae_lab.randomness import NOISE_BLOCK
@@ -18,10 +19,9 @@ from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, glance
 from vae_lab.runs.baselines import kind_of_likelihood
 from vae_lab.runs.continuation import Request
-from vae_lab.runs.directory import RunDir, named_runs
-from vae_lab.runs.load import Run, load_run
+from vae_lab.runs.directory import named_runs
+from vae_lab.runs.load import Run
 from vae_lab.runs.measured import Measurement, baseline, bound, log_likelihood
-from vae_lab.runs.provenance import available_cores
 from vae_lab.runs.result import (
     DOUBT,
     ELBO,
@@ -34,7 +34,6 @@ from vae_lab.runs.result import (
     trained_with,
 )
 from vae_lab.runs.small_files import require_keys
-from vae_lab.training.matmul import use_backend
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command, group_choices
 from vae_lab.wiring.table import Table, number
@@ -45,28 +44,21 @@ CAPTION = "s.e.: Monte Carlo error, the data held fixed; s.d.: over the N datapo
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class EvaluateSettings(RunSettings):
     """The keys of `vae-lab evaluate`."""
 
-    run: str | int | list[str]
     estimator: Any
     estimators: list[str] | None
     splits: list[str]
     num_datapoints: int | None
-    checkpoint: str | int | None
     num_samples: int
-    seed: int
     device: str
-    threads: int | None
-    data_root: str | None
-    allow: list[str]
     save: bool
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_integer("num_samples", self.num_samples, minimum=1)
         require_integer("num_datapoints", self.num_datapoints, minimum=1, optional=True)
-        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
-        require_integer("seed", self.seed, minimum=0)
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
         if not self.splits:
             raise ConfigError("splits must be a list such as [test] or [val,test], got []")
@@ -81,16 +73,13 @@ def evaluate(cfg: DictConfig) -> list[Path]:
     """
     settings = build.settings(EvaluateSettings, cfg)
     estimators = make_estimators(settings, Request.of_this_command())
-    torch.set_num_threads(settings.threads or available_cores())
-    runs = named_runs(settings.run)
-    for directory in runs[1:]:
-        load(directory, estimators, settings)
+    num_runs = len(named_runs(settings.run))
     ledgers: list[Path] = []
     found: list[Overview] = []
-    for i, directory in enumerate(runs, 1):
-        if len(runs) > 1:
-            log.info("%d of %d: %s", i, len(runs), directory.path)
-        run = load(directory, estimators, settings)
+    runs = settings.loaded(check=lambda run: require_measurable(run, estimators, settings), writes=settings.save)
+    for i, (directory, run) in enumerate(runs, 1):
+        if num_runs > 1:
+            log.info("%d of %d: %s", i, num_runs, directory.path)
         run.model.to(choose_device(settings.device))
         measured: dict[str, Any] = {}
         for wanted in measurements(run, estimators, settings):
@@ -107,22 +96,13 @@ def evaluate(cfg: DictConfig) -> list[Path]:
     return ledgers
 
 
-def load(directory: RunDir, estimators: Sequence[Estimator], settings: EvaluateSettings) -> Run:
-    """The run with its weights, which everything that is asked for can be measured of."""
-    directory.refuse_locked()
-    if settings.save:
-        directory.require_writable()
-    run = load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
-    require_keys(run.path, run.config, ("likelihood", "matmul_backend"))
-    use_backend(run.config["matmul_backend"])
+def require_measurable(run: Run, estimators: Sequence[Estimator], settings: EvaluateSettings) -> None:
+    """Refuses a run of which not everything that is asked for can be measured."""
+    require_keys(run.path, run.config, ("likelihood",))
     for estimator in estimators:
         require_fit(estimator, run)
     require_draws("num_samples", settings.num_samples, NOISE_BLOCK, run.model)
-    for split in settings.splits:
-        if split not in run.data.splits:
-            splits = run.data.splits
-            raise ConfigError(f"splits must name splits of {run.data.name}, got {split!r}: {nearest(split, splits)}")
-    return run
+    require_splits(run, "splits", settings.splits)
 
 
 def make_estimators(settings: EvaluateSettings, request: Request) -> list[Estimator]:

@@ -6,32 +6,27 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from vae_lab.commands.run_settings import RunSettings
 from vae_lab.errors import ConfigError, RunError, require_choice, require_integer
 from vae_lab.figures.canvas import rendered, write
 from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
-from vae_lab.runs.directory import WRITING_SECONDS, RunDir, named_runs
-from vae_lab.runs.load import Run, load_run
-from vae_lab.training.matmul import use_backend
+from vae_lab.runs.directory import WRITING_SECONDS, RunDir
+from vae_lab.runs.load import Run
 from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
 
 
 @dataclass(frozen=True)
-class PlotSettings:
+class PlotSettings(RunSettings):
     """The keys of `vae-lab plot`."""
 
-    run: str | int | list[str]
     pictures: str | list[str]
-    checkpoint: str | int | None
     dark_on_white: bool | None
-    data_root: str | None
-    allow: list[str]
-    seed: int
     interpolate: list[int] | None
 
     def __post_init__(self) -> None:
-        require_integer("seed", self.seed, minimum=0)
+        super().__post_init__()
         if self.interpolate is not None:
             if not self.interpolate or len(self.interpolate) % 2:
                 raise ConfigError(f"interpolate must name test images in pairs, as [3,17], got {self.interpolate}")
@@ -60,22 +55,11 @@ def plot(cfg: DictConfig) -> list[Path]:
             have.
     """
     settings = build.settings(PlotSettings, cfg)
-    runs = named_runs(settings.run)
-    for run in runs[1:]:
-        load(run, settings)
-    return [draw(run, load(run, settings), settings) for run in runs]
-
-
-def load(directory: RunDir, settings: PlotSettings) -> Run:
-    """The run with its weights."""
-    directory.refuse_locked()
-    directory.require_writable()
-    return load_run(directory.path, allow=settings.allow, checkpoint=settings.checkpoint, data_root=settings.data_root)
+    return [draw(*loaded, settings) for loaded in settings.loaded(check=lambda run: None, writes=True)]
 
 
 def draw(directory: RunDir, run: Run, settings: PlotSettings) -> Path:
     """Draws the pictures of one run into its folder of images; returns that."""
-    use_backend(run.config["matmul_backend"])
     dark_on_white = dark_on_white_by_default(run) if settings.dark_on_white is None else settings.dark_on_white
     drawn = {}
     for name in settings.names:

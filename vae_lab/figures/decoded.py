@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from vae_lab.data.image_grids import image_grid
 from vae_lab.figures.base import Arrays, Curve, PaperFigure, has_weights, load_last, records
 from vae_lab.figures.canvas import GREY, nats, show_grid, styled
 from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.figures.section5 import Section5
-from vae_lab.image_grids import image_grid
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, samples_of

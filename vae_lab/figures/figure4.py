@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vae_lab.data.image_grids import decode_manifold
 from vae_lab.errors import ConfigError
 from vae_lab.figures.decoded import NAMES, PictureRow
-from vae_lab.image_grids import decode_manifold
 from vae_lab.runs.load import Run
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from vae_lab.data.arrays import Split
+from vae_lab.data.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.distributions import kl_to_standard_normal
 from vae_lab.figures.canvas import (
     GREY,
@@ -35,7 +36,6 @@ from vae_lab.figures.canvas import (
     write_caption,
 )
 from vae_lab.figures.side_by_side import draw_curves, draw_terms, lines_of
-from vae_lab.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.model import VAE
 from vae_lab.randomness import generator
 from vae_lab.runs.load import Run

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
+from vae_lab.data.image_grids import image_grid
 from vae_lab.figures.base import select
 from vae_lab.figures.canvas import figure_for_grid, label_rows, nats, new_figure, styled
-from vae_lab.image_grids import image_grid
 from vae_lab.runs.curve import series
 from vae_lab.runs.load import Run
 

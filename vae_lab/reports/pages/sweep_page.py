@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 import torch
 
+from vae_lab.data.image_grids import image_grid
 from vae_lab.errors import RunError
 from vae_lab.figures.canvas import encoded_tile
 from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.figures.side_by_side import against_latent_dim
-from vae_lab.image_grids import image_grid
 from vae_lab.randomness import generator
 from vae_lab.reports.listing.measured import SPLIT, TITLES
 from vae_lab.reports.listing.rows import Groups, list_of_runs

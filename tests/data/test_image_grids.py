@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from vae_lab.image_grids import decode_manifold, image_grid, manifold_latents, paired_rows
+from vae_lab.data.image_grids import decode_manifold, image_grid, manifold_latents, paired_rows
 
 
 def test_image_grid_goes_row_by_row_from_the_top_left():

@@ -1,0 +1,69 @@
+"""The keys of every command that reads the weights of runs, and how it loads them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vae_lab.errors import MOST_THREADS, ConfigError, nearest, require_integer
+from vae_lab.runs.directory import RunDir, named_runs
+from vae_lab.runs.load import Run, load_run
+from vae_lab.runs.provenance import available_cores
+from vae_lab.runs.small_files import require_keys
+from vae_lab.training.matmul import use_backend
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Which runs, which weights of them, where their data lie, with which noise and how many threads."""
+
+    run: str | int | list[str]
+    checkpoint: str | int | None
+    data_root: str | None
+    allow: list[str]
+    seed: int
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        require_integer("seed", self.seed, minimum=0)
+        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
+
+    def loaded(self, *, check: Callable[[Run], None], writes: bool = False) -> Iterator[tuple[RunDir, Run]]:
+        """The runs with their weights, one at a time; before the first, every other one was loaded and checked too.
+
+        Args:
+            check: refuses a run that the command cannot work with.
+            writes: whether the command will write into the run directories.
+
+        Raises:
+            RunError: what is named is no run, is being trained, cannot be read, or not written although it must be.
+        """
+        torch.set_num_threads(self.threads or available_cores())
+        directories = named_runs(self.run)
+        for directory in directories[1:]:
+            self._load(directory, check, writes=writes)
+        for directory in directories:
+            yield directory, self._load(directory, check, writes=writes)
+
+    def _load(self, directory: RunDir, check: Callable[[Run], None], *, writes: bool) -> Run:
+        directory.refuse_locked()
+        if writes:
+            directory.require_writable()
+        run = load_run(directory.path, allow=self.allow, checkpoint=self.checkpoint, data_root=self.data_root)
+        require_keys(run.path, run.config, ("matmul_backend",))
+        use_backend(run.config["matmul_backend"])
+        check(run)
+        return run
+
+
+def require_splits(run: Run, key: str, names: Sequence[str]) -> None:
+    """Refuses the name of a split that the run's data set does not have.
+
+    Args:
+        run: whose data set.
+        key: of the command's settings, for the message.
+        names: of splits.
+    """
+    for name in names:
+        if name not in (splits := run.data.splits):
+            raise ConfigError(f"{key} must name a split of {run.data.name}, got {name!r}: {nearest(name, splits)}")
