@@ -14,7 +14,7 @@ from vae_lab.data.arrays import (
     cut,
     shuffled,
 )
-from vae_lab.errors import require_choice, require_integer
+from vae_lab.errors import ConfigError, require_choice, require_integer
 
 COMMON = {"batch_size": 5, "binarization": "none", "train_size": None, "split_seed": 0}
 
@@ -104,9 +104,47 @@ def test_dynamic_binarisation_leaves_train_grey_and_fixes_the_other_parts():
     assert torch.equal(data.measured("train").images, other.measured("train").images)
 
 
+def test_classes_choose_images_of_every_split_before_train_size_does():
+    data, whole = ramp(classes=[3, 0], train_size=50), ramp()
+    for name, part in data.splits.items():
+        every = whole.splits[name]
+        assert every.labels is not None
+        chosen = torch.isin(every.labels, torch.tensor([0, 3]))
+        assert torch.equal(part.indices, every.indices[chosen][:50])
+        assert torch.equal(part.images, every.images[chosen][:50])
+    assert data.num_train == 50 and ramp(classes=[3, 0]).num_train == 140
+    assert data.fingerprint["pixels"] == whole.fingerprint["pixels"], "the files are the same"
+    assert data.fingerprint["split"] != whole.fingerprint["split"] and data.split_hash != whole.split_hash
+
+
+def test_classes_need_labels_that_are_there():
+    with pytest.raises(
+        ConfigError, match=r"data\.classes must name labels of ramp, got 10: its train split has 0, 1, "
+    ):
+        _ = ramp(classes=[0, 10]).splits
+    data = ramp(classes=[0])
+    unlabelled = replace(data.load(), labels=None)
+    data.load = lambda: unlabelled
+    with pytest.raises(
+        ConfigError, match=r"classes must be null for ramp, got \[0\]: the images of its train split have"
+    ):
+        _ = data.splits
+    with pytest.raises(ConfigError, match=r"data\.batch_size must be <= 70, got 71"):
+        _ = ramp(classes=[0], batch_size=71).splits
+
+
+def test_whole_data_set_has_all_images_in_the_order_of_the_files():
+    part = ramp(train_size=30).whole()
+    assert torch.equal(part.indices, torch.arange(1000)) and part.labels.tolist() == [i % 10 for i in range(1000)]
+    assert torch.equal(part.images[700:800], ramp().splits["val"].images)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"classes": []}, r"data\.classes must be different labels such as \[0,1\], or null for all, got \[\]"),
+        ({"classes": [1, 1]}, r"data\.classes must be different labels"),
+        ({"classes": [-1]}, r"each of data\.classes must be an integer >= 0, got -1"),
         ({"batch_size": 0}, r"data\.batch_size must be an integer >= 1, got 0"),
         ({"train_size": 0}, r"data\.train_size must be an integer >= 1 or null, got 0"),
         ({"split_seed": -1}, r"data\.split_seed must be an integer >= 0, got -1"),

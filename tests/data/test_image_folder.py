@@ -44,6 +44,22 @@ def image_folder(folder: Path, common: dict[str, Any], **changes: Any) -> ImageF
     return ImageFolder(**({"path": str(folder), "size": [6, 4], "channels": 1} | KEYS | common | changes))
 
 
+def test_few_pictures_are_read_whole_with_their_files_and_labels(tmp_path, common):
+    for i, name in enumerate(("b/2.png", "a/9.png", "b/1.png")):
+        write(tmp_path / name, 50 * i)
+    (tmp_path / "a/0.png").write_text("no picture")
+    data = image_folder(tmp_path, common, skip_damaged=True)
+    part = data.whole()
+    assert data.file_names == [str(tmp_path / name) for name in ("a/9.png", "b/1.png", "b/2.png")]
+    assert (part.images[:, 0, 0, 0] * 255).round().tolist() == [50, 100, 0] and part.labels.tolist() == [0, 1, 1]
+    assert data.class_names == ["a", "b"] and data.notes[-1] == "1 damaged pictures are left out: 0.png"
+    with pytest.raises(ConfigError, match="must hold at least 10 pictures"):
+        _ = data.splits
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"data\.path: .*empty holds no picture"):
+        image_folder(tmp_path / "empty", common).whole()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_image_folder_keeps_the_contract(folder, common, check_contract, channels):
     sizes = {"train": 24, "val": 3, "test": 3}

@@ -125,6 +125,15 @@ def test_shape_and_scale_are_read_off_the_header(path, common, monkeypatch):
     assert (data.image_shape, data.scale) == ((1, 6, 4), "x")
 
 
+def test_few_images_are_read_whole(tmp_path, common):
+    np.savez(tmp_path / "few.npz", x=np.arange(12, dtype=np.uint8).reshape(3, 2, 2), y=[2, 0, 1])
+    data = NPZ(path=str(tmp_path / "few.npz"), keys=None, **common)
+    part = data.whole()
+    assert (part.images.flatten() * 255).round().tolist() == list(range(12)) and part.labels.tolist() == [2, 0, 1]
+    with pytest.raises(ConfigError, match="hold at least 10 images"):
+        _ = data.splits
+
+
 def test_the_split_seed_gives_the_split(path, common):
     np.savez(path, x=FLOATS)
     first, again, other = (NPZ(path=str(path), keys=None, **common | {"split_seed": seed}) for seed in (0, 0, 1))

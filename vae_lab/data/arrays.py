@@ -64,6 +64,8 @@ class ImageData(ABC):
             dynamic (drawn anew for every training minibatch; validation and test once, with a fixed seed).
         train_size: only the first so many of the train split, or null for all of it.
         split_seed: seeds random splits and static binarisation; independent of the run's `seed`.
+        classes: only the images with these labels, in every split, or null for all of them; as older configs, and those
+            of own data sets, need not have the key, it has its default here, too.
     """
 
     name: str
@@ -78,18 +80,33 @@ class ImageData(ABC):
     """Size of the whole train split, where it is known without reading files."""
     class_names: Sequence[str] = ()
     """The name of each label, where they have names; may need the files."""
+    file_names: Sequence[str] = ()
+    """The file of each image of the source, where each has its own; known once they are read."""
     notes: Sequence[str] = ()
     """What was found in the files and done to them, in sentences; complete once they are read."""
 
-    def __init__(self, *, batch_size: int, binarization: str, train_size: int | None, split_seed: int):
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        binarization: str,
+        train_size: int | None,
+        split_seed: int,
+        classes: list[int] | None = None,
+    ):
         require_integer("data.batch_size", batch_size, minimum=1)
         require_choice("data.binarization", binarization, BINARIZATIONS)
         require_integer("data.train_size", train_size, minimum=1, optional=True)
         require_integer("data.split_seed", split_seed, minimum=0)
+        for label in classes or ():
+            require_integer("each of data.classes", label, minimum=0, advice="they are labels, counted from 0")
+        if classes is not None and len(set(classes)) != max(1, len(classes)):
+            raise ConfigError(f"data.classes must be different labels such as [0,1], or null for all, got {classes}")
         self.batch_size = batch_size
         self.binarization = binarization
         self.train_size = train_size
         self.split_seed = split_seed
+        self.classes = classes
         if self.train_capacity is not None:
             self._require_enough(self.train_capacity)
 
@@ -105,6 +122,8 @@ class ImageData(ABC):
     @property
     def num_train(self) -> int:
         """The size of the train split in use."""
+        if self.classes is not None:
+            return len(self.splits["train"])
         return min(self.num_available, self.train_size or self.num_available)
 
     @property
@@ -122,8 +141,9 @@ class ImageData(ABC):
         """The splits train, val (where there is one) and test; under dynamic binarisation train stays grey."""
         with self._looking():
             source = self.load()
-        self._require_enough(len(source.indices["train"]))
-        chosen = source.indices | {"train": source.indices["train"][: self.train_size]}
+        chosen = source.indices if self.classes is None else self._of_classes(source, self.classes)
+        self._require_enough(len(chosen["train"]))
+        chosen = chosen | {"train": chosen["train"][: self.train_size]}
         self._fingerprint = _fingerprint(source, chosen)
         differing = [name for name, value in self._expected.items() if self._fingerprint.get(name) != value]
         if differing:
@@ -134,6 +154,18 @@ class ImageData(ABC):
                 f"{self._looked}"
             )
         return {name: self._make_split(source, name, indices) for name, indices in chosen.items()}
+
+    def whole(self) -> Split:
+        """All images, however few, in the order of their files, as evaluations see them."""
+        with self._looking():
+            source = self.load_whole()
+        (indices,) = source.indices.values()
+        return self._make_split(source, "whole", indices)
+
+    def load_whole(self) -> Source:
+        """Reads the files, without a split."""
+        source = self.load()
+        return replace(source, indices={"whole": torch.arange(len(source.images))})
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -199,6 +231,20 @@ class ImageData(ABC):
         for name, split in self.splits.items():
             digest.update(f"{name}:{len(split)}:".encode() + split.indices.numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:12]
+
+    def _of_classes(self, source: Source, classes: Sequence[int]) -> dict[str, Tensor]:
+        """The positions of the images with these labels."""
+        chosen = {}
+        for name, indices in source.indices.items():
+            labels = np.array([-1]) if source.labels is None else source.labels[indices.numpy()]
+            if (labels < 0).any():
+                reason = f"the images of its {name} split have no labels"
+                raise ConfigError(f"data.classes must be null for {self.name}, got {classes}: {reason}")
+            if absent := sorted(set(classes) - set(labels.tolist())):
+                reason = f"its {name} split has {', '.join(map(str, np.unique(labels)))}"
+                raise ConfigError(f"data.classes must name labels of {self.name}, got {absent[0]}: {reason}")
+            chosen[name] = indices[torch.from_numpy(np.isin(labels, classes))]
+        return chosen
 
     def _make_split(self, source: Source, name: str, indices: Tensor) -> Split:
         stored = torch.from_numpy(source.images[indices.numpy()].astype(np.float32)) / self.divisor

@@ -144,8 +144,25 @@ class ImageFolder(ImageData):
 
     def load(self) -> Source:
         """Reads the pictures."""
+        self._indices(self._pictures)  # refuses too few before they are read
+        images, pictures, described, skipped = self._read()
+        indices = self._indices(pictures)
+        self.notes = [*described, self._split_note(pictures, indices), *skipped]
+        return Source(images, self._labels(pictures), indices)
+
+    def load_whole(self) -> Source:
+        """Reads the pictures, which may be fewer than can be split."""
+        if not self._pictures:
+            raise ConfigError(
+                f"data.path: {self.path} holds no picture ({', '.join(IMG_EXTENSIONS)}): name another one"
+            )
+        images, pictures, described, skipped = self._read()
+        self.notes = [*described, *skipped]
+        return Source(images, self._labels(pictures), {"whole": torch.arange(len(pictures))})
+
+    def _read(self) -> tuple[np.ndarray, list[Picture], list[str], list[str]]:
+        """The pixels, the pictures that they are of, and what was read and left out, in sentences."""
         pictures = self._pictures
-        self._indices(pictures)  # refuses too few before they are read
         num, shape = len(pictures), (*self.size, *([3] if self.channels == 3 else []))
         num_bytes = (4 + self.bits // 8) * num * math.prod(shape)
         require_memory(f"data.size: {num:,} pictures", num_bytes, "choose a smaller data.size, or fewer pictures")
@@ -164,9 +181,8 @@ class ImageFolder(ImageData):
             self._refuse_or_skip(damaged, num)
             kept = [row for row, picture in enumerate(pictures) if picture.file not in damaged]
             images, pictures = images[kept], [pictures[row] for row in kept]
-        indices = self._indices(pictures)
-        self.notes = [*self._described(pictures, sizes, num_transparent, indices), *self._without(damaged)]
-        return Source(images, self._labels(pictures), indices)
+        self.file_names = [str(picture.file) for picture in pictures]
+        return images, pictures, self._described(pictures, sizes, num_transparent), self._without(damaged)
 
     @cached_property
     def _pictures(self) -> list[Picture]:
@@ -289,7 +305,6 @@ class ImageFolder(ImageData):
         pictures: Sequence[Picture],
         sizes: set[tuple[int, int]],
         num_transparent: int,
-        indices: dict[str, torch.Tensor],
     ) -> list[str]:
         """What was read, in sentences."""
         height, width = self.size
@@ -303,11 +318,13 @@ class ImageFolder(ImageData):
         if classes:
             names = ", ".join(classes[:LISTED]) + ", ..." * (len(classes) > LISTED)
             notes.append(f"{len(classes)} classes, by folder: {names}")
+        return notes
+
+    def _split_note(self, pictures: Sequence[Picture], indices: dict[str, torch.Tensor]) -> str:
         how = "at random" if self.layout == "random" and self.test_path is None else "by folder"
         drawn = [name for name in ("val", "test") if not any(picture.split == name for picture in pictures)]
         how += f", {' and '.join(drawn)} at random from train" if drawn and how == "by folder" else ""
-        notes.append(f"{', '.join(f'{name} {len(rows):,}' for name, rows in indices.items())}: split {how}")
-        return notes
+        return f"{', '.join(f'{name} {len(rows):,}' for name, rows in indices.items())}: split {how}"
 
     def _why_dark(self) -> str:
         other = {"white": "black", "black": "white"}.get(self.background)

@@ -87,6 +87,16 @@ class NPZ(ImageData):
 
     def load(self) -> Source:
         """Reads the arrays that are used."""
+        images, labels = self._read()
+        return Source(images, labels, self._split())
+
+    def load_whole(self) -> Source:
+        """Reads the arrays that are used, which may be of fewer images than can be split."""
+        images, labels = self._read()
+        return Source(images, labels, {"whole": torch.arange(len(images))})
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images and labels of x, x_val and x_test, one after the other."""
         roles = list(self._headers)  # checked, before anything is read
         try:
             with np.load(self.path, allow_pickle=False) as archive:
@@ -107,7 +117,7 @@ class NPZ(ImageData):
             )
         images = [arrays.pop(role) for role in parts]
         self.notes = self._described()
-        return Source(images[0] if len(images) == 1 else np.concatenate(images), labels, self._split())
+        return images[0] if len(images) == 1 else np.concatenate(images), labels
 
     def _split(self) -> dict[str, torch.Tensor]:
         num, *given = (
