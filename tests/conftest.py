@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 CORE = "distributions model elbo hmc measurement data.image_grids optimizers schedules"
-COMPONENTS = "networks objectives estimators data"
+COMPONENTS = "networks objectives estimators data applications"
 install_import_hook([f"vae_lab.{name}" for name in f"{CORE} {COMPONENTS}".split()], "shape_checks.check")
 
 if TYPE_CHECKING:

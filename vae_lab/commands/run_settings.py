@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vae_lab.errors import MOST_THREADS, ConfigError, nearest, require_integer
+from vae_lab.errors import MOST_THREADS, ConfigError, RunError, nearest, require_integer
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.runs.provenance import available_cores
@@ -44,6 +44,16 @@ class RunSettings:
             self._load(directory, check, writes=writes)
         for directory in directories:
             yield directory, self._load(directory, check, writes=writes)
+
+    def loaded_one(self, *, check: Callable[[Run], None]) -> tuple[RunDir, Run]:
+        """The one run with its weights.
+
+        Raises:
+            RunError: several are named, or as `loaded`.
+        """
+        if len(directories := named_runs(self.run)) > 1:
+            raise RunError(f"run must name one run, got {len(directories)}: what comes of it goes to one place")
+        return next(self.loaded(check=check))
 
     def _load(self, directory: RunDir, check: Callable[[Run], None], *, writes: bool) -> Run:
         directory.refuse_locked()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from vae_lab.errors import ConfigError, nearest
 
 QUOTES = "'\""
-TEXTS = ("run", "root", "run_dir", "output_root", "name", "data_root", "data.root", "data.path")
+TEXTS = ("run", "root", "run_dir", "output_root", "name", "data_root", "data.root", "data.path", "out")
 """Keys of Hydra's commands whose values are names and paths."""
 PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 NO_TEXT = re.compile(r"[-+\d._e]+|true|false|[-+]?(inf|nan)", re.IGNORECASE)

@@ -1,0 +1,133 @@
+"""What `out=` means to every command that has it: refused before any work, written atomically, never over another's.
+
+An array file (.npz) holds arrays as they are, a table (.csv, .parquet) their columns, a picture (.png) a grid of
+images, a folder one picture for each.
+"""
+
+import importlib.util
+import io
+import os
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from vae_lab.atomic import atomic_file
+from vae_lab.commands.run_settings import RunSettings
+from vae_lab.errors import ConfigError
+from vae_lab.figures.canvas import pixels_of
+
+FOLDER = ""
+"""The suffix of a folder."""
+
+
+@dataclass(frozen=True)
+class OutSettings(RunSettings):
+    """Where a command writes what came of one run."""
+
+    out: str
+    overwrite: bool
+
+    suffixes: ClassVar[Sequence[str]]
+    """What `out` may end with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_out(self.out, self.suffixes)
+        self.require_free(self.path)
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+        return Path(self.out).expanduser()
+
+    def beside(self, suffix: str) -> Path:
+        """A second file of the same name; refused like the first."""
+        path = self.path.with_suffix(suffix)
+        self.require_free(path)
+        return path
+
+    def require_free(self, path: Path) -> None:
+        """Refuses a place where something else lies, or where nothing can be written."""
+        is_folder = path.suffix == FOLDER
+        if path.is_dir() != is_folder and path.exists():
+            raise ConfigError(f"out must name a {'folder' if is_folder else 'file'}, got {path}: it is none")
+        if not self.overwrite and (any(path.iterdir()) if path.is_dir() else os.path.lexists(path)):
+            what = "holds files already" if is_folder else "exists"
+            raise ConfigError(
+                f"out: {path} {what}: name another place, or let overwrite=true replace what has its name"
+            )
+        above = next(place for place in (path, *path.absolute().parents) if place.is_dir())
+        if not os.access(above, os.W_OK):
+            raise ConfigError(f"out: {path} cannot be written, for {above} may not be written to: name another place")
+
+
+def require_out(out: str, suffixes: Sequence[str]) -> None:
+    """Refuses a name whose suffix says none of the kinds of file that a command writes."""
+    suffix = Path(out).suffix
+    if not out or suffix not in suffixes:
+        kinds = ", ".join(each or "a folder (no suffix)" for each in suffixes)
+        raise ConfigError(f"out must be of one of the kinds {kinds}, got {out!r}: its suffix says which")
+    if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError(f"out={out} needs pyarrow: pip install 'vae_lab[export]', or write .csv or .npz")
+
+
+class Blocks(NamedTuple):
+    """An array that is made piece by piece while it is written."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    pieces: Iterable[np.ndarray]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray | Blocks]) -> None:
+    """Writes an .npz file, an array after the other; the same bytes for the same arrays."""
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            shape, dtype, pieces = array if isinstance(array, Blocks) else Blocks(array.shape, array.dtype, [array])
+            about = zipfile.ZipInfo(f"{name}.npy")
+            about.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(about, "w", force_zip64=True) as entry:
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(entry, header)
+                for piece in pieces:
+                    entry.write(np.ascontiguousarray(piece, dtype).tobytes())
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes a row for each datapoint as .csv or .parquet, or the arrays as .npz.
+
+    Args:
+        path: the file.
+        columns: [num] or, for several columns `name_0`, `name_1`, ..., [num, width].
+    """
+    if path.suffix == ".npz":
+        write_arrays(path, columns)
+        return
+    table = pd.DataFrame(
+        {
+            name if values.ndim == 1 else f"{name}_{i}": column
+            for name, values in columns.items()
+            for i, column in enumerate(values[None] if values.ndim == 1 else values.T)
+        }
+    )
+    with atomic_file(path) as file:
+        if path.suffix == ".csv":
+            table.to_csv(file, index=False)
+        else:
+            table.to_parquet(file, index=False)
+
+
+def write_picture(path: Path, image: Float[Tensor, "channel height width"]) -> None:
+    """Writes an image with values in [0, 1], those beyond cut, as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_of(image.clamp(0, 1).cpu())).save(buffer, "PNG", optimize=True)
+    with atomic_file(path) as file:
+        file.write(buffer.getvalue())

@@ -1,0 +1,91 @@
+"""`vae-lab sample`: images from a trained model, as arrays, as PNG files or as one picture."""
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from vae_lab.applications.sampling import decoded, fit_aggregate, mixture_latents, prior_latents
+from vae_lab.commands.out import FOLDER, Blocks, OutSettings, write_arrays, write_picture
+from vae_lab.commands.tracking import tracked
+from vae_lab.data.image_grids import image_grid
+from vae_lab.errors import ConfigError, NoEncoder, require_choice, require_integer, require_memory
+from vae_lab.runs.load import Run
+from vae_lab.wiring import build
+
+log = logging.getLogger("vae_lab")
+
+
+@dataclass(frozen=True)
+class SampleSettings(OutSettings):
+    """The keys of `vae-lab sample`."""
+
+    num: int
+    draw: str
+    source: Any
+    """The key `from`, which is a word of Python."""
+    components: int | None
+
+    suffixes = (".npz", ".png", FOLDER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("num", self.num, minimum=1)
+        require_choice("draw", self.draw, ("mean", "pixels"))
+        require_choice("from", self.source, ("prior", "aggregate"))
+        require_integer("components", self.components, minimum=1, optional=True)
+        if self.components is not None and self.source == "prior":
+            raise ConfigError(f"components must be null with from=prior, got {self.components}: write from=aggregate")
+
+    def require_fit(self, run: Run) -> None:
+        """Refuses a run of which there are no such samples."""
+        if self.source == "aggregate" and not run.model.has_encoder:
+            raise NoEncoder(f"from must be prior for {run.path}, got 'aggregate': the run trained no encoder")
+        channels = run.model.image_shape[0]
+        if self.path.suffix != ".npz" and channels not in (1, 3):
+            raise ConfigError(
+                f"out must end with .npz for {run.path}, got {self.out!r}: PNG has no {channels} channels"
+            )
+        if self.path.suffix == ".png":
+            require_memory(
+                f"num={self.num}", 12 * self.num * math.prod(run.model.image_shape), "write .npz or a folder"
+            )
+
+
+def sample(cfg: DictConfig) -> Path:
+    """Draws `cfg.num` images from the run `cfg.run` and writes them to `cfg.out`; returns that.
+
+    Raises:
+        ConfigError: a setting is refused, or the run cannot be read; nothing was written.
+    """
+    keys: Any = OmegaConf.to_container(cfg, resolve=True)
+    settings = build.settings(SampleSettings, {**keys, "source": keys["from"]})
+    _, run = settings.loaded_one(check=settings.require_fit)
+    model, seed = run.model, settings.seed
+    if settings.source == "prior":
+        z = prior_latents(model, settings.num, seed=seed)
+    else:
+        train, count = run.data.measured("train").images, settings.components
+        mixture = fit_aggregate(model, train, num_components=count, seed=seed, watch=tracked("fitting mixtures"))
+        chosen = "" if count else ", by BIC"
+        log.info("the aggregate posterior as a mixture of %d Gaussians%s", mixture.n_components, chosen)  # pyright: ignore[reportAttributeAccessIssue]
+        z = mixture_latents(mixture, model, settings.num, seed=seed)
+    images = decoded(model, z, draw=settings.draw, seed=seed, watch=tracked("sampling"))  # pyright: ignore[reportArgumentType]
+    if settings.path.suffix == ".npz":
+        channels, height, width = model.image_shape
+        pieces = (x.movedim(1, -1).numpy() if channels > 1 else x[:, 0].numpy() for x in images)
+        shape = (settings.num, height, width, *([channels] if channels > 1 else []))
+        write_arrays(settings.path, {"x": Blocks(shape, np.dtype(np.float32), pieces), "z": z.cpu().numpy()})
+    elif settings.path.suffix == ".png":
+        columns = math.ceil(math.sqrt(settings.num))
+        write_picture(settings.path, image_grid(torch.cat(list(images)), columns=columns, padding=1))
+    else:
+        digits = len(str(settings.num - 1))
+        for i, image in enumerate(image for block in images for image in block):
+            write_picture(settings.path / f"{i:0{digits}}.png", image)
+    return settings.path
