@@ -31,6 +31,11 @@ COMMANDS = {
         "measure a trained model in nats per datapoint, with standard errors", "run=RUN_DIR", "measuring"
     ),
     "audit": Command("check that a model's densities are densities, of one datapoint each", "run=RUN_DIR", "auditing"),
+    "classify": Command(
+        "classify by the latent means of few labelled images, beside pixels and PCA",
+        "run=RUN_DIR labels=[100,1000]",
+        "classifying",
+    ),
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=A,B", "drawing"),
     "sample": Command("draw images from a trained model", "run=RUN_DIR num=1000 out=samples.npz", "sampling from"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick", "drawing"),
