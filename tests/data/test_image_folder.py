@@ -158,6 +158,23 @@ def test_pictures_of_16_bits_are_read_as_they_are(tmp_path, common):
     assert (for_colours[:, 0] == for_colours[:, 2]).all() and (for_colours * 255 % 1).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("suffix", ["png", "ppm"])
+def test_colours_of_16_bits_are_read_with_8_and_a_line_says_so(tmp_path, common, suffix):
+    values = np.random.default_rng(0).integers(0, 2**16, (4, 6, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 4, 16, 2, 0, 0, 0))
+    png = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    for i in range(9):
+        content = png if suffix == "png" else b"P6\n6 4\n65535\n" + values.tobytes()
+        (tmp_path / f"{i}.{suffix}").write_bytes(content)
+    write(tmp_path / "9.png", 7)
+    data = image_folder(tmp_path, common, size=[4, 6], channels=None, layout="random")
+    assert (data.found["channels"], data.found["bits"], data.scale) == (3, 8, "x/255")
+    image = data.splits["train"].images[:2].amax(0).movedim(0, -1).numpy()  # the last one is dark
+    assert np.abs(image - values / 65535).max() < 1 / 255
+    assert "9 of them have colours of 16 bits, and are read with 8: data=npz" in data.notes[-1]
+
+
 @pytest.mark.parametrize(("background", "value"), [("white", 1), ("black", 0)])
 def test_transparent_pictures_lie_on_the_background(tmp_path, common, background, value):
     glyph = Image.new("LA", (20, 20), (0, 0))
@@ -187,10 +204,26 @@ def test_links_are_followed_without_going_round_in_circles_and_thumbnails_are_no
         write(tmp_path / "pets" / "cats" / "@eaDir" / f"{i}.png" / "SYNOPHOTO_THUMB_M.jpg", 3)
     (tmp_path / "pets" / "birds").symlink_to(tmp_path / "elsewhere" / "birds")
     (tmp_path / "pets" / "cats" / "again").symlink_to(tmp_path / "pets")
+    (tmp_path / "pets" / "cats" / "feathered").symlink_to(tmp_path / "elsewhere" / "birds")
     data = image_folder(tmp_path / "pets", common)
     assert list(data.class_names) == ["birds", "cats"]
     assert sum(len(split) for split in data.splits.values()) == 20
     assert any("2 classes, by folder: birds, cats" in note for note in data.notes)
+    assert data.notes[-1].endswith(
+        f"not followed: {', '.join(f'{tmp_path}/pets/cats/{n}' for n in ('again', 'feathered'))}"
+    )
+
+
+def test_a_link_to_another_class_mixes_no_classes(tmp_path, common):
+    for i in range(10):
+        write(tmp_path / "cats" / f"{i}.png", 20 * i)
+        write(tmp_path / "dogs" / f"{i}.png", 20 * i)
+    (tmp_path / "cats" / "as well").symlink_to(tmp_path / "dogs")
+    data = image_folder(tmp_path, common)
+    labels = torch.cat([split.labels for split in data.splits.values() if split.labels is not None])
+    assert labels.bincount().tolist() == [10, 10] and data.notes[-1].endswith(
+        "not followed: " + str(tmp_path / "cats" / "as well")
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,6 +245,18 @@ def test_folders_named_for_splits_are_the_splits(tmp_path, common, splits, sizes
     assert list(together.class_names) == sorted(splits) and len(together.splits["train"]) == sum(sizes.values()) * 0.8
 
 
+@pytest.mark.parametrize("besides", ["extra/a.png", "stray.png"])
+def test_splits_beside_what_is_of_no_split_are_refused_unless_all_are_to_be_classes(tmp_path, common, besides):
+    for split in ("train", "test"):
+        for i in range(10):
+            write(tmp_path / split / f"{i}.png", 20 * i)
+    write(tmp_path / besides, 3)
+    with pytest.raises(ConfigError, match=r"data\.layout must be given: .* the splits test, train and, besides, "):
+        _ = image_folder(tmp_path, common).image_shape, image_folder(tmp_path, common).found
+    if "/" in besides:
+        assert list(image_folder(tmp_path, common, layout="random").class_names) == ["extra", "test", "train"]
+
+
 def test_a_folder_train_among_others_is_a_class_and_layouts_that_are_not_there_are_refused(folder, tmp_path, common):
     for i in range(10):
         write(folder / "train" / f"{i}.png", 20 * i)
@@ -231,6 +276,8 @@ def test_the_test_split_may_lie_elsewhere(folder, tmp_path, common, monkeypatch)
     assert data.found["test_path"] == str(tmp_path / "further")
     with pytest.raises(FileNotFoundError, match=r"data\.test_path: there is no folder nowhere"):
         _ = image_folder(folder, common, test_path="nowhere").splits
+    with pytest.raises(ConfigError, match=r"data\.test_path must lie outside of data\.path"):
+        _ = image_folder(folder, common, test_path=str(folder / "dogs")).splits
 
 
 def test_too_few_pictures_or_no_folder_are_refused(tmp_path, common):

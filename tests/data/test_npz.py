@@ -111,6 +111,9 @@ def test_bits_are_stored_as_bool_and_refused_as_bytes_that_training_would_divide
     np.savez(path, x=bits.astype(np.uint8))
     NPZ(path=str(path), keys=None, **common).refuse_constant()
     assert "exceeds 0.00392" in caplog.text and "stored as bool" in caplog.text
+    caplog.clear()
+    NPZ(path=str(path), keys=None, **common | {"binarization": "static"}).refuse_constant()
+    assert "exceeds 0.00392" in caplog.text  # though ones are drawn
     with pytest.raises(ConfigError, match=r"all are equal, with values in 0 \.\.\. 0: data\.binarization=none shows"):
         NPZ(path=str(path), keys=None, **common | {"binarization": "threshold"}).refuse_constant()
 
@@ -143,8 +146,8 @@ def test_the_split_seed_gives_the_split(path, common):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"faces": BYTES}, r"must hold the images x, and has faces: .*data\.keys=\{x: faces\}"),
-        ({"x_test": BYTES, "y": LABELS}, r"must hold the images x, and has x_test, y: .*data\.keys=\{x: NAME\}"),
+        ({"faces": BYTES}, r"must hold the images x, and has faces: .*'data\.keys=\{x: faces\}'"),
+        ({"x_test": BYTES, "y": LABELS}, r"must hold the images x, and has x_test, y: .*'data\.keys=\{x: NAME\}'"),
         ({"x": BYTES, "y_test": LABELS}, r"must hold the images x_test, and has x, y_test"),
         ({"x_train": BYTES, "images": BYTES}, r"data\.keys must say which of x_train, images in .* is x"),
         ({"x": BYTES.astype(int)}, r"array x in .* must be uint8, or bool or floating point in \[0, 1\], got int64"),

@@ -186,7 +186,7 @@ class ImageData(ABC):
                 f"data: the {len(images)} training images of {self.name} must differ, and all are equal, "
                 f"with values in {values}: {self._why_constant()}"
             )
-        if (largest := float(images.max())) <= DARK:
+        if (largest := self._largest) <= DARK:
             log.warning(
                 "no value of the %d training images of %s exceeds %.3g, on a scale from 0 to 1: %s",
                 *(len(images), self.name, largest, self._why_dark()),
@@ -248,6 +248,8 @@ class ImageData(ABC):
 
     def _make_split(self, source: Source, name: str, indices: Tensor) -> Split:
         stored = torch.from_numpy(source.images[indices.numpy()].astype(np.float32)) / self.divisor
+        if name == "train":
+            self._largest = float(stored.max())  # before it is binarised, which may hide it
         images = stored.unsqueeze(1) if stored.ndim == 3 else stored.movedim(-1, 1).contiguous()
         match self.binarization:
             case "threshold":

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vae_lab.data.arrays import ImageData, Source, cut, shuffled
@@ -49,18 +50,20 @@ class Picture(NamedTuple):
 class ImageFolder(ImageData):
     """All pictures below `path`, in the order of their names, brought to `size` = [height, width].
 
-    A picture's label is its first-level subfolder; without subfolders there are none. Links are followed.
+    A picture's label is its first-level subfolder; without subfolders there are none. Links are followed, but for those
+    back into the folder.
 
     Args (keys of `data`, besides those that all data sets have):
         path: the folder.
         size: [height, width].
         channels: 1 (grey), 3 (RGB) or null: 3 where a picture has colours.
-        bits: 8 (x/255), 16 (x/65535) or null: 16 where a picture has more than 8 bits a channel.
+        bits: 8 (x/255), 16 (x/65535) or null: 16 where a grey picture has more than 8. Of colours 8 a channel are read.
         fit: crop or pad, which keep the aspect ratio, or stretch.
         background: what transparent pictures lie on, and the border of `pad`: white, black, or none, which takes the
             colours of transparent pixels as they are.
         layout: folders (the folders of `path` are the splits train, val, test), random (80/10/10, by `split_seed`) or
-            null: folders where all pictures lie in folders of such names. Without val or test, tenths of train are.
+            null: folders where all pictures lie in folders of such names, refused where some do. Without val or test,
+            tenths of train are.
         test_path: a folder of pictures that are the test split.
         skip_damaged: leaves damaged pictures out; else they are refused, all in one message.
     """
@@ -108,7 +111,7 @@ class ImageFolder(ImageData):
     @property
     def channels(self) -> int:
         """As asked for, or 3 where a picture has colours."""
-        return self._channels or (3 if any(mode.startswith("colour") for mode in self._modes) else 1)
+        return self._channels or (3 if "colour" in self._modes else 1)
 
     @property
     def bits(self) -> int:
@@ -117,8 +120,22 @@ class ImageFolder(ImageData):
 
     @property
     def layout(self) -> str:
-        """As asked for, or what the names of the folders say."""
-        return self._layout or ("folders" if self._has_splits else "random")
+        """As asked for, or what the names of the folders say.
+
+        Raises:
+            ConfigError: train and test, say, are there beside other folders: it is not clear whether these are splits.
+        """
+        if self._layout:
+            return self._layout
+        splits = {_split_of(name): name for name in self._tops if _split_of(name)}
+        if "train" in splits and len(splits) > 1 and (others := [name for name in self._tops if not _split_of(name)]):
+            besides = next((f"the folder {name}" for name in others if name), "pictures")
+            raise ConfigError(
+                f"data.layout must be given: {self.path} holds the splits {', '.join(sorted(splits.values()))} and, "
+                f"besides, {besides}: move what is of no split elsewhere, or let data.layout=random take all of these "
+                "folders for classes"
+            )
+        return "folders" if self._has_splits else "random"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -161,20 +178,22 @@ class ImageFolder(ImageData):
         return Source(images, self._labels(pictures), {"whole": torch.arange(len(pictures))})
 
     def _read(self) -> tuple[np.ndarray, list[Picture], list[str], list[str]]:
-        """The pixels, the pictures that they are of, and what was read and left out, in sentences."""
+        """The pixels, the pictures that they are of, and what was read and what was not, in sentences."""
         pictures = self._pictures
         num, shape = len(pictures), (*self.size, *([3] if self.channels == 3 else []))
         num_bytes = (4 + self.bits // 8) * num * math.prod(shape)
         require_memory(f"data.size: {num:,} pictures", num_bytes, "choose a smaller data.size, or fewer pictures")
         images = np.empty((num, *shape), np.uint8 if self.bits == 8 else np.uint16)
         damaged: dict[Path, Exception] = {}
-        sizes, num_transparent = set(), 0
+        sizes, num_transparent, num_reduced = set(), 0, 0
         for row, picture in enumerate(pictures):
             try:
                 with _opened(picture.file) as opened:
+                    is_reduced = _has_deep_colours(opened)
                     images[row] = self._pixels(ImageOps.exif_transpose(opened))
                     sizes.add(opened.size)
                     num_transparent += opened.has_transparency_data
+                    num_reduced += is_reduced
             except DAMAGE as error:
                 damaged[picture.file] = error
         if damaged:
@@ -182,7 +201,8 @@ class ImageFolder(ImageData):
             kept = [row for row, picture in enumerate(pictures) if picture.file not in damaged]
             images, pictures = images[kept], [pictures[row] for row in kept]
         self.file_names = [str(picture.file) for picture in pictures]
-        return images, pictures, self._described(pictures, sizes, num_transparent), self._without(damaged)
+        less = [*self._reduced(num_reduced), *self._without(damaged), *self._not_followed()]
+        return images, pictures, self._described(pictures, sizes, num_transparent), less
 
     @cached_property
     def _pictures(self) -> list[Picture]:
@@ -202,7 +222,13 @@ class ImageFolder(ImageData):
                 raise ConfigError(
                     f"data.test_path must be null, got {str(self.test_path)!r}: {self.path} has test pictures, too"
                 )
-            further = _files_below(self.test_path, "data.test_path")
+            places = self.path.resolve(), self.test_path.resolve()
+            if os.path.commonpath(places) in map(str, places):
+                raise ConfigError(
+                    f"data.test_path must lie outside of data.path, got {str(self.test_path)!r}: test pictures "
+                    "would be trained on"
+                )
+            further, _ = self._found[self.test_path]
             pictures += [Picture(self.test_path / file, "test", _label(file.parts)) for file in further]
         for split in dict.fromkeys(picture.split for picture in pictures):
             own = [picture for picture in pictures if picture.split == split]
@@ -215,13 +241,23 @@ class ImageFolder(ImageData):
         return pictures
 
     @cached_property
+    def _found(self) -> dict[Path, tuple[list[Path], list[Path]]]:
+        places = {"data.path": self.path, "data.test_path": self.test_path}
+        return {place: _files_below(place, key) for key, place in places.items() if place is not None}
+
+    @property
     def _files(self) -> list[Path]:
-        return _files_below(self.path, "data.path")
+        return self._found[self.path][0]
+
+    @property
+    def _tops(self) -> list[str]:
+        """The folders in which the pictures lie; an empty name for those that lie in none."""
+        return list(dict.fromkeys(file.parts[0] if len(file.parts) > 1 else "" for file in self._files))
 
     @property
     def _has_splits(self) -> bool:
-        tops = {_split_of(file.parts[0]) if len(file.parts) > 1 else "" for file in self._files}
-        return "train" in tops and "" not in tops
+        splits = set(map(_split_of, self._tops))
+        return "train" in splits and "" not in splits
 
     @cached_property
     def _modes(self) -> set[str]:
@@ -296,6 +332,15 @@ class ImageFolder(ImageData):
             f"{len(damaged)} of {num} pictures are truncated, corrupt or no pictures: {named}{more}: {advice}"
         )
 
+    def _reduced(self, num: int) -> list[str]:
+        advice = "data=npz takes all, as floating point"
+        return [f"{num:,} of them have colours of 16 bits, and are read with 8: {advice}"] if num else []
+
+    def _not_followed(self) -> list[str]:
+        links = [str(link) for _, again in self._found.values() for link in again]
+        named = ", ".join(links[:LISTED]) + ", ..." * (len(links) > LISTED)
+        return [f"links to folders that are read where they are, not followed: {named}"] if links else []
+
     def _without(self, damaged: dict[Path, Exception]) -> list[str]:
         named = ", ".join(file.name for file in list(damaged)[:LISTED]) + ", ..." * (len(damaged) > LISTED)
         return [f"{len(damaged)} damaged pictures are left out: {named}"] if damaged else []
@@ -332,22 +377,30 @@ class ImageFolder(ImageData):
         return super()._why_dark() + advice
 
 
-def _files_below(folder: Path, key: str) -> list[Path]:
-    """The pictures below a folder, relative to it, in the order of their names; through links, each folder once."""
+def _files_below(folder: Path, key: str) -> tuple[list[Path], list[Path]]:
+    """The pictures below a folder, relative to it, in the order of their names, and the links that are not followed.
+
+    These lead back into the folder, or to where another link has led.
+    """
     if not folder.is_dir():
         raise MissingFile(f"{key}: there is no folder {folder}: make it, or name another {key}")
-    found, seen = [], set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        about = os.stat(place)
-        if (about.st_dev, about.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((about.st_dev, about.st_ino))
-        folders[:] = [name for name in folders if not (name.startswith(".") or name.lower() in NO_PICTURES)]
-        folders.sort(key=lambda name: (os.path.islink(os.path.join(place, name)), name))
-        visible = (Path(place, name) for name in names if not name.startswith("."))
-        found += [file for file in visible if file.suffix.lower() in IMG_EXTENSIONS and file.is_file()]
-    return sorted(file.relative_to(folder) for file in found)
+    root, found, again = folder.resolve(), [], []
+    waiting, seen = [folder], {root}
+    for place in waiting:
+        for entry in sorted(place.iterdir()):
+            if entry.name.startswith(".") or entry.name.lower() in NO_PICTURES:
+                continue
+            if not entry.is_dir():
+                found += [entry] if entry.suffix.lower() in IMG_EXTENSIONS and entry.is_file() else []
+                continue
+            target = entry.resolve()
+            is_back = entry.is_symlink() and (target.is_relative_to(root) or root.is_relative_to(target))
+            if is_back or target in seen:
+                again.append(entry)
+                continue
+            seen.add(target)
+            waiting.append(entry)
+    return sorted(file.relative_to(folder) for file in found), again
 
 
 def _split_of(name: str) -> str:
@@ -359,8 +412,16 @@ def _label(parts: Sequence[str]) -> str:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether it has more than 8 bits a channel."""
+    """Whether it has more than 8 bits, all of which Pillow reads."""
     return picture.mode.startswith("I")
+
+
+def _has_deep_colours(picture: Image.Image) -> bool:
+    """Whether its colours, or transparent greys, have 16 bits, of which Pillow reads 8: by its header, once opened."""
+    if not isinstance(picture, ImageFile) or not picture.tile or _is_deep(picture):
+        return False
+    codec, _, _, how = picture.tile[0]
+    return ";16" in str(how) or (codec.startswith("ppm") and isinstance(how, tuple) and how[-1] > 255)
 
 
 @contextmanager

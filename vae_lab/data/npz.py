@@ -154,16 +154,16 @@ class NPZ(ImageData):
             if len(own) > 1 and role not in own:
                 raise ConfigError(
                     f"data.keys must say which of {', '.join(own)} in {self.path} is {role}: "
-                    f"data.keys={{{role}: {own[0]}}}"
+                    f"'data.keys={{{role}: {own[0]}}}'"
                 )
             if own:
                 found[role] = role if role in own else own[0]
         for needed in ["x", *(role.replace("y", "x", 1) for role in found if role.startswith("y"))]:
             if needed not in found:
-                strange = [name for name in free if name not in found.values()]
+                strange = [*(name for name in free if name not in found.values()), "NAME"][0]
                 raise ConfigError(
                     f"data.path: {self.path} must hold the images {needed}, and has {there}: if one of these is meant, "
-                    f"name it, as in data.keys={{{needed}: {strange[0] if strange else 'NAME'}}}"
+                    f"name it, as in 'data.keys={{{needed}: {strange}}}'"
                 )
         return {role: found[role] for role in NAMES if role in found}
 
