@@ -21,6 +21,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a-1", "b-2"):
         (tmp_path / "outputs" / "mnist" / name).mkdir(parents=True)
         (tmp_path / "outputs" / "mnist" / name / "run.json").write_text("{}")
+    (tmp_path / "images.npz").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
@@ -42,6 +43,9 @@ CASES = {
     "vae-lab evaluate run=outputs/mnist/": ["run=outputs/mnist/a-1 ", "run=outputs/mnist/b-2 "],
     "vae-lab evaluate run=outputs/mnist/a-1,outputs/mnist/b": ["run=outputs/mnist/a-1,outputs/mnist/b-2 "],
     "vae-lab plot out": ["outputs/"],
+    "vae-lab train data=npz data.path=": ["data.path=images.npz ", "data.path=outputs/"],
+    "vae-lab evaluate run=latest data_root=im": ["data_root=images.npz "],
+    "vae-lab train data=image_folder data.test_path=o": ["data.test_path=outputs/"],
     "vae-lab train run_dir=outputs/mnist/b": ["run_dir=outputs/mnist/b-2 "],
     "vae-lab runs format=la": ["format=latex "],
     "vae-lab report swe": ["sweep="],

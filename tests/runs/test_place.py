@@ -67,6 +67,35 @@ KINDS: dict[str, tuple[str, str, list[str], Callable[[Path, int], None]]] = {
 }
 
 
+def test_run_finds_its_test_pictures_where_they_have_moved_with_the_others_and_by_their_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def move(start: str, end: str) -> None:
+        (tmp_path / end).mkdir()
+        for name in ("photos", "further"):
+            shutil.move(tmp_path / start / name, tmp_path / end / name)
+
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "a" / "photos", 0)
+    write_folder(tmp_path / "a" / "further", 1)
+    own = ["data=image_folder", "data.path=a/photos", "data.test_path=a/further", "data.size=[4,4]"]
+    assert main(["train", "run_dir=run", *own, "data.batch_size=10", "max_samples=100", *SMALL]) == 0
+    evaluate = ["evaluate", "run=run", *MEASURE]
+    move("a", "b")
+    assert main([*evaluate, "data_root=b/photos"]) == 0
+    assert main(["train", "run_dir=run", "data.path=b/photos", "max_samples=200"]) == 0
+    move("b", "c")
+    assert main([*evaluate, "data_root=c/photos", "num_samples=3"]) == 0
+    shutil.move(tmp_path / "c" / "further", tmp_path / "elsewhere")
+    _ = capfd.readouterr()
+    assert main([*evaluate, "data_root=c/photos", "num_samples=4"]) == 2
+    *_, said = capfd.readouterr().err.splitlines()
+    assert f"and for its test pictures at {tmp_path}/c/further and at {tmp_path}/b/further" in said
+    there = ["data.path=c/photos", "data.test_path=elsewhere"]
+    assert main(["train", "run_dir=run", *there, "max_samples=300"]) == 0
+    assert main([*evaluate, "num_samples=5"]) == 0
+
+
 @pytest.mark.usefixtures("small_mnist")
 @pytest.mark.parametrize("kind", KINDS)
 def test_run_finds_its_data_from_elsewhere_and_where_they_have_moved(
@@ -121,6 +150,7 @@ def test_data_without_a_place_refuse_one_in_every_command(
         (["verify", f"run={run.path}", "data_root=x"], "data_root"),
         (["train", f"run_dir={run.path}", "data.path=x"], "data.path"),
         (["train", f"run_dir={run.path}", "data.root=x"], "data.root"),
+        (["train", f"run_dir={run.path}", "data.test_path=x"], "data.test_path"),
     ):
         assert main(command) == 2
         *_, said = capfd.readouterr().err.splitlines()

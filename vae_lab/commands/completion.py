@@ -62,7 +62,7 @@ def candidates(line: str, commands: Mapping[str, Command]) -> list[str]:
     if sign:
         return list(values(key, value, known.get(key)))
     found = list(dict.fromkeys(next_part(each, last) for each in known if each.startswith(last)))
-    return [*found, *(folders(last, "") if "run" in known and last and not found else ())]
+    return [*found, *(paths(last, "") if "run" in known and last and not found else ())]
 
 
 def yaml_values(name: str, typed: list[str]) -> dict[str, list[str] | None]:
@@ -94,18 +94,19 @@ def values(key: str, typed: str, known: list[str] | None) -> Iterator[str]:
     before, comma, last = typed.rpartition(",")
     start = f"{key}={before}{comma}"
     if known is None:
-        yield from folders(last, start, with_latest=key == "run")
+        yield from paths(last, start, with_latest=key == "run", with_arrays=key in ("data.path", "data_root"))
         return
     yield from (f"{start}{value} " for value in known if value.startswith(last))
 
 
-def folders(typed: str, start: str, *, with_latest: bool = False) -> Iterator[str]:
-    """The folders that a path may become, run directories as whole words."""
+def paths(typed: str, start: str, *, with_latest: bool = False, with_arrays: bool = False) -> Iterator[str]:
+    """The folders, and .npz files, that a path may become: these, and run directories, as whole words."""
     if with_latest and "latest".startswith(typed):
         yield f"{start}latest "
     parent, name = os.path.split(typed)
     place = Path(parent or ".").expanduser()
     for path in sorted(place.iterdir()) if place.is_dir() else ():
-        if path.name.startswith(name) and (name or not path.name.startswith(".")) and path.is_dir():
-            is_run = (path / "run.json").is_file()
-            yield f"{start}{os.path.join(parent, path.name)}{' ' if is_run else '/'}"
+        is_array = with_arrays and path.suffix == ".npz" and path.is_file()
+        if path.name.startswith(name) and (name or not path.name.startswith(".")) and (is_array or path.is_dir()):
+            is_whole = is_array or (path / "run.json").is_file()
+            yield f"{start}{os.path.join(parent, path.name)}{' ' if is_whole else '/'}"

@@ -70,7 +70,7 @@ def continued_config(
             continue
         if kind_of(key) is Kind.COMMAND:
             continue
-        if key in PLACES:
+        if kind_of(key) in (Kind.PLACE, Kind.OWN_DATA):
             require_place(frozen, key, typed, run.path)
         if (asked := value_at(composed, key)) != (kept := value_at(frozen, key)):
             if may_change(key) or (key in BUDGET and is_larger(asked, kept)):

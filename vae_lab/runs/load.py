@@ -24,7 +24,7 @@ from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.formats import migrated_checkpoint
 from vae_lab.runs.identity import fixed_hash
-from vae_lab.runs.place import place_key, places_of, require_place
+from vae_lab.runs.place import place_key, places_of, places_of_test, require_place
 from vae_lab.runs.result import loss_facts
 from vae_lab.wiring import build
 
@@ -63,11 +63,15 @@ def open_data(
         given: the place that a command, or a call, names.
         key: what names another place, for the messages.
     """
-    settings, places = dict(config["data"]), places_of(config, record, given)
+    settings, places, tests = dict(config["data"]), places_of(config, record, given), []
     if places and (own := place_key(config)):
         settings[own.removeprefix("data.")] = next(iter(places))
+    if places and (tests := places_of_test(config, record, next(iter(places.values())))):
+        settings["test_path"] = tests[0]
     data: ImageData = build.instantiate(settings, "data")
-    looked = f" (looked for the data of {run} at {' and at '.join(places.values())}: {key}=NEW names another place)"
+    looked = f" (looked for the data of {run} at {' and at '.join(places.values())}"
+    looked += f", and for its test pictures at {' and at '.join(tests)}" if tests else ""
+    looked += f": {key}=NEW names another place)"
     data.expect(record.get("data_fingerprint", {}), run, looked if record and places else "")
     return data
 

@@ -30,7 +30,7 @@ def require_place(config: Mapping[str, Any], key: str, given: object, run: objec
     if own is None:
         name = str(value_at(config, "data._target_")).rpartition(".")[2]
         raise ConfigError(f"{key} must be left out for {run}, got {given!r}: its data set, {name}, lies in no place")
-    if key not in ("data_root", own):
+    if key not in ("data_root", own) and not isinstance(value_at(config, key), str):
         raise ConfigError(f"{key} must be left out for {run}, got {given!r}: the place of its data is {own}")
 
 
@@ -53,7 +53,27 @@ def places_of(config: Mapping[str, Any], record: Mapping[str, Any], given: str |
     return places
 
 
+def places_of_test(config: Mapping[str, Any], record: Mapping[str, Any], place: str) -> list[str]:
+    """Where the test pictures of a run that has such a key may lie, whole; the one to take comes first.
+
+    That is where they were if they are there; else as they lay beside the others, which are at `place` now.
+    """
+    typed, others = value_at(config, "data.test_path"), value_at(config, "data.path")
+    if not isinstance(typed, str):
+        return []
+    known = record.get("data_place", {})
+    before = next((whole for path, whole in known.items() if path != typed), others)  # others may be another place now
+    was, before = (os.path.abspath(os.path.expanduser(path)) for path in (known.get(typed, typed), before))
+    moved = os.path.normpath(os.path.join(place, os.path.relpath(was, before)))
+    return list(dict.fromkeys((was, moved) if os.path.exists(was) else (moved, was)))
+
+
 def placed(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
     """The entry of run.json about the place of the data, found from this working folder."""
     places = places_of(config, record)
-    return {"data_place": {value_at(config, str(place_key(config))): next(iter(places.values()))}} if places else {}
+    if not places:
+        return {}
+    place = next(iter(places.values()))
+    tests = places_of_test(config, record, place)
+    of_tests = {value_at(config, "data.test_path"): tests[0]} if tests else {}
+    return {"data_place": {value_at(config, str(place_key(config))): place, **of_tests}}

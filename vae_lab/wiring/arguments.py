@@ -18,7 +18,10 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from vae_lab.errors import ConfigError, nearest
 
 QUOTES = "'\""
-TEXTS = ("run", "root", "run_dir", "output_root", "name", "data_root", "data.root", "data.path", "out")
+TEXTS = (
+    *("run", "root", "run_dir", "output_root", "name", "out"),
+    *("data_root", "data.root", "data.path", "data.test_path"),
+)
 """Keys of Hydra's commands whose values are names and paths."""
 PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 NO_TEXT = re.compile(r"[-+\d._e]+|true|false|[-+]?(inf|nan)", re.IGNORECASE)
@@ -175,7 +178,8 @@ def with_any_place(overrides: Sequence[str]) -> list[str]:
     run_dir = next((text.partition("=")[2] for text in overrides if text.startswith("run_dir=")), "")
     if not os.path.isfile(os.path.join(os.path.expanduser(_unquoted(run_dir)), "run.json")):
         return list(overrides)
-    return [f"++{text}" if text.startswith(("data.root=", "data.path=")) else text for text in overrides]
+    places = ("data.root=", "data.path=", "data.test_path=")
+    return [f"++{text}" if text.startswith(places) else text for text in overrides]
 
 
 def with_one_list(overrides: Sequence[str], name: str) -> list[str]:
