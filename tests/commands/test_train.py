@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -130,6 +131,13 @@ def test_dynamic_binarisation_is_named_and_measured_on_fixed_binary_images(tmp_p
     assert ((x == 0) | (x == 1)).all() and not ((loaded.data.splits["train"].images % 1) == 0).all()
     sums = measure_bound(loaded.model, x, num_samples=1, seed=0)
     assert summarise(sums, num_samples=1)["bound"] == run.ledger("best")["train/bound"]
+
+
+def test_density_of_grey_pixels_is_refused_for_images_of_0_and_1(tmp_path):
+    np.savez(tmp_path / "bits.npz", x=np.random.default_rng(0).random((60, 4, 4)) < 0.5)
+    own = ("data=npz", f"data.path={tmp_path}/bits.npz", "data.train_size=null", "data.batch_size=10")
+    with pytest.raises(ConfigError, match=r"where all training images are of 0 and 1, as those of bits: .*=bernoulli"):
+        train_tiny(tmp_path / "run", *own, "likelihood=continuous_bernoulli")
 
 
 @pytest.mark.parametrize(

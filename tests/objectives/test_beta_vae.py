@@ -117,7 +117,7 @@ def test_what_the_loss_has_and_the_bounds_have_not_is_said():
     assert free_bits(0.25).traits.single_process_because
 
 
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), 1e308])
 def test_wrong_weights_are_refused(value):
     with pytest.raises(ValueError, match=r"objective\.beta must be a number >= 0"):
         beta_vae(value)

@@ -19,7 +19,7 @@ from vae_lab.callbacks.bound_curve import BoundCurve
 from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
 from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
-from vae_lab.data.arrays import ImageData
+from vae_lab.data.arrays import ImageData, is_binary
 from vae_lab.distributions import ContinuousBernoulli
 from vae_lab.errors import MOST_THREADS, ConfigError, require_choice, require_integer, require_number
 from vae_lab.measurement import require_draws
@@ -204,11 +204,17 @@ def check_together(lit: LitVAE, early: EarlyStopping, trainer: pl.Trainer) -> No
             "trainer.accumulate_grad_batches and trainer.gradient_clip_val must be left out: "
             "data.batch_size is the size of an update, and gradient_clip_norm=NORM clips its gradient"
         )
-    if lit.data.binarization != "none" and kind_of_likelihood(lit.model) is ContinuousBernoulli:
-        raise ConfigError(
-            f"data.binarization must be none for likelihood=continuous_bernoulli, got {lit.data.binarization}: a "
-            "density of grey pixels grows without limit where all are 0 or 1; likelihood=bernoulli is the one for these"
-        )
+    if kind_of_likelihood(lit.model) is ContinuousBernoulli:
+        why = "a density of grey pixels grows without limit where all are 0 or 1; likelihood=bernoulli is for these"
+        if (binarization := lit.data.binarization) != "none":
+            raise ConfigError(
+                f"data.binarization must be none for likelihood=continuous_bernoulli, got {binarization}: {why}"
+            )
+        if is_binary(lit.data.splits["train"].images):
+            raise ConfigError(
+                "likelihood must not be continuous_bernoulli where all training images are of 0 and 1, as those of "
+                f"{lit.data.name}: {why}"
+            )
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ConfigError(
             "trainer.strategy must be one whose processes start by commands, such as ddp, got one that copies this "

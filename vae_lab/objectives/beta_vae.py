@@ -3,6 +3,9 @@
 from vae_lab.errors import require_number
 from vae_lab.objectives.aevb import AEVB
 
+MOST = 1e9
+"""A larger weight times a KL leaves float32 sooner or later."""
+
 
 class BetaVAE(AEVB):
     """Minimises beta KL(q(z|x) || p(z)) - E_q[log p(x|z)]; the bound that is measured stays the ELBO, with weight 1.
@@ -16,7 +19,8 @@ class BetaVAE(AEVB):
     """
 
     def __init__(self, *, beta: float, kl: str, num_samples: int, kl_warmup_samples: int) -> None:
-        require_number("objective.beta", beta, at_least=0, advice="1 is the bound, 4 a common choice above it")
+        advice = "1 is the bound, 4 a common choice above it"
+        require_number("objective.beta", beta, at_least=0, at_most=MOST, advice=advice)
         super().__init__(kl=kl, num_samples=num_samples, kl_warmup_samples=kl_warmup_samples)
         self.beta = beta
 

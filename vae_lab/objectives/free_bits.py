@@ -8,6 +8,9 @@ from vae_lab.errors import require_number
 from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.base import Traits
 
+MOST = 1e6
+"""Nats: no KL of a dimension that is of any use is larger, and float32 holds the sum."""
+
 
 class FreeBits(AEVB):
     """Minimises sum_j max(free_bits, E_x[KL(q(z_j|x) || p(z_j))]) - E_q[log p(x|z)], E_x the mean over a minibatch.
@@ -22,7 +25,8 @@ class FreeBits(AEVB):
     """
 
     def __init__(self, *, free_bits: float, num_samples: int) -> None:
-        require_number("objective.free_bits", free_bits, at_least=0, advice="0 is the bound; it is in nats a dimension")
+        advice = "0 is the bound; it is in nats a dimension"
+        require_number("objective.free_bits", free_bits, at_least=0, at_most=MOST, advice=advice)
         super().__init__(kl="closed_form", num_samples=num_samples, kl_warmup_samples=0)
         self.free_bits = free_bits
         self.traits = Traits(
