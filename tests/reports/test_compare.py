@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from sklearn.datasets import load_digits
 from training import freeze_anew, train_tiny
 
 from vae_lab.cli import main
+from vae_lab.reports.overview import read_overview
+from vae_lab.reports.pages.comparison import differences_section, runs_section
 from vae_lab.reports.values import letters
 from vae_lab.runs.directory import RunDir
 
@@ -116,6 +119,18 @@ def test_page_shows_what_differs_and_every_value(work_folder, finished_run, smal
     assert "A (digits, latent_dim=3); B (digits, latent_dim=2)" in page.sections[LATENTS]
     assert page.code["Again"] == [f"vae-lab compare run={finished_run.path} run={small.path}"]
     assert page.size < LARGEST
+
+
+def test_many_runs_have_several_tables_of_few_columns(finished_run):
+    run = read_overview(finished_run.path)
+    runs = {letters(i): replace(run, settings={**run.settings, "seed": i}) for i in range(8)}
+    for section in (runs_section(runs, []), differences_section(runs)):
+        names = [name for table in section.tables for name in table.columns[1:]]
+        assert names == list(runs) and max(len(table.columns) for table in section.tables) <= 7
+    assert [row for table in differences_section(runs).tables for row in table.rows] == [
+        ["seed", *"012345"],
+        ["seed", *"67"],
+    ]
 
 
 def test_equal_latent_sizes_share_the_same_z(work_folder, finished_run, capsys):

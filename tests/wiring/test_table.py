@@ -43,6 +43,14 @@ def test_an_error_decides_how_many_places_are_shown(cell, expected: str) -> None
     assert str(cell) == expected
 
 
+def test_a_cut_table_has_all_rows_and_its_notes_once() -> None:
+    whole = Table(("run", "bound"), [[str(i), number(i)] for i in range(7)], "a note")
+    parts = whole.cut(3)
+    assert [len(part.rows) for part in parts] == [3, 3, 1] and [part.caption for part in parts] == ["", "", "a note"]
+    assert [row for part in parts for row in part.rows] == whole.rows
+    assert parts[2].turned().columns == ["run", "6"]
+
+
 def test_no_line_is_broken_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     table(title="a title").print()
     title, _, header, _, first, second, _, *notes = capsys.readouterr().out.splitlines()

@@ -130,6 +130,11 @@ class Table:
         rows = [[name, *cells] for name, cells in zip(self.columns[1:], others, strict=True)]
         return replace(self, columns=[self.columns[0], *map(str, first)], rows=rows)
 
+    def cut(self, most: int) -> list["Table"]:
+        """The same in tables of so many rows at most; the notes stand below the last one."""
+        parts = [replace(self, rows=self.rows[i : i + most], caption="") for i in range(0, len(self.rows), most)]
+        return [*parts[:-1], *(replace(part, caption=self.caption) for part in parts[-1:])]
+
     def tone(self, cell: Cell) -> str:
         """How a cell stands out; empty where it does not."""
         return (TONES | dict(self.tones or {})).get(str(cell), "")

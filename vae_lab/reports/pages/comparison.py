@@ -38,7 +38,7 @@ MOST_WORDS = 4
 MOST_RUNNING = 4
 """Up to so many runs have their running means in the picture."""
 MOST_TURNED = 6
-"""Up to so many runs have a column each, more a row each."""
+"""So many runs have a column each in a table; more have another table below it."""
 
 
 def comparison_sections(found: Sequence[Overview], left_out: Sequence[str], reader: Reader) -> list[Section]:
@@ -63,20 +63,22 @@ def runs_section(runs: Mapping[str, Overview], left_out: Sequence[str]) -> Secti
     found = list(runs.values())
     estimates = [key for run in found for key in log_likelihood_keys(run.measured)]
     table = list_of_runs(Runs(found), [*SHOWN, *estimates, "checkpoint"], labels=list(runs))
-    return Section("Runs", text, tables=[table.turned() if len(runs) <= MOST_TURNED else table])
+    return Section("Runs", text, tables=[part.turned() for part in table.cut(MOST_TURNED)])
 
 
 def differences_section(runs: Mapping[str, Overview]) -> Section:
     """The keys that the configs disagree in."""
     known = Runs(list(runs.values()))
-    rows = {True: [], False: []}
-    for key in known.varied:
-        rows[known.matters(key)].append([key, *map(shortened, known.texts[key])])
     captions = {
         True: "From config.yaml; all other settings are equal.",
         False: "These change nothing in what is computed, but for rounding.",
     }
-    tables = [Table(("key", *runs), rows[matters], caption) for matters, caption in captions.items() if rows[matters]]
+    tables = []
+    for matters, caption in captions.items():
+        if keys := [key for key in known.varied if known.matters(key) == matters]:
+            texts = [map(shortened, known.texts[key]) for key in keys]
+            table = Table(("key", *keys), list(map(list, zip(runs, *texts, strict=True))), caption)
+            tables += [part.turned() for part in table.cut(MOST_TURNED)]
     return Section("What differs", [] if tables else ["Nothing: the configs are equal."], tables=tables)
 
 
