@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 
 from vae_lab.callbacks.bound_curve import BoundCurve
 from vae_lab.callbacks.progress import Progress, is_shown
+from vae_lab.objectives.aevb import AEVB
+from vae_lab.objectives.beta_vae import BetaVAE
 from vae_lab.training.lit_module import LitVAE
 
 
@@ -16,7 +18,7 @@ def parts() -> Any:
     trainer, lit = Mock(spec=pl.Trainer), Mock(spec=LitVAE)
     trainer.is_global_zero, trainer.callbacks = True, [Mock(spec=BoundCurve, num_samples=1, seconds=0.0)]
     lit.samples, lit.max_samples = 500, 10_000
-    lit.model = Mock(has_encoder=True)
+    lit.model, lit.objective = Mock(has_encoder=True), AEVB(kl="closed_form", num_samples=1, kl_warmup_samples=0)
     lit.latest = {"train/bound_running": -91.234, "val/bound": -92.5, "val/kl": 7.0, "learning_rate": 1e-3}
     return trainer, lit
 
@@ -65,6 +67,17 @@ def test_several_draws_of_z_are_said_once(parts: Any, caplog):
         progress.on_evaluation(trainer, lit, 1500)
     progress.on_train_end(trainer, lit)
     assert "bound (8 draws of z): test -93.00  val -92.50  running mean -91.23 nats" in caplog.messages[0]
+
+
+def test_bound_of_a_training_with_another_loss_says_so(parts: Any, caplog):
+    trainer, lit = parts
+    lit.objective = BetaVAE(beta=4.0, kl="closed_form", num_samples=1, kl_warmup_samples=0)
+    progress = Progress()
+    progress.on_train_start(trainer, lit)
+    with caplog.at_level("INFO", "vae_lab"):
+        progress.on_evaluation(trainer, lit, 1500)
+    progress.on_train_end(trainer, lit)
+    assert "bound (trained with beta 4): val -92.50" in caplog.messages[0]
 
 
 def test_only_the_first_process_reports(parts: Any, caplog):

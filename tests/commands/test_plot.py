@@ -69,6 +69,7 @@ def test_plot_refuses_a_picture_asked_for_by_name_that_the_run_cannot_have(tmp_p
         ("pictures=3", r"pictures must be a text or a list such as \[a,b\], got 3"),
         ("interpolate=[3]", r"interpolate must name test images in pairs, as \[3,17\], got \[3\]"),
         ("interpolate=[3,-1]", "interpolate must be an integer >= 0, got -1"),
+        ("interpolate=[3,9999]", "interpolate must name test images from 0 to 249, got 9999"),
         ("seed=-1", "seed must be an integer >= 0, got -1"),
         ("dark_on_white=3", "dark_on_white must be true, false or null, got 3"),
         ("checkpoint=first", "checkpoint must be best, last, the count of a snapshot or null"),
@@ -79,6 +80,12 @@ def test_plot_refuses_mistakes_before_it_draws(tmp_path, override, message):
     with pytest.raises(ConfigError, match=message):
         plot(config(f"run={run.path}", override))
     assert not run.images.exists()
+
+
+def test_plot_refuses_ends_of_interpolations_where_there_are_none(tmp_path):
+    run = make_drawn_run(tmp_path / "run")
+    with pytest.raises(ConfigError, match="interpolate must be null where pictures has no interpolations"):
+        plot(config(f"run={run.path}", "pictures=[samples]", "interpolate=[3,17]"))
 
 
 def test_plot_refuses_a_folder_that_is_no_run(tmp_path):

@@ -87,6 +87,9 @@ def test_caption_is_the_bound_of_the_weights_and_says_how_many_draws_it_has(tmp_
     run.update_ledger("last", {"samples_evaluated": 200, "test/bound": -12.34, "test/bound_num_samples": 8})
     row = collected(figure, tmp_path)[0].iloc[0]
     assert caption_of(row) == "test bound −12.3 nats (8 draws of z) at 200 samples"
+    run.update_ledger("last", {"samples_evaluated": 200, "objective.beta": 4.0})
+    row = collected(figure, tmp_path)[0].iloc[0]
+    assert caption_of(row) == "test bound −12.3 nats (8 draws of z) (trained with beta 4) at 200 samples"
 
 
 def test_figure5_shows_samples_of_every_latent_size_that_is_there(tmp_path, short_run):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vae_lab.runs.result import one_draw_bound, result_of, results
+from vae_lab.runs.result import latest, one_draw_bound, result_of, results
 
 LEDGER = {
     "checkpoint": "last",
@@ -40,6 +40,16 @@ def test_bound_with_several_draws_says_so():
 )
 def test_bound_of_a_training_with_another_loss_says_so(settings, said):
     assert str(result_of(LEDGER | settings)) == f"test bound -25.12 nats{said}"
+
+
+def test_last_values_of_a_curve_say_how_they_were_measured_and_what_was_trained():
+    rows = [{"samples_evaluated": 1.0, "test/bound": -9.0}, {"samples_evaluated": 2.0, "test/bound": -8.0}]
+    for config in (
+        {"evaluation": {"num_samples": 3}, "objective": {"beta": 4.0}},
+        {"evaluation.num_samples": 3, "objective.beta": 4.0},
+    ):
+        assert str(result_of(latest(rows, config))) == "test bound -8.00 nats (3 draws of z) (trained with beta 4)"
+    assert str(result_of(latest(rows, {}))) == "test bound -8.00 nats"
 
 
 def test_bound_of_several_draws_is_not_taken_for_one_of_a_single_draw():

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from vae_lab.callbacks.bound_curve import BoundCurve
-from vae_lab.runs.result import draws_of_z, results
+from vae_lab.runs.result import draws_of_z, loss_of, results, trained_with
 from vae_lab.training.lit_module import LitVAE
 
 log = logging.getLogger("vae_lab")
@@ -59,7 +59,8 @@ class Progress(pl.Callback):
         values = [f"{result.key.partition('/')[0]} {result.value:.2f}" for result in results(lit.latest)]
         if "train/bound_running" in lit.latest:
             values.append(f"running mean {lit.latest['train/bound_running']:.2f}")
-        what = f"bound{draws_of_z(curve.num_samples)}" if lit.model.has_encoder else "log p(x)"
+        loss = trained_with(loss_of({"objective": vars(lit.objective)}))
+        what = f"bound{draws_of_z(curve.num_samples)}{loss}" if lit.model.has_encoder else "log p(x)"
         values = f"{what}: {'  '.join(values)} nats"
         log.info("%11s samples  %s  %6.0f samples/s  %4.0f s left", f"{samples:,}", values, speed, left)
 

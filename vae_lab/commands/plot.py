@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.errors import ConfigError, RunError, require_choice, require_integer
 from vae_lab.figures.canvas import rendered, write
-from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
+from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default, require_images
 from vae_lab.runs.directory import WRITING_SECONDS, RunDir
 from vae_lab.runs.load import Run
 from vae_lab.wiring import build
@@ -32,6 +32,11 @@ class PlotSettings(RunSettings):
                 raise ConfigError(f"interpolate must name test images in pairs, as [3,17], got {self.interpolate}")
             for place in self.interpolate:
                 require_integer("interpolate", place, minimum=0, advice="test images are counted from 0")
+            if "interpolations" not in self.names:
+                raise ConfigError(
+                    f"interpolate must be null where pictures has no interpolations, got {self.interpolate}: "
+                    "add interpolations to pictures"
+                )
         if not self.pictures:
             raise ConfigError(f"pictures must name at least one of {', '.join(PICTURES)}, or be all; got none")
         for name in self.names:
@@ -44,18 +49,28 @@ class PlotSettings(RunSettings):
             return list(PICTURES)
         return [self.pictures] if isinstance(self.pictures, str) else self.pictures
 
+    def check(self, run: Run) -> None:
+        """Refuses to interpolate between test images that a run has not."""
+        if self.interpolate is None:
+            return
+        try:
+            require_images(run, self.interpolate)
+        except CannotDrawError as error:
+            raise RunError(f"{run.path}: interpolations cannot be drawn: {error}") from error
+
 
 def plot(cfg: DictConfig) -> list[Path]:
     """Draws the pictures of `cfg.pictures`, of one run after the other; returns the folders they are in.
 
-    With `all`, a picture that a run cannot have is left out, and the log says why; one asked for by name is an error.
+    With `all`, a picture that a run cannot have is left out, and the log says why; one asked for by name is an error,
+    and so are interpolations between named images, before anything is drawn.
 
     Raises:
         ConfigError: an unknown picture, or a run that cannot be read: nothing was drawn; or a picture that a run cannot
             have.
     """
     settings = build.settings(PlotSettings, cfg)
-    return [draw(*loaded, settings) for loaded in settings.loaded(check=lambda run: None, writes=True)]
+    return [draw(*loaded, settings) for loaded in settings.loaded(check=settings.check, writes=True)]
 
 
 def draw(directory: RunDir, run: Run, settings: PlotSettings) -> Path:

@@ -19,11 +19,11 @@ from vae_lab.figures.section5 import Section5
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, samples_of
-from vae_lab.runs.result import draws_of_z, latest
+from vae_lab.runs.result import draws_of_z, latest, loss_of, trained_with
 
 NAMES = {"mnist": "MNIST", "frey_face": "Frey Face", "digits": "digits"}
 """Data sets as they are printed."""
-COLUMNS = ("label", "run", "samples_evaluated", "test_bound_nats", "bound_samples", "bound_draws")
+COLUMNS = ("label", "run", "samples_evaluated", "test_bound_nats", "bound_samples", "bound_draws", "bound_loss")
 """What is known of a model."""
 
 
@@ -38,11 +38,12 @@ class ModelFigure(PaperFigure):
         ledger = run.ledger("last")
         if ledger.get("samples_evaluated") != row["samples_evaluated"] or "test/bound" not in ledger:
             measured = [row for row in read_rows(run.curve) if "test/bound" in row]
-            ledger = latest(measured, run.read_config()["evaluation"]["num_samples"])
+            ledger = latest(measured, run.read_config())
         if "test/bound" in ledger:
             row["test_bound_nats"] = ledger["test/bound"]
             row["bound_samples"] = int(ledger["samples_evaluated"])
             row["bound_draws"] = ledger.get("test/bound_num_samples", 1)
+            row["bound_loss"] = loss_of(ledger)
         return [row]
 
 
@@ -107,7 +108,8 @@ def caption_of(row: Mapping[str, Any]) -> str:
     if pd.isna(row["test_bound_nats"]):
         return f"{row['samples_evaluated']:,} samples"
     bound = f"{nats(row['test_bound_nats'])} nats{draws_of_z(int(row['bound_draws']))}"
-    return f"test bound {bound} at {int(row['bound_samples']):,} samples"
+    loss = row["bound_loss"] if isinstance(row["bound_loss"], str) else ""  # an empty text of a CSV file is NaN
+    return f"test bound {bound}{trained_with(loss)} at {int(row['bound_samples']):,} samples"
 
 
 def show_missing(axes: Axes) -> None:

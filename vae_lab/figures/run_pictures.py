@@ -39,7 +39,7 @@ from vae_lab.figures.side_by_side import draw_curves, draw_terms, lines_of
 from vae_lab.model import VAE
 from vae_lab.randomness import generator
 from vae_lab.runs.load import Run
-from vae_lab.runs.result import latest, result_of
+from vae_lab.runs.result import draws_of, latest, loss_of, result_of, trained_with
 
 INK_ON_BLACK = frozenset({"mnist", "digits", "kmnist", "emnist_balanced", "emnist_letters"})
 """Data sets of light strokes on a background of 0: printed dark on white, as in the paper."""
@@ -92,9 +92,10 @@ def bound_curve(run: Run, *, dark_on_white: bool, seed: int) -> Figure:
     draw_curves(axes, lines, "bound")
     axes.legend()
     draw_terms(figure, (1.16, 0, 0.6, 1), run.curve)
-    draws = draws_of(run)
-    drawn = "one draw" if draws == 1 else f"{draws} draws"
-    write_caption(axes, f"bound = reconstruction \N{MINUS SIGN} KL, with {drawn} of z for each datapoint")
+    draws = draws_of(run.config)
+    drawn = f"{'one draw' if draws == 1 else f'{draws} draws'} of z for each datapoint"
+    loss = trained_with(loss_of(run.config))
+    write_caption(axes, f"bound = reconstruction \N{MINUS SIGN} KL, with {drawn}{loss}")
     return figure
 
 
@@ -245,7 +246,8 @@ def posteriors(run: Run, dark_on_white: bool, seed: int) -> Axes:
             look: dict[str, Any] = {"fill": False, "edgecolor": "tab:red", "linewidth": 1.2}
             panel.add_patch(Ellipse(found.mean, size * found.std[0], size * found.std[1], **look))
         value, bound = nats(found.log_likelihood), nats(found.bound)
-        panel.set_title(f"log p(x) {value}, bound {bound}:\ngap {nats(found.gap, 2)} nats", size=8, pad=3)
+        gap = f"gap {nats(found.gap, 2)} nats{class_of(run, i)}"
+        panel.set_title(f"log p(x) {value}, bound {bound}:\n{gap}", size=8, pad=3)
         left, right, bottom, top = found.extent
         panel.set_xlim(left + (right - left) / 8, right - (right - left) / 8)  # the rim is for the sums
         panel.set_ylim(bottom + (top - bottom) / 8, top - (top - bottom) / 8)
@@ -329,7 +331,7 @@ def traversals(run: Run, dark_on_white: bool, seed: int) -> Axes:
         z[row, :, dimension] = steps
     moved = run.decode(z.flatten(0, 1)).unflatten(0, (len(dimensions), -1))
     rows = torch.cat([x[:1].expand(len(dimensions), 1, *x.shape[1:]), moved], dim=1).flatten(0, 1)
-    what, columns = "Traversals from a test image, most KL first", len(steps) + 1
+    what, columns = f"Traversals from a test image{class_of(run, 0)}, most KL first", len(steps) + 1
     axes = axes_for(run, rows, columns, what, dark_on_white)
     label_rows(axes, [f"$z_{{{j}}}$  {nats(float(kl[j]))} nats" for j in dimensions])
     places = (torch.arange(columns) + 0.5) * axes.get_xlim()[1] / columns
@@ -346,19 +348,20 @@ def interpolations(run: Run, dark_on_white: bool, seed: int, ends: Sequence[int]
     `ends` has the places of the images in the test split, in pairs; those that are there by default.
     """
     x = encoded_images(run, max(ends) + 1)
-    if isinstance(ends, range):
+    if not isinstance(ends, range):
+        require_images(run, ends)
+    else:
         ends = ends[: len(x) // 2 * 2]
     if not ends:
         raise CannotDrawError("an interpolation needs two test images, and there is one")
-    if max(ends) >= len(x):
-        raise CannotDrawError(f"interpolate must name test images from 0 to {len(x) - 1}, got {max(ends)}")
     first, second = x[list(ends)].unflatten(0, (-1, 2)).unbind(1)
     weights = torch.linspace(0, 1, 9)[None, :, None]
     z = run.encode(first)[:, None].lerp(run.encode(second)[:, None], weights)
     between = run.decode(z.flatten(0, 1)).unflatten(0, (-1, 9))
     rows = torch.cat([first[:, None], between, second[:, None]], dim=1).flatten(0, 1)
     axes = axes_for(run, rows, 11, "Interpolations between test images", dark_on_white)
-    label_rows(axes, [f"{one}, {other}" for one, other in zip(ends[::2], ends[1::2], strict=True)])
+    names = [f"{place}{class_of(run, place)}" for place in ends]
+    label_rows(axes, [f"{one}, {other}" for one, other in zip(names[::2], names[1::2], strict=True)])
     cell = axes.get_xlim()[1] / 11
     ticks = {0.5: "test", 1.5: "0", 5.5: "½", 9.5: "1", 10.5: "test"}
     axes.set_xticks([place * cell for place in ticks], list(ticks.values()))
@@ -390,6 +393,19 @@ def dark_on_white_by_default(run: Run) -> bool:
 def read_test_images(run: Run, limit: int) -> Float[Tensor, "num channel height width"]:
     """The first `limit` test images, or all if there are fewer."""
     return _test_split(run).images[:limit]
+
+
+def require_images(run: Run, places: Sequence[int]) -> None:
+    """Refuses places of images that are not in the test split, or whose q(z|x) there is not."""
+    num = len(encoded_images(run, max(places) + 1))
+    if max(places) >= num:
+        raise CannotDrawError(f"interpolate must name test images from 0 to {num - 1}, got {max(places)}")
+
+
+def class_of(run: Run, place: int) -> str:
+    """The name of the class of a test image, in brackets; empty where classes have no names."""
+    labels, names = _test_split(run).labels, run.data.class_names
+    return f" ({names[int(labels[place])]})" if labels is not None and names else ""
 
 
 def encoded_images(run: Run, limit: int) -> Float[Tensor, "num channel height width"]:
@@ -424,17 +440,12 @@ def title_of(run: Run, what: str) -> str:
     return f"{what}{separator}{run.data.name}, $N_z = {run.model.latent_dim}$"
 
 
-def draws_of(run: Run) -> int:
-    """How many draws of z there are for each datapoint where the run's curve is measured."""
-    return int(run.config.get("evaluation", {}).get("num_samples", 1))
-
-
 def bound_caption(run: Run) -> str:
     """What stands for the drawn weights, in nats per datapoint: from the ledger of their checkpoint, or the curve."""
     place = f"{run.checkpoint}.ckpt, {run.samples:,} samples evaluated"
     ledger = run.metrics
     if not ledger or ledger.get("samples_evaluated", run.samples) != run.samples:  # or of weights gone on since
-        ledger = latest((row for row in run.curve if row["samples_evaluated"] <= run.samples), draws_of(run))
+        ledger = latest((row for row in run.curve if row["samples_evaluated"] <= run.samples), run.config)
     result = result_of(ledger)
     if result is None:
         return f"{place}; nothing measured"

@@ -43,7 +43,7 @@ from vae_lab.runs.load import DAMAGE, ledger_facts, load_weights, read_checkpoin
 from vae_lab.runs.measured import INDEPENDENT_PIXELS, baseline_entries
 from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
-from vae_lab.runs.result import baseline_keys, baseline_name, results
+from vae_lab.runs.result import baseline_keys, baseline_name, loss_facts, results
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.machine import busy_cores
 from vae_lab.training.matmul import described
@@ -355,6 +355,7 @@ def log_hyperparameters(assembled: Assembled, ledger: Mapping[str, Any]) -> None
         "batch_size": assembled.lit.batch_size,
         "binarization": assembled.data.binarization,
         "seed": config["seed"],
+        **loss_facts(config),
     }
     keys = [result.key for result in results(ledger) if result.draws == 1]
     splits = [key.removesuffix("/bound") for key in keys if key.endswith("/bound")]

@@ -19,7 +19,7 @@ from vae_lab.reports.values import ABSENT, as_text, number_or_none
 from vae_lab.runs.curve import read_rows, series
 from vae_lab.runs.directory import FOLDERS, MARKS, RunDir
 from vae_lab.runs.identity import is_computed
-from vae_lab.runs.result import latest, loss_facts
+from vae_lab.runs.result import draws_of, latest
 from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
 
 BROKEN = "broken"
@@ -130,14 +130,14 @@ class Overview:
     @property
     def draws(self) -> int:
         """How many draws of z there are for each datapoint where its curve is measured."""
-        return int(number_or_none(self.settings.get("evaluation.num_samples")) or 1)
+        return draws_of(self.settings)
 
     @cached_property
     def measured(self) -> Mapping[str, Any]:
         """The measured values: the ledger of a finished run, else the last value of each column of the curve."""
         if not self.curve or (self.is_finished and (self.ledger or self.checkpoint == "best")):
             return self.ledger
-        return latest(self.curve, self.draws) | loss_facts(self.settings)
+        return latest(self.curve, self.settings)
 
     def value(self, key: str) -> float | None:
         """A measured value."""

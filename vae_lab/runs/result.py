@@ -101,10 +101,21 @@ def trained_with(loss: str) -> str:
     return f" (trained with {loss})" if loss else ""
 
 
-def latest(rows: Iterable[Mapping[str, float]], num_samples: int) -> dict[str, Any]:
-    """The last value of each column of a curve as a ledger, which says with how many draws of z a bound is measured."""
+def latest(rows: Iterable[Mapping[str, float]], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The last value of each column of a curve as a ledger, which says how a bound is measured and what was trained.
+
+    Args:
+        rows: of the curve, or some of them.
+        config: of the run, nested or by dotted keys.
+    """
     values = {key: value for row in rows for key, value in row.items()}
-    return values | {f"{key}_num_samples": num_samples for key in bound_keys(values)}
+    return values | {f"{key}_num_samples": draws_of(config) for key in bound_keys(values)} | loss_facts(config)
+
+
+def draws_of(config: Mapping[str, Any]) -> int:
+    """How many draws of z there are for each datapoint where the curve of a run is measured."""
+    found = dict(leaves(config)).get("evaluation.num_samples")
+    return found if isinstance(found, int) else 1
 
 
 def one_draw_bound(ledger: Mapping[str, Any], split: str) -> float | None:
