@@ -38,6 +38,7 @@ COMMANDS = {
     ),
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=A,B", "drawing"),
     "sample": Command("draw images from a trained model", "run=RUN_DIR num=1000 out=samples.npz", "sampling from"),
+    "explore": Command("walk through the latent space, in one HTML file without a server", "run=RUN_DIR", "building"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick", "drawing"),
     "runs": Command(
         "list runs, or means over seeds", "where=status=finished sort=test/bound", plain="vae_lab.commands.runs"

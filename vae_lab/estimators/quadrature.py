@@ -10,20 +10,14 @@ datapoints may well have the same sign, so that of their mean is the mean of the
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimate, Estimator, Noise, rows_at_once
+from vae_lab.estimators.grids import MOMENT_NODES, PATH, PRIOR_NODES, WIDENING, Grid, gauss_hermite, prior_midpoints
 from vae_lab.model import VAE
-
-_PRIOR_NODES = {1: 1000, 2: 32, 3: 16}
-_MOMENT_NODES = {1: 32, 2: 12, 3: 8}
-_PATH = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.0)
-_WIDENING = 0.25
-"""Share of a grid's covariance that the next one keeps, whatever it saw: a peak between nodes is not lost."""
 
 
 class Quadrature(Estimator):
@@ -64,17 +58,13 @@ class Quadrature(Estimator):
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """The log of the integral, and the squared change from half as many nodes."""
         center, factor = posterior_moments(model, x)
-        fine = _log_integral(model, x, _gauss_hermite(self.num_nodes, model.latent_dim), center, factor)
-        coarse = _log_integral(model, x, _gauss_hermite(self.num_nodes // 2, model.latent_dim), center, factor)
+        fine = _log_integral(model, x, gauss_hermite(self.num_nodes, model.latent_dim), center, factor)
+        coarse = _log_integral(model, x, gauss_hermite(self.num_nodes // 2, model.latent_dim), center, factor)
         return fine, (fine - coarse).square()
 
     def summary(self, estimate: Estimate) -> dict[str, float]:
         """As `_se` the mean absolute change: no more is known of errors that are not random."""
         return {"_se": float(estimate.variance.sqrt().mean())}
-
-
-Grid = tuple[Tensor, Tensor]
-"""Nodes [node, latent] and log weights [node] of a rule for N(0, I): E f ~ sum of weight * f(node)."""
 
 
 def posterior_moments(
@@ -85,13 +75,13 @@ def posterior_moments(
     # A batch of one to begin with: the nodes over the prior are decoded once for all datapoints.
     center = torch.zeros(1, dim, dtype=torch.float64, device=x.device)
     factor = torch.eye(dim).to(center)[None]
-    for beta in _PATH:
-        grid = _prior_midpoints(dim) if beta == _PATH[0] else _gauss_hermite(_MOMENT_NODES[dim], dim)
+    for beta in PATH:
+        grid = prior_midpoints(PRIOR_NODES[dim], dim) if beta == PATH[0] else gauss_hermite(MOMENT_NODES[dim], dim)
         terms = torch.cat(list(_log_terms(model, x, grid, center, factor, beta)))
         nodes, share = grid[0].to(center), terms.softmax(0).T
         mean = share @ nodes
         away = nodes - mean[:, None]
-        covariance = (share[:, :, None] * away).mT @ away + _WIDENING * torch.eye(dim).to(center)
+        covariance = (share[:, :, None] * away).mT @ away + WIDENING * torch.eye(dim).to(center)
         center = center + (factor @ mean[:, :, None]).squeeze(-1)
         factor = factor @ torch.linalg.cholesky(covariance)
     return center, factor
@@ -118,21 +108,3 @@ def _log_terms(
         z = z.to(x.dtype)
         log_joint = model.prior().log_prob(z).double() + beta * model.likelihood(z).log_prob(x).double()
         yield log_joint + log_weight[:, None] + log_volume
-
-
-def _gauss_hermite(num_nodes: int, dim: int) -> Grid:
-    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
-    return _tensor_product(nodes, np.log(weights) - 0.5 * math.log(2 * math.pi), dim)
-
-
-def _prior_midpoints(dim: int) -> Grid:
-    """Cell midpoints of the unit cube through the inverse normal CDF, all of the same weight."""
-    num_nodes = _PRIOR_NODES[dim]
-    nodes = torch.special.ndtri((torch.arange(num_nodes, dtype=torch.float64) + 0.5) / num_nodes).numpy()
-    return _tensor_product(nodes, np.full(num_nodes, -math.log(num_nodes)), dim)
-
-
-def _tensor_product(nodes: np.ndarray, log_weights: np.ndarray, dim: int) -> Grid:
-    grid = np.stack(np.meshgrid(*[nodes] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
-    weights = sum(np.meshgrid(*[log_weights] * dim, indexing="ij"), start=np.zeros(())).reshape(-1)
-    return torch.from_numpy(grid), torch.from_numpy(weights)

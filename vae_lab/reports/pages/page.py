@@ -4,6 +4,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -96,10 +97,20 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, summary: 
     Raises:
         ConfigError: it cannot be written there.
     """
+    return write_html(
+        path, "page.html", {"title": title, "sections": sections, "summary": summary, "data_uri": data_uri}
+    )
+
+
+def write_html(path: Path, template: str, facts: Mapping[str, Any]) -> Path:
+    """Replaces the file by a template of this folder with its facts; text is escaped. Returns its path.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
     look = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), **look)
-    facts = {"title": title, "sections": sections, "summary": summary, "data_uri": data_uri}
-    page = environment.get_template("page.html").render(facts)
+    page = environment.get_template(template).render(facts)
     try:
         write_text(path, page.encode(errors="backslashreplace").decode())  # a name on disk need not be text
     except OSError as error:
