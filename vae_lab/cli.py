@@ -38,6 +38,12 @@ COMMANDS = {
     ),
     "plot": Command("draw the bound curve, samples, reconstructions, the latent space", "run=A,B", "drawing"),
     "sample": Command("draw images from a trained model", "run=RUN_DIR num=1000 out=samples.npz", "sampling from"),
+    "encode": Command("write q(z|x) of images to a table", "run=RUN_DIR out=z.csv", "encoding by"),
+    "score": Command(
+        "log p(x) and bound of every image, the least likely as a picture",
+        "run=RUN_DIR out=scores.csv top=20",
+        "scoring by",
+    ),
     "explore": Command("walk through the latent space, in one HTML file without a server", "run=RUN_DIR", "building"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick", "drawing"),
     "runs": Command(

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vae_lab.elbo import sgvb_b
+from vae_lab.distributions import DiagonalGaussian
+from vae_lab.elbo import Bound, sgvb_b
 from vae_lab.errors import require_memory
 from vae_lab.estimators.base import Estimator, settings_of
 from vae_lab.model import VAE
@@ -48,13 +49,7 @@ def measure_bound(
     sums = torch.zeros(5 + 3 * model.latent_dim, dtype=torch.float64, device=images.device)
     for block in range(rank, math.ceil(len(images) / NOISE_BLOCK), num_ranks):
         x = images[block * NOISE_BLOCK : (block + 1) * NOISE_BLOCK]
-        with evaluating(model, x.device, seed, "bound", block):
-            posterior = model.posterior(x)
-            noise = None
-            if num_samples > 1:  # for the whole block, or the second draw would begin where the datapoints end
-                shape = (num_samples, NOISE_BLOCK, model.latent_dim)
-                noise = torch.randn(shape, dtype=posterior.mean.dtype, device=x.device)[:, : len(x)]
-            bound = sgvb_b(model, x, num_samples, posterior=posterior, noise=noise).double()
+        posterior, bound = bound_of_block(model, x, block, num_samples=num_samples, seed=seed)
         mean, total = posterior.mean.double(), bound.total
         # the Monte Carlo variance of each datapoint's mean over its draws; a single draw does not show it
         spread = bound.log_likelihood.var(0) / num_samples if num_samples > 1 else torch.zeros_like(total)
@@ -62,6 +57,19 @@ def measure_bound(
         per_dimension = [bound.kl_terms.sum(0), mean.sum(0), mean.square().sum(0)]
         sums += torch.cat([torch.stack([scalar.sum() for scalar in scalars]), *per_dimension])
     return sums
+
+
+def bound_of_block(
+    model: VAE, x: Float[Tensor, "batch channel height width"], block: int, *, num_samples: int, seed: int
+) -> tuple[DiagonalGaussian, Bound]:
+    """The posterior and the bound, in float64, of the datapoints of one block, or of the first so many of them."""
+    with evaluating(model, x.device, seed, "bound", block):
+        posterior = model.posterior(x)
+        noise = None
+        if num_samples > 1:  # for the whole block, or the second draw would begin where the datapoints end
+            shape = (num_samples, NOISE_BLOCK, model.latent_dim)
+            noise = torch.randn(shape, dtype=posterior.mean.dtype, device=x.device)[:, : len(x)]
+        return posterior, sgvb_b(model, x, num_samples, posterior=posterior, noise=noise).double()
 
 
 def summarise(sums: Float[Tensor, " sums"], *, num_samples: int) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""`vae-lab encode`: q(z|x) of images, as a table or as arrays."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from vae_lab.applications.encoding import encode as encoded
+from vae_lab.commands.images import ImageSettings, require_encoder
+from vae_lab.commands.out import OutSettings, write_table
+from vae_lab.commands.tracking import tracked
+from vae_lab.runs.load import Run
+from vae_lab.wiring import build
+
+
+@dataclass(frozen=True)
+class EncodeSettings(ImageSettings, OutSettings):
+    """The keys of `vae-lab encode`."""
+
+    suffixes = (".npz", ".csv", ".parquet")
+
+    def require_fit(self, run: Run) -> None:
+        """Refuses a run that cannot encode the images."""
+        require_encoder(run, "encode")
+        self.require_images(run)
+
+
+def encode(cfg: DictConfig) -> Path:
+    """Writes the posterior of every image to `cfg.out`; returns that.
+
+    Raises:
+        ConfigError: a setting is refused, or the run or the images cannot be read; nothing was written.
+    """
+    settings = build.settings(EncodeSettings, cfg)
+    _, run = settings.loaded_one(check=settings.require_fit)
+    images = settings.images(run)
+    found = encoded(run.model, images.x, watch=tracked(f"encoding {images.source}"))
+    write_table(settings.path, images.columns() | found.columns())
+    return settings.path

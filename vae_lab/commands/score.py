@@ -1,0 +1,91 @@
+"""`vae-lab score`: bound and log p(x) of every image, and a picture of the least likely ones."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vae_lab.applications.images import lacks_classes
+from vae_lab.applications.scoring import score as scored
+from vae_lab.commands.evaluate import choose_device, require_fit
+from vae_lab.commands.images import ImageSettings
+from vae_lab.commands.out import OutSettings, write_table
+from vae_lab.commands.tracking import tracked
+from vae_lab.errors import ConfigError, require_choice, require_integer
+from vae_lab.estimators.base import Estimator
+from vae_lab.figures.applied import least_likely
+from vae_lab.figures.canvas import rendered, write
+from vae_lab.figures.run_pictures import dark_on_white_by_default
+from vae_lab.measurement import require_draws
+from vae_lab.randomness import NOISE_BLOCK
+from vae_lab.runs.load import Run
+from vae_lab.wiring import build
+from vae_lab.wiring.table import Table, number
+
+log = logging.getLogger("vae_lab")
+
+
+@dataclass(frozen=True)
+class ScoreSettings(ImageSettings, OutSettings):
+    """The keys of `vae-lab score`."""
+
+    estimator: Any
+    num_samples: int
+    top: int | None
+    device: str
+
+    suffixes = (".csv", ".npz", ".parquet")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("num_samples", self.num_samples, minimum=1)
+        require_integer("top", self.top, minimum=1, maximum=500, optional=True)
+        require_choice("device", self.device, ("auto", "cpu", "cuda"))
+        if self.top is not None:
+            self.beside(".png")
+
+
+def score(cfg: DictConfig) -> list[Path]:
+    """Writes the scores of every image to `cfg.out`, the picture beside it, and returns both.
+
+    Raises:
+        ConfigError: a setting is refused, or the run or the images cannot be read; nothing was written.
+    """
+    settings = build.settings(ScoreSettings, cfg)
+    estimator: Estimator = build.instantiate(settings.estimator, "estimator")
+    if estimator.quantity != "log_likelihood":
+        raise ConfigError(f"estimator must be of log p(x) of given images, got {estimator.label}: it simulates its own")
+
+    def require_scores(run: Run) -> None:
+        require_fit(estimator, run)
+        require_draws("num_samples", settings.num_samples, NOISE_BLOCK, run.model)
+        if settings.top is not None and run.model.image_shape[0] not in (1, 3):
+            raise ConfigError(f"top must be null for {run.path}: a picture has 1 or 3 channels")
+        settings.require_images(run)
+
+    _, run = settings.loaded_one(check=require_scores)
+    images = settings.images(run)
+    run.model.to(choose_device(settings.device))
+    watch = tracked(f"scoring {images.source}")
+    scores = scored(run.model, images.x, estimator, num_samples=settings.num_samples, seed=settings.seed, watch=watch)
+    write_table(settings.path, images.columns() | scores.columns())
+    strange = lacks_classes(run, images)
+    if strange is not None and 0 < strange.sum() < len(images):
+        rows = [(name, number(value, places=3)) for name, value in scores.detection(strange).items()]
+        title = f"{run.path}: finding the {int(strange.sum()):,} images of classes that it was not trained on"
+        Table(("by", "AUROC"), rows, f"among {len(images):,} of {images.source}", title=title).print()
+    if settings.top is None:
+        return [settings.path]
+    files = rendered(
+        least_likely(
+            images.x,
+            scores.log_likelihood,
+            num=settings.top,
+            names=[Path(file).name for file in images.files] if images.files else images.label_names,
+            title=f"The least likely of {images.source}: {run.path.name}",
+            dark_on_white=settings.other is None and dark_on_white_by_default(run),
+        )
+    )
+    return [settings.path, *write({".png": files[".png"]}, settings.path.with_suffix(""))]
