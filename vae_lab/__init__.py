@@ -1,10 +1,13 @@
 """The laboratory for "Auto-Encoding Variational Bayes" (Kingma & Welling, arXiv 1312.6114)."""
 
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from vae_lab import runs as _package
+
 if TYPE_CHECKING:
-    from vae_lab.runs.load import Run, load_run
+    from vae_lab.commands.calls import Run, classify, evaluate, load_run, runs, train
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # How long a thread waits for the others of a product before it lets go of its core: by default longer than products
@@ -13,13 +16,25 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 __version__ = "0.2.0"
 
-__all__ = ["Run", "load_run"]
+__all__ = ["Run", "classify", "evaluate", "load_run", "runs", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `load_run` and `Run` when they are asked for, so that `vae-lab --help` need not wait for torch."""
+    """Imports a call when it is asked for, so that `vae-lab --help` need not wait for torch."""
     if name in __all__:
-        from vae_lab.runs import load
+        from vae_lab.commands import calls
 
-        return getattr(load, name)
+        return getattr(calls, name)
     raise AttributeError(f"module 'vae_lab' has no attribute {name!r}")
+
+
+class _ListsRuns(ModuleType):
+    """The package `vae_lab.runs`, which is also the call of that name: `vae_lab.runs("outputs")`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from vae_lab.commands import calls
+
+        return calls.runs(*args, **kwargs)
+
+
+_package.__class__ = _ListsRuns  # pyright: ignore[reportAttributeAccessIssue]

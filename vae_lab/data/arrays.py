@@ -33,6 +33,8 @@ class Split:
     images: Float[Tensor, "num channel height width"]
     labels: Int[Tensor, " num"] | None
     indices: Int[Tensor, " num"]
+    file_names: Sequence[str] = ()
+    """The file of each image, where each has its own."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -261,7 +263,8 @@ class ImageData(ABC):
         labels = None
         if source.labels is not None:
             labels = torch.from_numpy(source.labels[indices.numpy()].astype(np.int64))
-        return Split(images, None if labels is None or (labels < 0).any() else labels, indices)
+        files = [self.file_names[i] for i in indices.tolist()] if self.file_names else ()
+        return Split(images, None if labels is None or (labels < 0).any() else labels, indices, files)
 
     def _require_enough(self, available: int) -> None:
         used = available if self.train_size is None else self.train_size

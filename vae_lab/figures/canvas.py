@@ -60,6 +60,13 @@ SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
 """What curves are of, and their dashes."""
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not pyplot has been imported there."""
+
+    def _repr_png_(self) -> bytes:
+        return encoded(self)
+
+
 def nats(value: float, digits: int = 1) -> str:
     """So many decimal places and a typographic minus sign."""
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
@@ -111,7 +118,7 @@ def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """A figure and its axes, exactly this large (inches): labels stand outside, and `save` makes room."""
-    figure = Figure(figsize=(width, height))
+    figure = Picture(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_title(title, pad=8)

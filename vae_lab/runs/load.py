@@ -85,6 +85,7 @@ class Run:
     model: VAE
     record: dict[str, Any]
     metrics: dict[str, Any]
+    """The ledger of the checkpoint, as it was when the run was loaded."""
     checkpoint: str
     """`best`, `last` or the count of a snapshot."""
     samples: int
@@ -103,7 +104,7 @@ class Run:
 
     def at(self, checkpoint: str | int) -> "Run":
         """The same run at another of its checkpoints; a data set that is loaded need not be loaded again."""
-        other = _load(RunDir(self.path), self.config, checkpoint, self.data_root)
+        other = type(self)(**vars(_load(RunDir(self.path), self.config, checkpoint, self.data_root)))
         if "data" in vars(self):
             vars(other)["data"] = self.data
         return other

@@ -1,0 +1,218 @@
+"""Calls from Python do what the command line does, and leave the process as it was."""
+
+import logging
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from training import assert_same_training, composed
+
+import vae_lab
+from vae_lab.cli import main
+from vae_lab.commands.calls import typed
+from vae_lab.errors import ConfigError
+from vae_lab.runs.directory import RunDir
+from vae_lab.training.matmul import MKLDNN
+from vae_lab.wiring import build
+from vae_lab.wiring.compose import compose_command
+
+SMALL: dict[str, Any] = {
+    "matmul_backend": "default",
+    "callbacks": "none",
+    "data.train_size": 300,
+    "data.batch_size": 50,
+    "model.encoder.hidden": [16],
+    "model.latent_dim": 2,
+    "evaluation.first": 100,
+    "max_samples": 1e3,
+    "threads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory: pytest.TempPathFactory) -> vae_lab.Run:
+    """A run that was trained by a call; a copy may be changed."""
+    place = tmp_path_factory.mktemp("called") / "a run"
+    return vae_lab.train(overrides={**SMALL, "run_dir": place})
+
+
+@pytest.fixture
+def copied(called, tmp_path) -> vae_lab.Run:
+    shutil.copytree(called.path, tmp_path / "copy")
+    return vae_lab.load_run(tmp_path / "copy")
+
+
+def test_a_call_trains_to_the_bits_of_the_command_line_and_keeps_the_same_files(called, tmp_path):
+    line = [f"{key}={typed(value)}" for key, value in SMALL.items()]
+    assert main(["train", *line, f"run_dir={tmp_path / 'run'}"]) == 0
+    own, other = RunDir(called.path), RunDir(tmp_path / "run")
+    assert_same_training(own, other)
+    assert (own.path / "config.yaml").read_bytes() == (other.path / "config.yaml").read_bytes()
+    files = [{file.relative_to(run.path).parts[0] for file in run.path.rglob("*")} for run in (own, other)]
+    assert files[0] == files[1]
+    assert own.read_record()["choices"] == other.read_record()["choices"]
+    assert own.read_record()["command"][:2] == ["vae-lab", "train"]
+
+
+def test_an_experiment_is_the_first_argument(tmp_path):
+    run = vae_lab.train(
+        experiment="quickstart", overrides={"smoke": "on", "output_root": tmp_path, "threads": 1, "callbacks": "none"}
+    )
+    assert run.path.parent == tmp_path / "quickstart" and run.record["choices"]["experiment"] == "quickstart"
+
+
+def state() -> list[Any]:
+    return [
+        *(torch.get_num_threads(), torch.get_default_dtype(), MKLDNN.matmul.fp32_precision),
+        *(torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())),
+        *(dict(os.environ), sys.path[:], sys.argv[:]),
+        *(logging.getLogger("vae_lab").level, logging.getLogger("vae_lab").handlers[:], logging.root.handlers[:]),
+    ]
+
+
+def test_calls_leave_the_process_as_it_was(tmp_path):
+    torch.set_num_threads(2)
+    MKLDNN.matmul.fp32_precision, before = "bf16", MKLDNN.matmul.fp32_precision
+    try:
+        expected = state()
+        run = vae_lab.train(overrides={**SMALL, "run_dir": tmp_path / "run"})
+        assert state() == expected
+        vae_lab.evaluate(run, num_samples=2, threads=1, overrides={"estimator.num_samples": 3})
+        assert state() == expected
+        with pytest.raises(ConfigError):
+            vae_lab.train(overrides={**SMALL, "optimizer.lr": -1, "output_root": tmp_path})
+        vae_lab.load_run(run.path)
+        assert state() == expected
+    finally:
+        MKLDNN.matmul.fp32_precision = before
+
+
+def test_history_and_ledger_are_those_of_the_directory_by_now(copied):
+    history = copied.history
+    assert history["samples_evaluated"].tolist() == [100, 200, 250, 400, 650, 1000]
+    assert history["test/bound"].notna().all()
+    assert copied.ledger["test/bound"] == RunDir(copied.path).ledger("best")["test/bound"]
+    known = vae_lab.evaluate(copied, threads=1, num_samples=2, overrides={"estimator.num_samples": 3})
+    assert known == copied.ledger and "test/log_likelihood/importance_sampling_3" in known
+
+
+def test_runs_are_a_frame_and_the_package_of_that_name_is_still_there(called):
+    frame = vae_lab.runs(called.path.parent)
+    assert frame["path"].tolist() == [str(called.path)] and frame["status"].tolist() == ["finished"]
+    assert frame["test/bound"].dtype == float and frame["model.latent_dim"].tolist() == [2]
+    assert vae_lab.runs(called.path.parent, where=["model.latent_dim>2"]).empty
+    assert vae_lab.runs.directory.RunDir is RunDir  # pyright: ignore[reportFunctionMemberAccess]
+    with pytest.raises(ConfigError, match="root must be a folder"):
+        vae_lab.runs(called.path / "nowhere")
+
+
+def test_a_run_is_five_lines_and_a_page_with_two_pictures(called, copied):
+    lines = repr(called).splitlines()
+    assert len(lines) == 5 and max(map(len, lines)) < 200
+    assert "finished, best.ckpt at 1,000 samples" in lines[0] and "digits, 1 x 8 x 8, x/16" in lines[1]
+    assert "test bound" in lines[4] and f"{called.ledger['test/bound']:.2f}" in lines[4]
+    page = called._repr_html_()
+    assert page.count("<img ") == 2 and "base64" in page and "&quot;" not in page
+    os.remove(copied.path / "metrics.csv")
+    assert vae_lab.load_run(copied.path)._repr_html_().count("<img ") == 1
+
+
+def test_images_of_all_forms_are_encoded_alike_and_come_back_in_kind(called):
+    x = called.data.splits["test"].images[:300]
+    z = called.encode(x)
+    assert isinstance(z, torch.Tensor) and z.shape == (len(x), 2)
+    grey = (x * 255).round().byte()
+    for given, expected in ((x[:, 0], z), (x.double(), z), (grey, called.encode(grey / 255))):
+        torch.testing.assert_close(called.encode(given), expected)
+        found = called.encode(given.numpy())
+        assert isinstance(found, np.ndarray) and found.dtype == np.float32
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+    images = called.decode(z.numpy())
+    assert isinstance(images, np.ndarray) and images.shape == tuple(x.shape)
+    np.testing.assert_allclose(called.reconstruct(x.numpy()), called.decode(z).numpy(), rtol=1e-5, atol=1e-6)
+    drawn = called.sample(16, as_numpy=True)
+    assert isinstance(drawn, np.ndarray) and drawn.shape == (16, 1, 8, 8)
+    np.testing.assert_array_equal(drawn, called.sample(16).numpy())
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((3, 28, 28)), r"x must have the shape \[n, 1, 8, 8\] or \[n, 8, 8\], got \[3, 28, 28\]"),
+        (np.zeros((8, 8)), r"x must have the shape .* got \[8, 8\]"),
+        (np.zeros((0, 8, 8)), r"x must have the shape .* got \[0, 8, 8\]"),
+        (np.full((3, 8, 8), 16.0), r"x must have values in \[0, 1\], got 16 ... 16"),
+        (np.full((3, 8, 8), np.nan), r"x must have values in \[0, 1\], got nan"),
+        (np.zeros((3, 8, 8), np.int64), "x must be floating point in .* or uint8, got torch.int64"),
+        ([[0.0]], "x must be a NumPy array or a torch tensor, got list"),
+    ],
+)
+def test_other_images_are_refused_by_what_they_are(called, x, message):
+    with pytest.raises(ConfigError, match=message):
+        called.encode(x)
+
+
+def test_other_latents_are_refused(called):
+    with pytest.raises(ConfigError, match=r"z must have the shape \[n, 2\], got \[5, 3\]"):
+        called.decode(torch.zeros(5, 3))
+
+
+def test_plot_gives_a_figure_that_a_notebook_shows_and_writes_nothing(called):
+    before = sorted(called.path.rglob("*"))
+    figure = called.plot("manifold")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # pyright: ignore[reportAttributeAccessIssue]
+    assert sorted(called.path.rglob("*")) == before
+    with pytest.raises(ConfigError, match="got 'manifolds': did you mean manifold"):
+        called.plot("manifolds")
+
+
+def test_the_same_run_at_another_checkpoint_has_the_same_calls(called):
+    other = called.at("last")
+    assert isinstance(other, vae_lab.Run) and other.checkpoint == "last"
+    assert other.encode(np.zeros((1, 8, 8))).shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.latent_dmi": 3}, "model.latent_dmi.* did you mean model.latent_dim=3"),
+        ({"objective": "aevbb"}, "objective=aevbb is no choice of objective: did you mean 'aevb'"),
+        ({"data.batch_size": "many"}, "data.batch_size"),
+        ({"sweep": "latent_dims"}, "a sweep is many processes"),
+        ({"model.latent_dim": 0}, "model.latent_dim must be an integer >= 1, got 0"),
+        ({"trainer.devices": 2}, "trainer.devices must be 1 in a call, got 2"),
+    ],
+)
+def test_mistakes_are_exceptions_with_the_line_of_the_command(overrides, message, tmp_path):
+    with pytest.raises(ConfigError, match=message) as found:
+        vae_lab.train(overrides={**SMALL, "output_root": tmp_path, **overrides})
+    assert "\n" not in str(found.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, np.bool_(False), 3, 0.1, np.float32(0.5), "a", "a,b", "1e3", "null", [1, "x y"], {"a": [1]}]
+)
+def test_values_arrive_as_they_are(value):
+    with composed("train", f"+mine={typed(value)}") as cfg:
+        config = OmegaConf.to_container(cfg)
+        assert isinstance(config, dict) and config["mine"] == value
+
+
+def test_a_split_of_own_pictures_knows_their_files(tmp_path):
+    for i in range(20):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 4), 10 * i, np.uint8)).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    words = ["data=image_folder", f"data.path={tmp_path}", "data.size=[4,4]", "data.batch_size=5"]
+    config, _ = compose_command("train", words)
+    split = build.instantiate(config["data"], "data").splits["test"]
+    for file, label, image in zip(split.file_names, split.labels, split.images, strict=True):
+        assert Path(file).parent.name == "ab"[int(label)]
+        assert float(image[0, 0, 0]) * 255 == pytest.approx(10 * int(Path(file).stem))
