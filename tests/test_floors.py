@@ -95,7 +95,15 @@ def test_concrete_parts_and_commands_are_named_by_strings_alone() -> None:
         "callbacks.image_grid",
         "callbacks.progress",
     )
-    shared = ("objectives.base", "estimators.base", "estimators.grids", "data.arrays", "data.files", "data.image_grids")
+    shared = (
+        "objectives.base",
+        "estimators.base",
+        "estimators.pareto",
+        "estimators.grids",
+        "data.arrays",
+        "data.files",
+        "data.image_grids",
+    )
     for name, others in imports().items():
         for other in others:
             if other.startswith(named) and other not in shared:

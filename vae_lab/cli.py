@@ -45,6 +45,7 @@ COMMANDS = {
         "scoring by",
     ),
     "explore": Command("walk through the latent space, in one HTML file without a server", "run=RUN_DIR", "building"),
+    "inpaint": Command("draw what is hidden of images, given the rest", "run=RUN_DIR mask=right_half", "inpainting by"),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick", "drawing"),
     "runs": Command(
         "list runs, or means over seeds", "where=status=finished sort=test/bound", plain="vae_lab.commands.runs"

@@ -7,7 +7,7 @@ comes from torch's global stream, which the training loop seeds for every step.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,15 @@ class Distribution(ABC):
         """The same density with its first dimension split into `batch_shape`."""
 
 
+@runtime_checkable
+class IndependentPixels(Protocol):
+    """A density that is a product over the entries of its event: what each of them contributes is known."""
+
+    def log_prob_terms(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The log density of every entry in nats; their sum over the event is `log_prob`."""
+        ...
+
+
 class _LogitPixels(Distribution):
     """Independent pixels, each with one parameter, its logit, and a density that is exponential in x * logit."""
 
@@ -48,10 +57,14 @@ class _LogitPixels(Distribution):
 
     def log_prob(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The sum over the event, in nats."""
+        return _sum_event(self.log_prob_terms(x), self.event_dims)
+
+    def log_prob_terms(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The log density of every pixel."""
         logits = self.logits
         if x.shape != logits.shape:
             x, logits = torch.broadcast_tensors(x, logits)
-        return _sum_event(self._terms(x, logits), self.event_dims)
+        return self._terms(x, logits)
 
     def unflatten(self, batch_shape: Sequence[int]) -> "_LogitPixels":
         """The same density with its first dimension split into `batch_shape`."""
@@ -162,6 +175,11 @@ class DiagonalGaussian(Distribution):
         squares = (x - self._mean).square() * (-self.log_variance).exp()
         size = math.prod(self._mean.shape[self._mean.dim() - self.event_dims :])
         return -0.5 * (_sum_event(squares + self.log_variance, self.event_dims) + size * math.log(2 * math.pi))
+
+    def log_prob_terms(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The log density of every entry."""
+        squares = (x - self._mean).square() * (-self.log_variance).exp()
+        return -0.5 * (squares + self.log_variance + math.log(2 * math.pi))
 
     def unflatten(self, batch_shape: Sequence[int]) -> "DiagonalGaussian":
         """The same density with its first dimension split into `batch_shape`."""

@@ -1,0 +1,116 @@
+"""`vae-lab inpaint`: draws of what is hidden of images, given the rest; arrays, a picture and a table."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from vae_lab.applications.inpainting import Inpainted, mask_of, require_independent_pixels
+from vae_lab.applications.inpainting import inpaint as inpainted
+from vae_lab.commands.images import ImageSettings, require_encoder
+from vae_lab.commands.out import OutSettings, write_arrays
+from vae_lab.commands.tracking import tracked
+from vae_lab.errors import ConfigError, require_choice, require_integer
+from vae_lab.estimators.pareto import HIGH
+from vae_lab.figures.applied import inpaintings
+from vae_lab.figures.canvas import nats, rendered, write
+from vae_lab.figures.run_pictures import dark_on_white_by_default
+from vae_lab.runs.load import Run
+from vae_lab.wiring import build
+from vae_lab.wiring.table import Cell, Table, number
+
+MOST_DRAWN = 20
+"""Images that the picture shows."""
+
+
+@dataclass(frozen=True)
+class InpaintSettings(ImageSettings, OutSettings):
+    """The keys of `vae-lab inpaint`."""
+
+    mask: str
+    num: int
+    draw: str
+    num_pseudo_gibbs: int
+    num_steps: int
+    num_samples: int
+
+    suffixes = (".npz",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("num", self.num, minimum=1, maximum=250)
+        require_choice("draw", self.draw, ("mean", "pixels"))
+        require_integer("num_pseudo_gibbs", self.num_pseudo_gibbs, minimum=0)
+        require_integer("num_steps", self.num_steps, minimum=8, advice="the second half of them is measured")
+        require_integer("num_samples", self.num_samples, minimum=25, advice="k-hat needs some")
+        self.beside(".png")
+
+    def require_fit(self, run: Run) -> None:
+        """Refuses a run whose images cannot be inpainted."""
+        require_encoder(run, "inpaint")
+        require_independent_pixels(run.model, run.path)
+        mask_of(self.mask, run.model.image_shape, seed=self.seed)
+        if (channels := run.model.image_shape[0]) not in (1, 3):
+            raise ConfigError(f"inpaint needs images of 1 or 3 channels, got {channels} in {run.path}")
+        self.require_images(run)
+
+
+def inpaint(cfg: DictConfig) -> list[Path]:
+    """Inpaints images of the run `cfg.run`, prints a table, and returns the files: `cfg.out` and the picture.
+
+    Raises:
+        ConfigError: a setting is refused, or the run or the images cannot be read; nothing was written.
+    """
+    settings = build.settings(InpaintSettings, cfg)
+    _, run = settings.loaded_one(check=settings.require_fit)
+    images = settings.images(run)
+    missing = mask_of(settings.mask, run.model.image_shape, seed=settings.seed)
+    how = {"num": settings.num, "num_pseudo_gibbs": settings.num_pseudo_gibbs, "num_steps": settings.num_steps}
+    how |= {"num_samples": settings.num_samples, "seed": settings.seed}
+    found = [
+        inpainted(run.model, images.x[i], missing, index=i, **how)
+        for i in tracked(f"inpainting {images.source}")(range(len(images)))
+    ]
+    numbers = ("acceptance", "effective_sample_size", "log_conditional", "standard_error", "k_hat")
+    measured = {name: np.array([getattr(each, name) for each in found]) for name in numbers}
+    arrays = {name: torch.stack([getattr(each, name) for each in found]) for name in ("draws", "means", "mean")}
+    pixels = {name: channels_last(values) for name, values in ({"x": images.x} | arrays).items()}
+    write_arrays(settings.path, images.columns() | pixels | {"missing": missing.numpy()} | measured)
+    names = images.label_names or [""] * len(images)
+    rows = [row_of(i, names[i], each) for i, each in enumerate(found)]
+    states = settings.num * (settings.num_steps - settings.num_steps // 2)
+    caption = (
+        f"{settings.mask} is missing: {int(missing.sum())} of {missing.numel()} pixels; effective sample size of "
+        f"{states} states, by the dimension of z that mixes worst; !: not to be trusted, Pareto k-hat is above {HIGH}"
+    )
+    columns = ("image", "label", "accepted", "effective size", "log p(missing | observed)", "s.e.")
+    Table(columns, rows, caption, title=f"{run.path}: {images.source}").print()
+    what = "their pixels" if settings.draw == "pixels" else "E[missing | z] at their z"
+    shown = slice(MOST_DRAWN)
+    picture = inpaintings(
+        images.x[shown],
+        missing,
+        arrays["draws" if settings.draw == "pixels" else "means"][shown],
+        arrays["mean"][shown],
+        labels=[f"{nats(each.log_conditional)} ± {each.standard_error:.1f}" for each in found[shown]],
+        title=f"Inpainting {images.source}: {run.data.name if settings.other is None else run.path.name}",
+        caption=f"left: log p(missing | observed) in nats; draws by Metropolis-within-Gibbs: {what}",
+        dark_on_white=settings.other is None and dark_on_white_by_default(run),
+    )
+    files = rendered(picture)
+    return [settings.path, *write({".png": files[".png"]}, settings.path.with_suffix(""))]
+
+
+def row_of(place: int, label: str, found: Inpainted) -> list[Cell]:
+    """A row of the table."""
+    mark = "!" if found.k_hat > HIGH or math.isnan(found.k_hat) else ""
+    shown = number(found.log_conditional, mark=mark, places=2), number(found.standard_error, places=2)
+    return [str(place), label, f"{found.acceptance:.0%}", f"{found.effective_sample_size:.0f}", *shown]
+
+
+def channels_last(images: torch.Tensor) -> np.ndarray:
+    """[..., height, width], or [..., height, width, channel] for several channels."""
+    return (images.squeeze(-3) if images.shape[-3] == 1 else images.movedim(-3, -1)).numpy()
