@@ -33,7 +33,7 @@ def test_a_line_per_evaluation_says_samples_bounds_speed_and_time_left(parts: An
     progress.on_train_end(trainer, lit)
     (line,) = caplog.messages
     assert "1,500 samples  bound: val -92.50  running mean -91.23 nats" in line
-    assert "samples/s" in line and "s left" in line
+    assert line.endswith("samples/s")  # of too short a time to say how much is left
 
 
 def test_time_left_counts_neither_the_first_steps_nor_evaluations(parts: Any, caplog, monkeypatch):

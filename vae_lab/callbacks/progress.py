@@ -15,6 +15,9 @@ from vae_lab.training.lit_module import LitVAE
 
 log = logging.getLogger("vae_lab")
 
+BRIEF = 0.5
+"""Seconds of training from which the time that is left can be told."""
+
 
 class Progress(pl.Callback):
     """A line for every evaluation, and on a terminal a bar below them."""
@@ -54,7 +57,8 @@ class Progress(pl.Callback):
         since, before = self.since or (self.started, self.samples)
         training = time.monotonic() - since - (curve.seconds - self.seconds)
         speed = (samples - before) / max(training, 1e-9)
-        left = (lit.max_samples - samples) / speed if speed else float("nan")
+        is_known = self.blocks > 1 and training >= BRIEF
+        left = f"  {(lit.max_samples - samples) / speed:4.0f} s left" if is_known and speed else ""
         self.since, self.seconds = None, curve.seconds
         values = [f"{result.key.partition('/')[0]} {result.value:.2f}" for result in results(lit.latest)]
         if "train/bound_running" in lit.latest:
@@ -62,7 +66,7 @@ class Progress(pl.Callback):
         loss = trained_with(loss_of({"objective": vars(lit.objective)}))
         what = f"bound{draws_of_z(curve.num_samples)}{loss}" if lit.model.has_encoder else "log p(x)"
         values = f"{what}: {'  '.join(values)} nats"
-        log.info("%11s samples  %s  %6.0f samples/s  %4.0f s left", f"{samples:,}", values, speed, left)
+        log.info("%11s samples  %s  %6.0f samples/s%s", f"{samples:,}", values, speed, left)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the bar away."""
