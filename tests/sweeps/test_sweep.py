@@ -229,6 +229,7 @@ def test_parts_of_ones_own_are_swept_by_a_process_without_pytorch(work_folder: P
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
     assert {run.read_status() for run in runs_of(FOLDER)} == {"finished"} and len(runs_of(FOLDER)) == 2
+    assert f"vae-lab report sweep={FOLDER} allow=my_networks" in result.stderr
     loaded = ast.literal_eval(result.stdout.splitlines()[-1])
     assert "hydra" in loaded and not {"torch", "pytorch_lightning"} & set(loaded)
 

@@ -254,7 +254,7 @@ def posteriors(run: Run, dark_on_white: bool, seed: int) -> Axes:
         panel.locator_params(nbins=4)
         panel.tick_params(labelsize=7)
         panel.set_xlabel("$z_0$" if row == rows - 1 else "", size=8, labelpad=1)
-        panel.set_ylabel("$z_1$" if column == 0 else "", size=8, labelpad=1, rotation=0)
+        panel.set_ylabel("$z_1$" if column == 0 else "", size=8, labelpad=1, rotation=0, ha="right")
         show_grid(
             panel.inset_axes((0.02, 0.68, 0.3, 0.3)), image_grid(image[None], columns=1, dark_on_white=dark_on_white)
         )

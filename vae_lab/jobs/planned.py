@@ -15,6 +15,8 @@ LEAST_EPOCHS, LEAST_MINIBATCHES = 20, 5_000
 """The budget where none is given: so many passes over the training split, and at least so many minibatches."""
 LATEST_FIRST, FIRST_SHARE = 10_000, 100
 """The first evaluation, where its count is not given: after so many samples, or this part of a smaller budget."""
+ALL = ("train_size", "classes")
+"""Keys of `data` whose null leaves nothing open: it stands for all images."""
 
 
 def planned_config(composed: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def planned_config(composed: Mapping[str, Any]) -> dict[str, Any]:
     data = config.get("data")
     if not isinstance(data, dict) or "trainer" not in config:
         return config
-    if any(value is None for key, value in data.items() if key != "train_size"):
+    if any(value is None for key, value in data.items() if key not in ALL):
         data |= facts_of(json.dumps(data))[0]
     schedule, evaluation = config.get("schedule"), config.get("evaluation")
     if all(value_at(config, key) is None for key in BUDGET):

@@ -150,15 +150,19 @@ class RunDir:
                 f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}"
             )
 
-    def command(self, name: str, *further: str) -> str:
-        """The command line of a command about this run, to be pasted, with the packages that its config needs."""
+    def packages(self, name: str) -> list[str]:
+        """What `allow` must name for a command to read this run."""
         from vae_lab.wiring.build import foreign_packages
 
         try:
             config = self.read_config()
-            packages = foreign_packages({key: config[key] for key in config if name == "train" or key != "logger"})
+            return foreign_packages({key: config[key] for key in config if name == "train" or key != "logger"})
         except RunError:  # the command says itself what is wrong
-            packages = []
+            return []
+
+    def command(self, name: str, *further: str) -> str:
+        """The command line of a command about this run, to be pasted, with the packages that its config needs."""
+        packages = self.packages(name)
         allow = [f"allow=[{','.join(packages)}]"] if packages else []
         return pasted(name, override("run_dir" if name == "train" else "run", self.path), *allow, *further)
 

@@ -237,7 +237,9 @@ class Sweep:
         as_table(self.outcomes, str(self.folder)).print()
         log.info("monitor:  tensorboard --logdir %s", shlex.quote(str(self.folder)))
         log.info("compare:  %s", pasted("runs", override("root", self.folder)))
-        log.info("report:   %s", pasted("report", override("sweep", self.folder)))
+        packages = sorted({package for outcome in self.outcomes for package in outcome.job.run.packages("report")})
+        allow = [f"allow={','.join(packages)}"] if packages else []
+        log.info("report:   %s", pasted("report", override("sweep", self.folder), *allow))
         failed = [outcome for outcome in self.outcomes if outcome.status == "failed"]
         good = sum(outcome.is_good for outcome in self.outcomes)
         if good + len(failed) < len(self.outcomes) and not (failed and self.settings.fail_fast):
