@@ -72,6 +72,6 @@ def explore(cfg: DictConfig) -> list[Path]:
     )
     path = Path(settings.out).expanduser() if settings.out else runs[0].path / PAGE
     content = Markup(json.dumps(known, allow_nan=False).replace("<", "\\u003c"))  # or it might end its element
-    write_html(path, PAGE, {"title": title_of(overviews[0]), "known": content})
+    write_html(path, PAGE, {"title": " beside ".join(map(title_of, overviews)), "known": content})
     log.info("%.2f MB, to be opened in a browser", path.stat().st_size / 1e6)
     return [path]
