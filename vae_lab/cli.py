@@ -152,9 +152,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     unknown = [word for word in further if word.startswith("-")]
     words = [*flags.overrides, *(word for word in further if word not in unknown)]  # behind such a flag all are further
     typed = CommandLine(name, config_name, folders, words)
-    overrides = with_texts(understood(typed, keys, arguments, unknown))
-    if name == "train":
-        overrides = with_any_place(overrides)
+    said = with_texts(understood(typed, keys, arguments, unknown))
+    overrides = with_any_place(said) if name == "train" else said
     takes_runs = RUN in keys.keys
     refuse_hydras_places(name, overrides, takes_runs=takes_runs)
     line = CommandLine(name, config_name, folders, overrides)
@@ -163,7 +162,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         given = {text.partition("=")[0].lstrip("+") for text in overrides}
         if absent := [key for key, about in keys.of_group[""].items() if about.value == OPEN and key not in given]:
             raise ConfigError(missing(absent))
-        announce(name, COMMANDS[name], overrides)
+        announce(name, COMMANDS[name], said)
     import hydra
 
     from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code

@@ -20,6 +20,7 @@ from vae_lab.figures.run_pictures import (
     Posterior,
     bound_caption,
     bound_curve,
+    class_of,
     dark_on_white_by_default,
     interpolations,
     kl_per_dimension,
@@ -157,6 +158,15 @@ def test_interpolations_go_between_the_images_that_are_named(run):
     np.testing.assert_array_equal(np.stack([row[:, :8], row[:, -8:]]), x[:, 0])
     with pytest.raises(CannotDrawError, match="interpolate must name test images from 0 to 249, got 250"):
         interpolations(run, dark_on_white=False, seed=0, ends=[3, 250])
+
+
+def test_classes_with_names_are_named_beside_their_images(run):
+    run.data.class_names = [f"kind {label}" for label in range(10)]
+    labels = run.data.splits["test"].labels
+    assert class_of(run, 3) == f" (kind {labels[3]})"
+    (axes, *_) = interpolations(run, dark_on_white=False, seed=0, ends=[3, 17]).axes
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert named == [f"3 (kind {labels[3]}), 17 (kind {labels[17]})"]
 
 
 def test_traversals_start_from_the_image_that_is_shown(run):

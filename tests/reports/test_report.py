@@ -11,10 +11,11 @@ import pytest
 import yaml
 from drawn_run import make_drawn_run
 from html_page import Page
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import evaluate_tiny, freeze_anew, train_tiny
 
 from vae_lab.cli import main
-from vae_lab.figures.run_pictures import bound_caption
+from vae_lab.figures.run_pictures import bound_caption, bound_curve
 from vae_lab.reports.pages import sweep_page
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
@@ -95,6 +96,10 @@ def test_bound_of_a_beta_vae_says_everywhere_what_it_was_trained_with(tmp_path, 
     assert ledger["objective.beta"] == 4 and ledger["test/bound"] < 0
     assert f"test bound {ledger['test/bound']:.2f} {said}" in run.log.read_text()
     assert said in bound_caption(load_run(run.path)).replace("\N{MINUS SIGN}", "-")
+    curve = bound_curve(load_run(run.path), dark_on_white=False, seed=0)
+    assert any("(trained with beta 4)" in text.get_text() for text in curve.axes[0].texts)
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    assert b"objective.beta" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     _ = capsys.readouterr()
     assert main(["runs", f"root={run.path}"]) == 0 and f"{ledger['test/bound']:.2f} beta 4" in capsys.readouterr().out
     evaluate_tiny(run, "num_datapoints=10", "splits=[test]")
