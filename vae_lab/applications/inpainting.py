@@ -8,6 +8,8 @@ z | x, and accepts it with probability
 
 which leaves p(z|x) as it is; the draw of x_missing given z is exact, for pixels are independent given z. So both steps
 leave p(z, x_missing | x_observed) as it is, whatever q(z|x) misses. What it misses shows in the share of acceptances.
+Where few are accepted, Hamiltonian Monte Carlo on p(z|x_observed), from which x_missing is integrated out, moves the
+chains on; x_missing is drawn anew then.
 """
 
 import math
@@ -23,12 +25,15 @@ from vae_lab.distributions import DiagonalGaussian, IndependentPixels
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import LogMean, rows_at_once
 from vae_lab.estimators.pareto import WeightTail
+from vae_lab.hmc import StepSize, start, transition
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
 from vae_lab.randomness import generator
 
 MASKS = ("right_half", "left_half", "bottom_half", "top_half", "center")
 """Masks by name, beside `random_N`: N per cent of the pixels."""
+NUM_LEAPFROG = 5
+"""Steps of a trajectory of Hamiltonian Monte Carlo."""
 COMPONENTS = 64
 """States of the chains, at least, whose q(z|x) make the proposal for log p(x_observed)."""
 
@@ -44,7 +49,9 @@ class Inpainted:
     mean: Float[Tensor, "channel height width"]
     """The same with E[x_missing|x_observed]: the mean over the second half of all chains."""
     acceptance: float
-    """The share of proposals that were accepted in that half."""
+    """The share of proposals z' ~ q(z|x) that were accepted in that half."""
+    hmc_acceptance: float
+    """The share of the trajectories of Hamiltonian Monte Carlo."""
     effective_sample_size: float
     """Of the states in that half, by the dimension of z that mixes worst."""
     log_conditional: float
@@ -134,7 +141,7 @@ def inpaint(
         missing: which pixels are.
         num: chains, each of which ends in a draw.
         num_pseudo_gibbs: steps of pseudo-Gibbs at first.
-        num_steps: steps of Metropolis-within-Gibbs after them.
+        num_steps: steps of Metropolis-within-Gibbs after them, a trajectory of Hamiltonian Monte Carlo after each.
         num_samples: of importance sampling, for each of log p(x) and log p(x_observed).
         seed: of the noise, which depends on it and on `index`.
         index: the image's place.
@@ -145,12 +152,13 @@ def inpaint(
         for _ in range(num_pseudo_gibbs):
             chains.pseudo_gibbs()
         every = max(1, num_steps // 2 // math.ceil(COMPONENTS / num))
-        trace, proposals, accepted, total = [], [], 0.0, torch.zeros_like(chains.x[0])
+        trace, proposals, shares, total = [], [], [], torch.zeros_like(chains.x[0])
         for step in range(num_steps):
             q, share = chains.metropolis()
+            moved = chains.hamiltonian(tune=step < num_steps // 2)
             if step >= num_steps // 2:
                 trace.append(chains.z)
-                accepted += share
+                shares.append([share, moved])
                 total += chains.means.mean(0)
                 if len(trace) % every == 0 or len(trace) == 1:
                     proposals.append(q)
@@ -160,11 +168,13 @@ def inpaint(
         # with the prior no weight is far above p(x_observed|z), whatever q(z|x) misses
         part = log_marginal(model, chains.truth, whole & ~chains.missing, [*proposals, prior], num_samples)
     mean = torch.where(chains.missing, total / len(trace), chains.truth)
+    acceptance, hmc_acceptance = torch.tensor(shares).mean(0).tolist()
     return Inpainted(
         chains.x.cpu(),
         chains.means.cpu(),
         mean.cpu(),
-        accepted / len(trace),
+        acceptance,
+        hmc_acceptance,
         float(effective_sample_size(torch.stack(trace)).min()),
         full.value - part.value,
         math.sqrt(full.variance + part.variance),
@@ -178,6 +188,7 @@ class Chains:
     def __init__(self, model: VAE, truth: Tensor, missing: Tensor, num: int) -> None:
         self.model, self.truth, self.missing = model, truth, missing
         self.z = model.prior().sample((num,))
+        self.step_size = StepSize(torch.full_like(self.z[0, 0], 0.1), target_acceptance=0.8, gain=1.0, decay=0.5)
         self._draw_pixels()
 
     def pseudo_gibbs(self) -> None:
@@ -194,6 +205,27 @@ class Chains:
         self.z = torch.where(accepted[:, None], both[1], both[0])
         self._draw_pixels()
         return q, float(accepted.double().mean())
+
+    def hamiltonian(self, *, tune: bool) -> float:
+        """A trajectory in z given what is observed; the mean probability that it is accepted.
+
+        Args:
+            tune: whether its step size is still looked for; else it is the one that was found.
+        """
+        state = start(self._log_observed, self.z)
+        momentum, uniform = torch.randn_like(self.z), torch.rand_like(state.log_density)
+        size = self.step_size.value if tune else self.step_size.settled
+        state, acceptance = transition(self._log_observed, state, size, NUM_LEAPFROG, momentum, uniform)
+        if tune:
+            self.step_size.update(acceptance)
+        self.z = state.position
+        self._draw_pixels()
+        return float(acceptance.mean())
+
+    def _log_observed(self, z: Tensor) -> Tensor:
+        """The sum log p(x_observed|z) + log p(z)."""
+        terms = self.model.likelihood(z).log_prob_terms(self.truth)  # pyright: ignore[reportAttributeAccessIssue]
+        return (terms * ~self.missing).sum((-3, -2, -1)) + self.model.prior().log_prob(z)
 
     def _draw_pixels(self) -> None:
         likelihood = self.model.likelihood(self.z)

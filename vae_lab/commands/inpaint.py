@@ -74,7 +74,7 @@ def inpaint(cfg: DictConfig) -> list[Path]:
         inpainted(run.model, images.x[i], missing, index=i, **how)
         for i in tracked(f"inpainting {images.source}")(range(len(images)))
     ]
-    numbers = ("acceptance", "effective_sample_size", "log_conditional", "standard_error", "k_hat")
+    numbers = ("acceptance", "hmc_acceptance", "effective_sample_size", "log_conditional", "standard_error", "k_hat")
     measured = {name: np.array([getattr(each, name) for each in found]) for name in numbers}
     arrays = {name: torch.stack([getattr(each, name) for each in found]) for name in ("draws", "means", "mean")}
     pixels = {name: channels_last(values) for name, values in ({"x": images.x} | arrays).items()}
@@ -86,7 +86,7 @@ def inpaint(cfg: DictConfig) -> list[Path]:
         f"{settings.mask} is missing: {int(missing.sum())} of {missing.numel()} pixels; effective sample size of "
         f"{states} states, by the dimension of z that mixes worst; !: not to be trusted, Pareto k-hat is above {HIGH}"
     )
-    columns = ("image", "label", "accepted", "effective size", "log p(missing | observed)", "s.e.")
+    columns = ("image", "label", "accepted", "by HMC", "effective size", "log p(missing | observed)", "s.e.")
     Table(columns, rows, caption, title=f"{run.path}: {images.source}").print()
     what = "their pixels" if settings.draw == "pixels" else "E[missing | z] at their z"
     shown = slice(MOST_DRAWN)
@@ -96,7 +96,7 @@ def inpaint(cfg: DictConfig) -> list[Path]:
         arrays["draws" if settings.draw == "pixels" else "means"][shown],
         arrays["mean"][shown],
         labels=[f"{nats(each.log_conditional)} ± {each.standard_error:.1f}" for each in found[shown]],
-        title=f"Inpainting {images.source}: {run.data.name if settings.other is None else run.path.name}",
+        title=f"Inpainting {images.source if settings.other else f'{run.data.name}, {images.source}'}",
         caption=f"left: log p(missing | observed) in nats; draws by Metropolis-within-Gibbs: {what}",
         dark_on_white=settings.other is None and dark_on_white_by_default(run),
     )
@@ -107,8 +107,9 @@ def inpaint(cfg: DictConfig) -> list[Path]:
 def row_of(place: int, label: str, found: Inpainted) -> list[Cell]:
     """A row of the table."""
     mark = "!" if found.k_hat > HIGH or math.isnan(found.k_hat) else ""
-    shown = number(found.log_conditional, mark=mark, places=2), number(found.standard_error, places=2)
-    return [str(place), label, f"{found.acceptance:.0%}", f"{found.effective_sample_size:.0f}", *shown]
+    shares = f"{found.acceptance:.0%}", f"{found.hmc_acceptance:.0%}"
+    density = number(found.log_conditional, mark=mark, places=2), number(found.standard_error, places=2)
+    return [str(place), label, *shares, f"{found.effective_sample_size:.0f}", *density]
 
 
 def channels_last(images: torch.Tensor) -> np.ndarray:

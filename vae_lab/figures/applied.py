@@ -65,7 +65,7 @@ def inpaintings(
     figure, axes = figure_for_grid(grid, title)
     label_rows(axes, labels)
     cell = (grid.shape[2] + 2) / columns
-    names = {0: "image", 1: "observed", (columns - 1) / 2 + 0.5: "draws", columns - 1: "mean"}
+    names = {0: "image", 1: "given", (columns - 1) / 2 + 0.5: "draws", columns - 1: "mean"}
     axes.set_xticks([cell * place + (cell - 2) / 2 for place in names], list(names.values()))
     write_caption(axes, caption)
     return figure
