@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_log_density_of_what_is_missing_is_the_exact_one(inexact, mask):
         )
         exact = conditional(inexact, x, missing).log_prob(x[:, missing].flatten())
         assert abs(found.log_conditional - exact) < 6 * found.standard_error < 0.5
-        assert found.k_hat < 0.7 and 8 < found.effective_sample_size < 2000
+        assert found.k_hat < 0.7 and 8 < found.effective_sample_size <= 240 * math.log10(240)
         assert 0.2 < found.acceptance < 0.95 and 0.5 < found.hmc_acceptance < 1
         assert torch.equal(found.draws[:, :, ~missing], x[:, ~missing].expand(8, -1, -1)), "what is observed stays"
         assert (

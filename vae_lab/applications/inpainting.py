@@ -276,7 +276,8 @@ def effective_sample_size(trace: Float[Tensor, "step chain dim"]) -> Float[Tenso
     """So many independent draws have a mean as exact as that of the chains' states.
 
     Autocorrelations within the chains and differences between them count (Gelman et al., 2013, section 11.5), the
-    former up to the first pair of neighbours whose sum is negative (Geyer, 1992). A dimension that never moves has 1.
+    former up to the first pair of neighbours whose sum is negative (Geyer, 1992). States that alternate may count for
+    more than independent ones, for log10 N of them at most. A dimension that never moves has 1.
     """
     num, num_chains = trace.shape[:2]
     centred = (trace - trace.mean(0)).double()
@@ -289,4 +290,5 @@ def effective_sample_size(trace: Float[Tensor, "step chain dim"]) -> Float[Tenso
     pairs = correlations[: num // 2 * 2].unflatten(0, (-1, 2)).sum(1)
     is_kept = (pairs > 0).cummin(0).values
     time = 2 * (pairs.cummin(0).values * is_kept).sum(0) - 1
-    return torch.where(total > 0, num * num_chains / time, 1.0)
+    count = num * num_chains
+    return torch.where(total > 0, count / time.clamp(min=1 / math.log10(count)), 1.0)
