@@ -46,6 +46,11 @@ COMMANDS = {
     ),
     "explore": Command("walk through the latent space, in one HTML file without a server", "run=RUN_DIR", "building"),
     "inpaint": Command("draw what is hidden of images, given the rest", "run=RUN_DIR mask=right_half", "inpainting by"),
+    "export": Command(
+        "a trained model as ONNX, safetensors or PyTorch's own file",
+        "run=RUN_DIR format=onnx out=exported",
+        "exporting",
+    ),
     "figure": Command("draw a figure of the paper from run directories", "figure=figure2 scale=quick", "drawing"),
     "runs": Command(
         "list runs, or means over seeds", "where=status=finished sort=test/bound", plain="vae_lab.commands.runs"

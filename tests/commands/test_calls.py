@@ -1,5 +1,6 @@
 """Calls from Python do what the command line does, and leave the process as it was."""
 
+import io
 import logging
 import os
 import random
@@ -160,6 +161,19 @@ def test_other_images_are_refused_by_what_they_are(called, x, message):
         called.encode(x)
 
 
+def test_scores_of_images_are_those_that_evaluate_means(copied):
+    x = copied.data.splits["test"].images
+    scores = copied.score(x.numpy(), num_samples=2)
+    ledger = vae_lab.evaluate(copied, threads=1, num_samples=2)
+    assert len(scores) == len(x)
+    for column, key in (("bound", "test/bound"), ("log_likelihood", "test/log_likelihood/importance_sampling_500")):
+        assert scores[column].mean() == pytest.approx(ledger[key], abs=1e-4)
+    exact = copied.score(x[:20], estimator="quadrature", num_nodes=30)["log_likelihood"]
+    assert ((exact - scores["log_likelihood"][:20]).abs() < 0.5).all()
+    with pytest.raises(ConfigError, match=r"estimator\.nodes"):
+        copied.score(x, estimator="quadrature", nodes=30)
+
+
 def test_other_latents_are_refused(called):
     with pytest.raises(ConfigError, match=r"z must have the shape \[n, 2\], got \[5, 3\]"):
         called.decode(torch.zeros(5, 3))
@@ -170,6 +184,12 @@ def test_plot_gives_a_figure_that_a_notebook_shows_and_writes_nothing(called):
     figure = called.plot("manifold")
     assert figure._repr_png_().startswith(b"\x89PNG")  # pyright: ignore[reportAttributeAccessIssue]
     assert sorted(called.path.rglob("*")) == before
+    sizes = []
+    for save in (figure.savefig, lambda file: file.write(figure._repr_png_())):  # pyright: ignore[reportAttributeAccessIssue]
+        save(buffer := io.BytesIO())
+        with Image.open(buffer) as picture:
+            sizes.append(picture.width / picture.height)
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01), "title and caption are in both"
     with pytest.raises(ConfigError, match="got 'manifolds': did you mean manifold"):
         called.plot("manifolds")
 

@@ -27,11 +27,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from vae_lab.applications.blocks import blocks_of
+from vae_lab.applications.scoring import score
 from vae_lab.commands.classify import ClassifySettings, require_labels, table_of
+from vae_lab.commands.evaluate import require_fit
 from vae_lab.commands.explanations import explain, is_mistake
 from vae_lab.commands.task import Task
 from vae_lab.commands.typed import understood
 from vae_lab.errors import ConfigError, Interrupted, NoEncoder, require_choice, require_integer
+from vae_lab.estimators.base import Estimator
 from vae_lab.figures.canvas import encoded
 from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
 from vae_lab.reports.listing.runs import Runs
@@ -40,9 +43,10 @@ from vae_lab.runs import load
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.result import results
 from vae_lab.training.matmul import MKLDNN
+from vae_lab.wiring import build
 from vae_lab.wiring.arguments import named_paths, override, with_any_place, with_texts
 from vae_lab.wiring.build import foreign_packages
-from vae_lab.wiring.compose import started
+from vae_lab.wiring.compose import compose_command, started
 from vae_lab.wiring.dotted import value_at
 from vae_lab.wiring.folders import CommandLine, package_configs
 from vae_lab.wiring.keys import CommandKeys
@@ -90,6 +94,27 @@ class Run(load.Run):
         require_integer("num_samples", num_samples, minimum=1)
         images = super().sample(num_samples, seed)
         return images.numpy() if as_numpy else images
+
+    def score(
+        self, x: Any, *, estimator: str = "importance_sampling", num_samples: int = 8, seed: int = 0, **settings: Any
+    ) -> pd.DataFrame:
+        """`vae-lab score`: a row for each image, with log p(x), its standard error, the bound and its terms, in nats.
+
+        Args:
+            x: images.
+            estimator: of log p(x), by its name.
+            num_samples: draws of z for the bound.
+            seed: of the noise.
+            settings: keys of the estimator.
+        """
+        words = [f"estimator={estimator}", *(f"estimator.{name}={typed(value)}" for name, value in settings.items())]
+        line = CommandLine("evaluate", "evaluate", [package_configs()], ["run=_", *words])
+        with mistakes_of(line):
+            config, _ = compose_command("evaluate", line.overrides)
+        chosen: Estimator = build.instantiate(config["estimator"], "estimator")
+        require_fit(chosen, self)
+        scores = score(self.model, self._images(x), chosen, num_samples=num_samples, seed=seed)
+        return pd.DataFrame(scores.columns())
 
     def plot(
         self,
@@ -285,22 +310,28 @@ def call(command: str, keys: Mapping[str, Any]) -> list[Path]:
     """
     words = [f"{key}={typed(value)}" for key, value in keys.items()]
     folders = [package_configs()]
-    with as_it_was(), lines_on_stderr():
-        line = CommandLine(command, command, folders, words)
-        try:
-            overrides = with_texts(understood(line, CommandKeys(folders, command, words), words, []))
-            line = line._replace(overrides=with_any_place(overrides) if command == "train" else overrides)
-            sys.argv[:] = ["vae-lab", command, *line.overrides]
-            with composed(line) as cfg:
-                return Task(line, Path(), None).run(cfg)
-        except Interrupted as interrupt:
-            raise KeyboardInterrupt(str(interrupt)) from interrupt
-        except ConfigError:
-            raise
-        except Exception as error:
-            if is_mistake(error):
-                raise ConfigError(explain(error, line)) from error
-            raise
+    line = CommandLine(command, command, folders, words)
+    with as_it_was(), lines_on_stderr(), mistakes_of(line):
+        overrides = with_texts(understood(line, CommandKeys(folders, command, words), words, []))
+        line = line._replace(overrides=with_any_place(overrides) if command == "train" else overrides)
+        sys.argv[:] = ["vae-lab", command, *line.overrides]
+        with composed(line) as cfg:
+            return Task(line, Path(), None).run(cfg)
+
+
+@contextmanager
+def mistakes_of(line: CommandLine) -> Iterator[None]:
+    """While a config is composed and a command runs: what the command line would say, as an exception."""
+    try:
+        yield
+    except Interrupted as interrupt:
+        raise KeyboardInterrupt(str(interrupt)) from interrupt
+    except ConfigError:
+        raise
+    except Exception as error:
+        if is_mistake(error):
+            raise ConfigError(explain(error, line)) from error
+        raise
 
 
 def typed(value: Any) -> str:

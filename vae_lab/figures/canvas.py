@@ -61,7 +61,12 @@ SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
 
 
 class Picture(Figure):
-    """A figure that a notebook shows, whether or not pyplot has been imported there."""
+    """A figure that a notebook shows, and that is saved in the lab's style whoever saves it."""
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """As ever, with room for what stands outside of the axes."""
+        with matplotlib.rc_context(STYLE):
+            super().savefig(*args, **kwargs)
 
     def _repr_png_(self) -> bytes:
         return encoded(self)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -102,7 +102,7 @@ class Run:
         """The rows of metrics.csv."""
         return read_rows(RunDir(self.path).curve)
 
-    def at(self, checkpoint: str | int) -> "Run":
+    def at(self, checkpoint: str | int) -> Self:
         """The same run at another of its checkpoints; a data set that is loaded need not be loaded again."""
         other = type(self)(**vars(_load(RunDir(self.path), self.config, checkpoint, self.data_root)))
         if "data" in vars(self):
