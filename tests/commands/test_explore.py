@@ -51,6 +51,7 @@ def test_the_page_is_one_file_with_images_means_and_weights(run, capfd):
     assert not re.search(r"https?:|src=|@import|fetch\(|import\(", text) and text.count("<link") == 1
     assert "default-src 'none'" in text
     about, loaded = known(page), load_run(run.path)
+    assert len(text) - len(json.dumps(about)) < 1_000_000 - explorer.MOST_BYTES, "the rest of 1 MB beside the weights"
     test = loaded.data.splits["test"]
     pixels = numbers(about["images"]["pixels"], "<u1").reshape(-1, 1, 8, 8) / about["images"]["levels"]
     assert np.array_equal(pixels.astype(np.float32), test.images[:5].numpy())
