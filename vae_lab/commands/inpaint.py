@@ -86,9 +86,9 @@ def inpaint(cfg: DictConfig) -> list[Path]:
         f"{settings.mask} is missing: {int(missing.sum())} of {missing.numel()} pixels; effective sample size of "
         f"{states} states, by the dimension of z that mixes worst; !: not to be trusted, Pareto k-hat is above {HIGH}"
     )
-    columns = ("image", "label", "accepted", "by HMC", "effective size", "log p(missing | observed)", "s.e.")
+    columns = ("image", "label", "accepted", "by HMC", "effective size", "log p(missing | given)", "s.e.")
     Table(columns, rows, caption, title=f"{run.path}: {images.source}").print()
-    what = "their pixels" if settings.draw == "pixels" else "E[missing | z] at their z"
+    what = "pixels" if settings.draw == "pixels" else "E[missing | z] at the z"
     shown = slice(MOST_DRAWN)
     picture = inpaintings(
         images.x[shown],
@@ -97,7 +97,7 @@ def inpaint(cfg: DictConfig) -> list[Path]:
         arrays["mean"][shown],
         labels=[f"{nats(each.log_conditional)} ± {each.standard_error:.1f}" for each in found[shown]],
         title=f"Inpainting {images.source if settings.other else f'{run.data.name}, {images.source}'}",
-        caption=f"left: log p(missing | observed) in nats; draws by Metropolis-within-Gibbs: {what}",
+        caption=f"left: log p(missing | given) in nats; draws: {what} of each chain's end",
         dark_on_white=settings.other is None and dark_on_white_by_default(run),
     )
     files = rendered(picture)
