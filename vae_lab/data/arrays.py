@@ -263,7 +263,8 @@ class ImageData(ABC):
         labels = None
         if source.labels is not None:
             labels = torch.from_numpy(source.labels[indices.numpy()].astype(np.int64))
-        files = [self.file_names[i] for i in indices.tolist()] if self.file_names else ()
+        places: list[int] = indices.tolist()
+        files = [self.file_names[i] for i in places] if self.file_names else ()
         return Split(images, None if labels is None or (labels < 0).any() else labels, indices, files)
 
     def _require_enough(self, available: int) -> None:
