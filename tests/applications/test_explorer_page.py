@@ -314,7 +314,8 @@ def test_more_dimensions_have_sliders_by_kl_and_a_chosen_plane(finished_run, tmp
 @pytest.mark.parametrize("has_encoder", [True, False])
 def test_colour_images_without_labels_in_one_dimension_without_an_encoder(tmp_path, browser, has_encoder):
     path = tmp_path / "colour.npz"
-    np.savez(path, x=np.random.default_rng(0).integers(0, 256, (60, 6, 5, 3), np.uint8))
+    noise, shape = np.random.default_rng(0), (60, 6, 5, 3)
+    np.savez(path, x=noise.integers(0, 256, shape, np.uint8) if has_encoder else noise.random(shape, np.float32))
     data = {"_target_": "vae_lab.data.npz.NPZ", "path": str(path), "batch_size": 10, "binarization": "none"}
     data |= {"train_size": None, "split_seed": 0, "keys": {}}
     run = make_drawn_run(tmp_path / "run", latent_dim=1, data=data, image_shape=(3, 6, 5), has_encoder=has_encoder)

@@ -278,12 +278,17 @@ def film(run: Run, split: Split, film_bytes: int) -> list[Frame]:
 
 
 def pictures(split: Split, limit: int) -> dict[str, Any]:
-    """The first images of a split, such as take half the room: whole numbers, and what these are divided by."""
+    """The first images of a split, such as take half the room: bytes and their divisor, or the very numbers."""
     x = split.images
-    levels = next((num for num in (255, 16) if (x * num - (x * num).round()).abs().max() < 1e-3), 65535)
-    kind = np.uint8 if levels <= 255 else np.uint16
+    levels = next((num for num in (255, 256, 16) if is_on_levels(x, num)), None)
+    kind = np.float32 if levels is None else np.uint8
     num = min(limit, len(x), int(MOST_BYTES / 2 / (4 / 3 * x[0].numel() * kind().itemsize)))
-    return {"num": num, "levels": levels, "pixels": in_base64(x[:num].double() * levels, kind)}
+    return {"num": num, "levels": levels, "pixels": in_base64(x[:num] * (levels or 1), kind)}
+
+
+def is_on_levels(x: Tensor, num: int) -> bool:
+    """Whether all values are some of 0, 1/num, ..., 255/num, but for rounding."""
+    return bool((x * num <= 255.5).all() and (x * num - (x * num).round()).abs().max() < 1e-4)
 
 
 def in_base64(values: Tensor, kind: type[np.number]) -> str:
