@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from training import composed, evaluate_tiny
 
 from vae_lab.cli import main
-from vae_lab.commands.score import score
+from vae_lab.commands.score import score, told_apart
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 
@@ -56,6 +56,18 @@ def test_least_likely_images_are_a_picture_beside_the_table(run, tmp_path, capfd
     with pytest.raises(ConfigError, match=r"out: .*s\.png exists"):
         scored(run, out, "top=3")
     assert not out.exists()
+
+
+def test_images_whose_log_p_has_a_high_k_hat_are_counted(run, tmp_path, caplog):
+    high = int((scored(run, tmp_path / "s.csv", "num_datapoints=60")["k_hat"] > 0.7).sum())
+    said = [message for message in caplog.messages if "not to be trusted" in message]
+    assert 0 < high < 60 and said == [f"log p(x) of {high} of 60 images is not to be trusted: its k-hat is above 0.7"]
+
+
+def test_pictures_of_the_same_name_are_told_apart_by_their_folders():
+    assert told_apart(["photos/circle/1.png", "photos/square/1.png"]) == ["circle/1.png", "square/1.png"]
+    assert told_apart(["photos/1.png", "photos/2.png"]) == ["1.png", "2.png"]
+    assert told_apart(["1.png", "a/1.png"]) == ["1.png", "a/1.png"]
 
 
 def test_classes_that_were_left_out_are_found_by_three_marks(tmp_path, capfd):

@@ -1,6 +1,8 @@
 """`vae-lab score`: bound and log p(x) of every image, and a picture of the least likely ones."""
 
 import logging
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from vae_lab.commands.out import OutSettings, write_table
 from vae_lab.commands.tracking import tracked
 from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
+from vae_lab.estimators.pareto import HIGH
 from vae_lab.figures.applied import least_likely
 from vae_lab.figures.canvas import rendered, write
 from vae_lab.figures.run_pictures import dark_on_white_by_default
@@ -71,6 +74,8 @@ def score(cfg: DictConfig) -> list[Path]:
     watch = tracked(f"scoring {images.source}")
     scores = scored(run.model, images.x, estimator, num_samples=settings.num_samples, seed=settings.seed, watch=watch)
     write_table(settings.path, images.columns() | scores.columns())
+    if (k_hat := scores.beside.get("k_hat")) is not None and (num := int((k_hat > HIGH).sum())):
+        log.warning("log p(x) of %d of %d images is not to be trusted: its k-hat is above %s", num, len(images), HIGH)
     strange = lacks_classes(run, images)
     if strange is not None and 0 < strange.sum() < len(images):
         rows = [(name, number(value, places=3)) for name, value in scores.detection(strange).items()]
@@ -83,9 +88,15 @@ def score(cfg: DictConfig) -> list[Path]:
             images.x,
             scores.log_likelihood,
             num=settings.top,
-            names=[Path(file).name for file in images.files] if images.files else images.label_names,
+            names=told_apart(images.files) if images.files else images.label_names,
             title=f"The least likely of {images.source}: {run.path.name}",
             dark_on_white=settings.other is None and dark_on_white_by_default(run),
         )
     )
     return [settings.path, *write({".png": files[".png"]}, settings.path.with_suffix(""))]
+
+
+def told_apart(files: Sequence[str]) -> list[str]:
+    """The names of files without the folder that all are in: pictures of two classes may have the same name."""
+    common = os.path.commonpath(map(os.path.dirname, files))
+    return [os.path.relpath(file, common or os.curdir) for file in files]
