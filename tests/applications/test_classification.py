@@ -103,7 +103,9 @@ def test_classify_prints_a_table_and_writes_every_error(finished_run: RunDir, tm
     table = pd.read_csv(out)
     assert len(table) == 3 * 2 * 2 and set(table["num_labels"]) == {20, 40}
     assert np.all((table["error"].to_numpy() < 0.95) & (table["error_se"].to_numpy() > 0))
-    run_classify(*given)
+    with pytest.raises(ConfigError, match=r"out: .*errors\.csv exists: name another place"):
+        run_classify(*given)
+    run_classify(*given, "overwrite=true")
     pd.testing.assert_frame_equal(pd.read_csv(out), table)
 
 
@@ -115,6 +117,7 @@ def test_classify_prints_a_table_and_writes_every_error(finished_run: RunDir, tm
         ("labels=[0]", "labels must be an integer >= 1, got 0"),
         ("repeats=0", "repeats must be an integer >= 1, got 0"),
         ("out=errors.txt", "out must be the name of a .csv file, got 'errors.txt'"),
+        (f"out={__file__}/errors.csv", "py is no folder: name another place"),
     ],
 )
 def test_classify_refuses_mistakes(finished_run, capsys, override, message):

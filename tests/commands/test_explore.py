@@ -15,6 +15,7 @@ from training import composed, freeze_anew
 from vae_lab.applications import explorer
 from vae_lab.cli import main
 from vae_lab.commands.explore import explore
+from vae_lab.data.arrays import Split
 from vae_lab.errors import ConfigError
 from vae_lab.networks.mlp import MLPEncoder
 from vae_lab.runs.directory import RunDir
@@ -85,10 +86,20 @@ def test_pictures_and_points_are_fewer_where_there_is_no_room(run, tmp_path, mon
     assert 1000 < size <= 2000
 
 
+@pytest.mark.parametrize(("levels", "kind"), [(255, "<u1"), (256, "<u1"), (16, "<u1"), (None, "<f4")])
+def test_the_images_of_the_page_are_those_of_the_data(levels, kind):
+    x = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = x if levels is None else (x * min(levels, 255)).round() / levels
+    found = explorer.pictures(Split(x, None, torch.arange(5)), 5)
+    assert found["levels"] == levels
+    assert np.abs(numbers(found["pixels"], kind) / (levels or 1) - x.double().flatten().numpy()).max() < 1e-7
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("out=page.txt", "out must be an .html file or null, got page.txt"),
+        (f"out={__file__}/page.html", "py is no folder: name another place"),
         ("split=tset", "split must name a split of digits, got 'tset': did you mean 'test'"),
         ("num_points=0", "num_points must be an integer >= 1, got 0"),
         ("film_megabytes=-1", "film_megabytes must be a number >= 0, got -1"),

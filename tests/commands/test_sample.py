@@ -60,6 +60,7 @@ def test_grid_is_one_picture_of_the_means(run, tmp_path, capfd):
     ("overrides", "message"),
     [
         (["num=0"], "num must be an integer >= 1, got 0"),
+        (["num=9999999999999"], "num=9999999999999 would take .* of memory, .*: draw fewer at a time"),
         (["draw=mode"], "draw must be one of mean, pixels, got 'mode'"),
         (["from=posterior"], "from must be one of prior, aggregate, got 'posterior'"),
         (["components=3"], "components must be null with from=prior, got 3"),
@@ -84,6 +85,8 @@ def test_what_lies_there_is_kept_unless_it_is_to_be_replaced(run, tmp_path):
     (tmp_path / "d.npz").mkdir()
     with pytest.raises(ConfigError, match=r"out must name a file, got .*d\.npz: it is none"):
         sampled(run, tmp_path / "d.npz", "overwrite=true")
+    with pytest.raises(ConfigError, match=r"out: .* cannot be made, for .*s\.npz is no folder: name another place"):
+        sampled(run, file / "below" / "s.npz")
     assert file.read_text() == "mine"
     sampled(run, file, "num=1", "overwrite=true")
     sampled(run, folder, "num=1", "overwrite=true")
@@ -95,7 +98,7 @@ def test_what_lies_there_is_kept_unless_it_is_to_be_replaced(run, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_folder_that_may_not_be_written_to_is_refused_before_the_work(run, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(ConfigError, match=r"cannot be written, for .*locked may not be written to"):
+    with pytest.raises(ConfigError, match=r"cannot be written to, for .*locked may not be: name another place"):
         sampled(run, tmp_path / "locked" / "s.npz")
 
 

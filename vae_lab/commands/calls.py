@@ -270,7 +270,7 @@ def classify(
         seed: of the draws.
     """
     loaded = run if isinstance(run, load.Run) else load_run(run)
-    how = {"labels": list(labels), "repeats": repeats, "seed": seed, "threads": None, "out": None}
+    how = {"labels": list(labels), "repeats": repeats, "seed": seed, "threads": None, "out": None, "overwrite": False}
     settings = ClassifySettings(**_naming(loaded), **how)
     require_labels(loaded, settings)
     records = table_of(loaded, settings).records

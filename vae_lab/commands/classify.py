@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from vae_lab.applications.classification import CLASSIFIERS, Labelled, error_rates, standard_error
 from vae_lab.atomic import write_text
+from vae_lab.commands.out import require_free
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.errors import ConfigError, require_integer
 from vae_lab.runs.load import Run
@@ -28,6 +29,7 @@ class ClassifySettings(RunSettings):
     labels: list[int]
     repeats: int
     out: str | None
+    overwrite: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -36,8 +38,15 @@ class ClassifySettings(RunSettings):
             raise ConfigError(f"labels must be a list of different numbers such as [100,1000], got {self.labels}")
         for num in self.labels:
             require_integer("labels", num, minimum=1)
-        if self.out is not None and Path(self.out).suffix != ".csv":
-            raise ConfigError(f"out must be the name of a .csv file, got {self.out!r}: write out=errors.csv")
+        if self.path is not None:
+            if self.path.suffix != ".csv":
+                raise ConfigError(f"out must be the name of a .csv file, got {self.out!r}: write out=errors.csv")
+            require_free(self.path, overwrite=self.overwrite)
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None: none is written."""
+        return None if self.out is None else Path(self.out).expanduser()
 
 
 def classify(cfg: DictConfig) -> list[Path]:
@@ -52,11 +61,10 @@ def classify(cfg: DictConfig) -> list[Path]:
         table = table_of(run, settings)
         table.print()
         records.append(table.records)
-    if settings.out is None:
+    if settings.path is None:
         return []
-    out = Path(settings.out).expanduser()
-    write_text(out, Table(records=pd.concat(records)).to_csv())
-    return [out]
+    write_text(settings.path, Table(records=pd.concat(records)).to_csv())
+    return [settings.path]
 
 
 def require_labels(run: Run, settings: ClassifySettings) -> None:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from omegaconf import DictConfig
 
 from vae_lab.applications.explorer import explorer
+from vae_lab.commands.out import require_writable
 from vae_lab.commands.run_settings import RunSettings, require_splits
 from vae_lab.errors import ConfigError, require_integer, require_number
 from vae_lab.reports.listing.runs import Runs
@@ -41,6 +42,8 @@ class ExploreSettings(RunSettings):
         super().__post_init__()
         if self.out is not None and Path(self.out).suffix != ".html":
             raise ConfigError(f"out must be an .html file or null, got {self.out}")
+        if self.out is not None:
+            require_writable(Path(self.out).expanduser().absolute().parent)
         for key in ("num_images", "num_points", "num_samples"):
             require_integer(key, getattr(self, key), minimum=1)
         require_number("film_megabytes", self.film_megabytes, at_least=0)

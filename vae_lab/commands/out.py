@@ -56,17 +56,27 @@ class OutSettings(RunSettings):
 
     def require_free(self, path: Path) -> None:
         """Refuses a place where something else lies, or where nothing can be written."""
-        is_folder = path.suffix == FOLDER
-        if path.is_dir() != is_folder and path.exists():
-            raise ConfigError(f"out must name a {'folder' if is_folder else 'file'}, got {path}: it is none")
-        if not self.overwrite and (any(path.iterdir()) if path.is_dir() else os.path.lexists(path)):
-            what = "holds files already" if is_folder else "exists"
-            raise ConfigError(
-                f"out: {path} {what}: name another place, or let overwrite=true replace what has its name"
-            )
-        above = next(place for place in (path, *path.absolute().parents) if place.is_dir())
-        if not os.access(above, os.W_OK):
-            raise ConfigError(f"out: {path} cannot be written, for {above} may not be written to: name another place")
+        require_free(path, overwrite=self.overwrite)
+
+
+def require_free(path: Path, *, overwrite: bool) -> None:
+    """Refuses a place where something else lies that is not to be replaced, or where nothing can be written."""
+    is_folder = path.suffix == FOLDER
+    if path.is_dir() != is_folder and path.exists():
+        raise ConfigError(f"out must name a {'folder' if is_folder else 'file'}, got {path}: it is none")
+    if not overwrite and (any(path.iterdir()) if path.is_dir() else os.path.lexists(path)):
+        what = "holds files already" if is_folder else "exists"
+        raise ConfigError(f"out: {path} {what}: name another place, or let overwrite=true replace what has its name")
+    require_writable(path if path.is_dir() else path.absolute().parent)
+
+
+def require_writable(folder: Path) -> None:
+    """Refuses a folder that may not be written to, or cannot be made."""
+    above = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not above.is_dir():
+        raise ConfigError(f"out: {folder} cannot be made, for {above} is no folder: name another place")
+    if not os.access(above, os.W_OK):
+        raise ConfigError(f"out: {folder} cannot be written to, for {above} may not be: name another place")
 
 
 def require_out(out: str, suffixes: Sequence[str]) -> None:

@@ -51,10 +51,10 @@ class SampleSettings(OutSettings):
             raise ConfigError(
                 f"out must end with .npz for {run.path}, got {self.out!r}: PNG has no {channels} channels"
             )
+        num, size = f"num={self.num}", math.prod(run.model.image_shape)
+        require_memory(num, 24 * self.num * run.model.latent_dim, "draw fewer at a time, with another seed each")
         if self.path.suffix == ".png":
-            require_memory(
-                f"num={self.num}", 12 * self.num * math.prod(run.model.image_shape), "write .npz or a folder"
-            )
+            require_memory(num, 12 * self.num * size, "write .npz or a folder")
 
 
 def sample(cfg: DictConfig) -> Path:
