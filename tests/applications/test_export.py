@@ -63,11 +63,14 @@ def test_page_states_the_nats_with_what_they_were_measured_on(finished_run, tmp_
 
 
 @needs_onnx
-def test_onnx_is_run_by_the_code_of_the_page_with_batches_of_any_size(finished_run, tmp_path, monkeypatch):
+def test_onnx_is_run_by_the_code_of_the_page_with_batches_of_any_size(finished_run, tmp_path, monkeypatch, caplog):
     import onnx
 
+    caplog.set_level("INFO")
     out = exported(finished_run.path, tmp_path / "out")
-    assert {file.name for file in out.iterdir()} == {"encoder.onnx", "decoder.onnx", "config.yaml", "README.md"}
+    files = {"encoder.onnx", "decoder.onnx", "config.yaml", "README.md"}
+    assert {file.name for file in out.iterdir()} == files
+    assert {message.partition(":")[0] for message in caplog.messages} == files, "and nothing of the converter's"
     for name, argument, outputs in (("encoder", "x", ["mean", "std"]), ("decoder", "z", ["mean", "logits"])):
         graph = onnx.load(out / f"{name}.onnx").graph
         assert [value.name for value in graph.input] == [argument]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,9 @@ from vae_lab.model import VAE
 from vae_lab.runs.load import Run
 from vae_lab.runs.result import results
 from vae_lab.runs.small_files import settings_text
+
+logging.getLogger("onnxscript").setLevel(logging.WARNING)  # remarks on every step of simplifying
+logging.getLogger("onnx_ir").setLevel(logging.WARNING)
 
 TOLERANCE = 1e-5
 """By so much, and by this share of a value above 1, may what ONNX computes differ."""
