@@ -114,6 +114,9 @@ def test_bound_of_a_beta_vae_says_everywhere_what_it_was_trained_with(tmp_path, 
     assert main(["compare", f"run={run.path},{other}"]) == 0
     page = Page(Path(capsys.readouterr().out.splitlines()[-1]))
     assert "A (trained with beta 4) and B (trained with beta 4)" in page.sections["Curves"]
+    train_tiny(run.path.parent / "plain", "max_samples=300")
+    means = reported(capsys, f"sweep={run.path.parent}").sections["Bound and latent size"]
+    assert "Mean test bound against" in means and "digits, beta_vae (trained with beta 4)." in means
     run.update_record(status="interrupted")
     assert said in reported(capsys, f"run={run.path}").sections["Result"]
 

@@ -24,7 +24,7 @@ from vae_lab.reports.pages.command_lines import new_run, resume, sweep_again
 from vae_lab.reports.pages.comparison import curves_section
 from vae_lab.reports.pages.page import UNREADABLE, Picture, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.reports.values import as_text, letters
+from vae_lab.reports.values import as_text, enumerated, letters
 from vae_lab.runs.result import loss_of, trained_with
 from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.table import Table, number
@@ -155,10 +155,15 @@ def means_section(sweep: Sweep) -> Section:
             facts: Any = dict(yardstick)  # pyright: ignore[reportArgumentType, reportCallIssue]
             what = f"{facts[SPLIT]} {title}"
             by = f" by {facts['estimator']}" if "estimator" in facts else ""
-            losses = dict.fromkeys(loss for run in chosen["run"] if (loss := loss_of(run.settings)))
-            trained = trained_with(", ".join(losses))
+            losses = {
+                series: trained_with(loss_of(run.settings))
+                for series, run in zip(chosen["series"], chosen["run"], strict=True)
+            }
+            is_one = len(set(losses.values())) == 1
+            trained = next(iter(losses.values())) if is_one else ""
+            whose = "" if is_one else f" {enumerated([name + loss for name, loss in losses.items() if loss])}."
             draw = partial(against_latent_dim, chosen, title=chosen["data"].iloc[0], quantity=what)
-            section.draw(draw, f"Mean {what}{by}{trained} against the latent size; {bars}.", pdf=True)
+            section.draw(draw, f"Mean {what}{by}{trained} against the latent size; {bars}.{whose}", pdf=True)
     section.tables = [sweep.groups.table()]
     return section
 
