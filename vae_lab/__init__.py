@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Any
 from vae_lab import runs as _package
 
 if TYPE_CHECKING:
-    from vae_lab.commands.calls import Run, classify, evaluate, load_run, runs, train
+    from vae_lab.commands.calls import (
+        Run,
+        classify,
+        encode,
+        evaluate,
+        explore,
+        export,
+        inpaint,
+        load_run,
+        runs,
+        sample,
+        score,
+        train,
+    )
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # How long a thread waits for the others of a product before it lets go of its core: by default longer than products
@@ -16,7 +29,20 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 __version__ = "0.2.0"
 
-__all__ = ["Run", "classify", "evaluate", "load_run", "runs", "train"]
+__all__ = [
+    "Run",
+    "classify",
+    "encode",
+    "evaluate",
+    "explore",
+    "export",
+    "inpaint",
+    "load_run",
+    "runs",
+    "sample",
+    "score",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

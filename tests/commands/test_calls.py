@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -18,7 +19,8 @@ from training import assert_same_training, composed
 
 import vae_lab
 from vae_lab.cli import main
-from vae_lab.commands.calls import typed
+from vae_lab.commands import tracking
+from vae_lab.commands.in_process import call, typed
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 from vae_lab.training.matmul import MKLDNN
@@ -91,6 +93,8 @@ def test_calls_leave_the_process_as_it_was(tmp_path):
         with pytest.raises(ConfigError):
             vae_lab.train(overrides={**SMALL, "optimizer.lr": -1, "output_root": tmp_path})
         vae_lab.load_run(run.path)
+        vae_lab.sample(run, 2, source="aggregate", components=1)
+        vae_lab.score(run, np.zeros((2, 8, 8)), num_samples=2)
         assert state() == expected
     finally:
         MKLDNN.matmul.fp32_precision = before
@@ -130,8 +134,7 @@ def test_images_of_all_forms_are_encoded_alike_and_come_back_in_kind(called):
     x = called.data.splits["test"].images[:300]
     z = called.encode(x)
     assert isinstance(z, torch.Tensor) and z.shape == (len(x), 2)
-    grey = (x * 255).round().byte()
-    for given, expected in ((x[:, 0], z), (x.double(), z), (grey, called.encode(grey / 255))):
+    for given, expected in ((x[:, 0], z), (x.double(), z), ((x * 16).byte(), z)):
         torch.testing.assert_close(called.encode(given), expected)
         found = called.encode(given.numpy())
         assert isinstance(found, np.ndarray) and found.dtype == np.float32
@@ -153,6 +156,10 @@ def test_images_of_all_forms_are_encoded_alike_and_come_back_in_kind(called):
         (np.full((3, 8, 8), 16.0), r"x must have values in \[0, 1\], got 16 ... 16"),
         (np.full((3, 8, 8), np.nan), r"x must have values in \[0, 1\], got nan"),
         (np.zeros((3, 8, 8), np.int64), "x must be floating point in .* or uint8, got torch.int64"),
+        (
+            np.full((3, 8, 8), 17, np.uint8),
+            r"x must have values in 0 ... 16 where it is uint8, got 17: .* are x/16; make",
+        ),
         ([[0.0]], "x must be a NumPy array or a torch tensor, got list"),
     ],
 )
@@ -161,17 +168,113 @@ def test_other_images_are_refused_by_what_they_are(called, x, message):
         called.encode(x)
 
 
-def test_scores_of_images_are_those_that_evaluate_means(copied):
+def test_scores_of_images_are_those_of_the_command_and_of_evaluate(copied, tmp_path):
     x = copied.data.splits["test"].images
     scores = copied.score(x.numpy(), num_samples=2)
     ledger = vae_lab.evaluate(copied, threads=1, num_samples=2)
     assert len(scores) == len(x)
     for column, key in (("bound", "test/bound"), ("log_likelihood", "test/log_likelihood/importance_sampling_500")):
         assert scores[column].mean() == pytest.approx(ledger[key], abs=1e-4)
+    arrays = written("score", copied, tmp_path / "s.npz", num_samples=2)
+    for name in scores.columns:
+        np.testing.assert_array_equal(scores[name], arrays[name], err_msg=name)
     exact = copied.score(x[:20], estimator="quadrature", num_nodes=30)["log_likelihood"]
     assert ((exact - scores["log_likelihood"][:20]).abs() < 0.5).all()
+    with pytest.raises(ConfigError, match=r"estimator must be of log p\(x\) of given images, got bidirectional"):
+        copied.score(x, estimator="bidirectional")
     with pytest.raises(ConfigError, match=r"estimator\.nodes"):
         copied.score(x, estimator="quadrature", nodes=30)
+
+
+def written(command: str, run: vae_lab.Run, out: Path, **keys: Any) -> dict[str, np.ndarray]:
+    """The arrays of the command's file."""
+    assert call(command, {"run": run.path, "out": out, "threads": 1, **keys})[0] == out
+    with np.load(out) as arrays:
+        return dict(arrays)
+
+
+def assert_same(found: Any, arrays: dict[str, np.ndarray], names: str, kind: type) -> None:
+    """The call's parts are the file's arrays, without the axis of a single channel, and of the kind that went in."""
+    for name in names.split():
+        part = getattr(found, name)
+        assert isinstance(part, kind), name
+        np.testing.assert_array_equal(np.asarray(part).reshape(arrays[name].shape), arrays[name], err_msg=name)
+
+
+def test_posteriors_are_those_of_the_command(called, tmp_path):
+    x = called.data.splits["test"].images
+    arrays = written("encode", called, tmp_path / "z.npz")
+    for given in (x, x[:, 0].numpy()):
+        q = vae_lab.encode(called, given)
+        assert_same(q, arrays, "mean std kl", type(given))
+        np.testing.assert_allclose(q.kl, np.asarray(q.kl_per_dimension).sum(1), rtol=1e-5)
+        np.testing.assert_allclose(called.encode(given), q.mean, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"x must have the shape \[n, 1, 8, 8\] or \[n, 8, 8\], got \[2, 9, 8\]"):
+        vae_lab.encode(called.path, np.zeros((2, 9, 8)))
+
+
+def test_samples_are_those_of_the_command(called, tmp_path):
+    arrays = written("sample", called, tmp_path / "prior.npz", num=30, seed=3)
+    assert_same(vae_lab.sample(called, 30, seed=3), arrays, "x z", torch.Tensor)
+    keys = {"draw": "pixels", "components": 2, "num": 5}
+    arrays = written("sample", called, tmp_path / "aggregate.npz", **keys, **{"from": "aggregate"})
+    assert_same(vae_lab.sample(called.path, source="aggregate", **keys, as_numpy=True), arrays, "x z", np.ndarray)
+    assert vae_lab.sample(called).x.shape == (100, 1, 8, 8), "as many as the command draws"
+    with pytest.raises(ConfigError, match="from must be one of prior, aggregate, got 'posterior'"):
+        vae_lab.sample(called, source="posterior")
+
+
+def test_inpaintings_are_those_of_the_command(called, tmp_path):
+    x, few = called.data.splits["test"].images[:2], {"num": 3, "num_steps": 10, "num_samples": 30}
+    names = (
+        "missing draws means mean acceptance hmc_acceptance effective_sample_size log_conditional standard_error k_hat"
+    )
+    arrays = written("inpaint", called, tmp_path / "i.npz", mask="center", num_datapoints=2, **few)
+    mask = np.zeros((8, 8))
+    mask[2:6, 2:6] = 1
+    assert_same(vae_lab.inpaint(called, x, "center", **few), arrays, names, torch.Tensor)
+    assert_same(vae_lab.inpaint(called, x.numpy(), mask, **few), arrays, names, np.ndarray)
+    with pytest.raises(
+        ConfigError, match=r"mask must hold numbers of the shape \[8, 8\], got \[8, 9\] float64 in an array"
+    ):
+        vae_lab.inpaint(called, x, np.zeros((8, 9)))
+    with pytest.raises(ConfigError, match=r"num_steps must be an integer >= 8, got 7"):
+        vae_lab.inpaint(called, x, num_steps=7)
+
+
+def test_files_for_other_programs_are_those_of_the_command(called, copied, tmp_path):
+    folder = vae_lab.export(called, tmp_path / "exported", format="torch")
+    assert {"README.md", "config.yaml"} < {file.name for file in folder.iterdir()}
+    with pytest.raises(ConfigError, match="holds files already"):
+        vae_lab.export(called, folder, format="torch")
+    page = vae_lab.explore(copied, num_images=5)
+    assert page == copied.path / "explorer.html" and page.is_file()
+    both = vae_lab.explore([called, copied.path], out=tmp_path / "both.html", num_images=5)
+    assert str(called.path) in both.read_text() and str(copied.path) in both.read_text()
+    with pytest.raises(ConfigError, match="checkpoint must be the same for runs side by side, got best and last"):
+        vae_lab.explore([called, copied.at("last")])
+    with pytest.raises(ConfigError, match=r"num_image=5 is no key of the config: did you mean num_images=5"):
+        vae_lab.explore(called, num_image=5)
+
+
+def test_classification_is_that_of_the_command(called, tmp_path):
+    (file,) = call(
+        "classify", {"run": called.path, "labels": [50], "repeats": 2, "out": tmp_path / "e.csv", "threads": 1}
+    )
+    pd.testing.assert_frame_equal(vae_lab.classify(called, [50], repeats=2), pd.read_csv(file), check_exact=True)
+
+
+def test_data_of_16_bits_are_no_bytes(called, monkeypatch):
+    monkeypatch.setattr(type(called.data), "divisor", 65535)
+    with pytest.raises(ConfigError, match=r"x must be floating point in \[0, 1\], got torch.uint8: .* are x/65535"):
+        called.encode(np.zeros((1, 8, 8), np.uint8))
+
+
+def test_where_no_bar_can_be_drawn_lines_say_how_far_it_is(called, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(tracking, "SECONDS", 0.0)
+    vae_lab.encode(called, np.zeros((300, 8, 8)))
+    assert "encoding: 0 %" in caplog.messages and len(caplog.messages) > 1
 
 
 def test_other_latents_are_refused(called):

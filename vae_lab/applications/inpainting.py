@@ -65,7 +65,7 @@ def mask_of(name: str, image_shape: tuple[int, int, int], *, seed: int) -> Bool[
     """Which pixels are missing.
 
     Args:
-        name: one of `MASKS`, `random_N`, or an .npy file of [height, width] in which what is not 0 is missing.
+        name: one of `MASKS`, `random_N`, or an .npy file of what `mask_of_array` takes.
         image_shape: (channel, height, width).
         seed: of a random mask.
 
@@ -94,13 +94,32 @@ def mask_of(name: str, image_shape: tuple[int, int, int], *, seed: int) -> Bool[
                 found = np.load(Path(name).expanduser(), allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise ConfigError(f"mask: {name} must be an array that numpy.save wrote: {error}") from error
-            if found.shape != (height, width) or found.dtype.kind not in "biuf":
-                got = f"{list(found.shape)} {found.dtype}"
-                raise ConfigError(f"mask: {name} must hold numbers of the shape {[height, width]}, got {got}")
-            missing = torch.from_numpy(found != 0)
+            return mask_of_array(found, image_shape, name)
         case _:
             names = ", ".join(MASKS)
             raise ConfigError(f"mask must be one of {names}, random_N (per cent) or an .npy file, got {name!r}")
+    return _hides_some(missing, name)
+
+
+def mask_of_array(found: np.ndarray, image_shape: tuple[int, int, int], name: str) -> Bool[Tensor, "height width"]:
+    """Which pixels are missing: those of an array [height, width] that are not 0.
+
+    Args:
+        found: the array.
+        image_shape: (channel, height, width).
+        name: of the array, for the messages.
+
+    Raises:
+        ConfigError: it is of another shape or holds no numbers, or hides all or nothing.
+    """
+    shape = list(image_shape[1:])
+    if list(found.shape) != shape or found.dtype.kind not in "biuf":
+        got = f"{list(found.shape)} {found.dtype} in {name}"
+        raise ConfigError(f"mask must hold numbers of the shape {shape}, got {got}")
+    return _hides_some(torch.from_numpy(found != 0), name)
+
+
+def _hides_some(missing: Tensor, name: str) -> Tensor:
     if missing.all() or not missing.any():
         raise ConfigError(f"mask must hide some pixels and not all, got {name}, which hides {int(missing.sum())}")
     return missing

@@ -1,66 +1,104 @@
 """The commands as calls from Python and notebooks: the same configs, files and bits; mistakes are exceptions.
 
-`import vae_lab` has them, and a run with them as its methods. A call leaves the process as it was: threads, random
-state, precision of products, environment, paths and logging.
+`import vae_lab` has them; a run's methods are the short forms of those that work on arrays. A key that is None has the
+value that the command gives it. A call leaves the process as it was.
 """
 
 import base64
 import html
-import logging
-import numbers
+import math
 import os
-import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
+from vae_lab.applications import encoding, scoring
 from vae_lab.applications.blocks import blocks_of
-from vae_lab.applications.scoring import score
+from vae_lab.applications.inpainting import mask_of_array
 from vae_lab.commands.classify import ClassifySettings, require_labels, table_of
-from vae_lab.commands.evaluate import require_fit
-from vae_lab.commands.explanations import explain, is_mistake
-from vae_lab.commands.task import Task
-from vae_lab.commands.typed import understood
-from vae_lab.errors import ConfigError, Interrupted, NoEncoder, require_choice, require_integer
-from vae_lab.estimators.base import Estimator
+from vae_lab.commands.images import require_encoder
+from vae_lab.commands.in_process import as_a_command, as_it_was, call, config_of
+from vae_lab.commands.inpaint import ChainSettings, inpainted, measured_of, pictures_of
+from vae_lab.commands.run_settings import use_backend_of
+from vae_lab.commands.sample import DrawSettings, drawn, with_source
+from vae_lab.commands.score import MeasureSettings
+from vae_lab.commands.tracking import tracked
+from vae_lab.errors import ConfigError, NoEncoder, require_choice, require_integer, require_memory
 from vae_lab.figures.canvas import encoded
 from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import find_runs
 from vae_lab.runs import load
-from vae_lab.runs.directory import RunDir
+from vae_lab.runs.directory import LATEST, RunDir, named_runs
 from vae_lab.runs.result import results
-from vae_lab.training.matmul import MKLDNN
 from vae_lab.wiring import build
-from vae_lab.wiring.arguments import named_paths, override, with_any_place, with_texts
+from vae_lab.wiring.arguments import named_paths
 from vae_lab.wiring.build import foreign_packages
-from vae_lab.wiring.compose import compose_command, started
 from vae_lab.wiring.dotted import value_at
-from vae_lab.wiring.folders import CommandLine, package_configs
-from vae_lab.wiring.keys import CommandKeys
 
 Array = np.ndarray | Tensor
 """What goes into a call comes out of it: NumPy or torch."""
-log = logging.getLogger("vae_lab")
+BYTES = 256
+"""What data that are stored as bytes are divided by at most: Frey Face by this, others by 255."""
+
+
+class Posterior(NamedTuple):
+    """q(z|x) = N(mean, diag(std^2)) of images."""
+
+    mean: Any
+    """[n, latent]."""
+    std: Any
+    kl_per_dimension: Any
+    """KL(q(z|x) || p(z)) in nats, [n, latent]."""
+    kl: Any
+    """Their sum, [n]."""
+
+
+class Sampled(NamedTuple):
+    """Images, and the z that they were decoded from."""
+
+    x: Any
+    """[n, channel, height, width]."""
+    z: Any
+    """[n, latent]."""
+
+
+class Inpaintings(NamedTuple):
+    """Draws of what is missing of n images, and how the chains went."""
+
+    missing: Any
+    """Which pixels are, [height, width]."""
+    draws: Any
+    """Whole images, one from the end of each chain, [n, num, channel, height, width]."""
+    means: Any
+    """The same with E[x_missing|z] at the z of each draw."""
+    mean: Any
+    """The same with E[x_missing|x_observed], [n, channel, height, width]."""
+    acceptance: Any
+    """The share of proposals z' ~ q(z|x) that were accepted, [n], as all that follows."""
+    hmc_acceptance: Any
+    effective_sample_size: Any
+    """Of the chains' states, by the dimension of z that mixes worst."""
+    log_conditional: Any
+    """log p(x_missing|x_observed) of the true pixels, in nats."""
+    standard_error: Any
+    k_hat: Any
+    """Pareto k-hat of log_conditional's weights: above 0.7 it is not to be trusted."""
 
 
 class Run(load.Run):
     """A trained model with all that is known about it, as `train` and `load_run` return it.
 
     Images go in as NumPy or torch, [n, channel, height, width] or, of one channel, [n, height, width]: floating point
-    in [0, 1], or uint8, which is divided by 255. What comes out is float32 of the same kind.
+    in [0, 1], or uint8, which is divided by what the run's own data are: by 255 for MNIST, by 16 for the digits. What
+    comes out is of the same kind.
     """
 
     @property
@@ -74,10 +112,10 @@ class Run(load.Run):
         return RunDir(self.path).ledger(self.checkpoint)
 
     def encode(self, x: Any) -> Any:
-        """The posterior means E_q[z|x], [n, latent]."""
+        """The posterior means E_q[z|x], [n, latent]; `vae_lab.encode` has all of q(z|x)."""
         if not self.model.has_encoder:
             raise NoEncoder(f"{self.path} has no q(z|x): its objective trained no encoder")
-        images = self._images(x)
+        images = images_of(self, x)
         return _like(torch.cat([super(Run, self).encode(images[block]) for block in blocks_of(len(images))]), x)
 
     def decode(self, z: Any) -> Any:
@@ -90,31 +128,14 @@ class Run(load.Run):
         return _like(torch.cat([super(Run, self).decode(latents[block]) for block in blocks_of(len(latents))]), z)
 
     def sample(self, num_samples: int, seed: int = 0, *, as_numpy: bool = False) -> Any:
-        """Decoder means at draws z ~ N(0, I), [n, channel, height, width]."""
+        """Decoder means at draws z ~ N(0, I), [n, channel, height, width]; `vae_lab.sample` has further ways."""
         require_integer("num_samples", num_samples, minimum=1)
         images = super().sample(num_samples, seed)
         return images.numpy() if as_numpy else images
 
-    def score(
-        self, x: Any, *, estimator: str = "importance_sampling", num_samples: int = 8, seed: int = 0, **settings: Any
-    ) -> pd.DataFrame:
-        """`vae-lab score`: a row for each image, with log p(x), its standard error, the bound and its terms, in nats.
-
-        Args:
-            x: images.
-            estimator: of log p(x), by its name.
-            num_samples: draws of z for the bound.
-            seed: of the noise.
-            settings: keys of the estimator.
-        """
-        words = [f"estimator={estimator}", *(f"estimator.{name}={typed(value)}" for name, value in settings.items())]
-        line = CommandLine("evaluate", "evaluate", [package_configs()], ["run=_", *words])
-        with mistakes_of(line):
-            config, _ = compose_command("evaluate", line.overrides)
-        chosen: Estimator = build.instantiate(config["estimator"], "estimator")
-        require_fit(chosen, self)
-        scores = score(self.model, self._images(x), chosen, num_samples=num_samples, seed=seed)
-        return pd.DataFrame(scores.columns())
+    def score(self, x: Any, **keys: Any) -> pd.DataFrame:
+        """`vae_lab.score` of this run."""
+        return score(self, x, **keys)
 
     def plot(
         self,
@@ -169,27 +190,40 @@ class Run(load.Run):
             parts.append(f'<img alt="{picture}" style="max-height: 20em" src="data:image/{kind};base64,{data}">')
         return "".join(parts)
 
-    def _images(self, x: Any) -> Tensor:
-        """Images as the encoder takes them.
 
-        Raises:
-            ConfigError: their type, shape or range is another one.
-        """
-        images, shape = _tensor(x, "x"), tuple(self.model.image_shape)
-        wanted = f"[n, {', '.join(map(str, shape))}]"
-        if shape[0] == 1:
-            wanted += f" or [n, {shape[1]}, {shape[2]}]"
-            images = images[:, None] if images.shape[1:] == shape[1:] else images
-        if images.ndim != 4 or tuple(images.shape[1:]) != shape or not len(images):
-            raise ConfigError(f"x must have the shape {wanted}, got {list(x.shape)}")
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
-        if not images.is_floating_point():
-            raise ConfigError(f"x must be floating point in [0, 1] or uint8, got {images.dtype}")
-        least, most = float(images.min()), float(images.max())
-        if not (least >= 0 and most <= 1):  # NaN is neither
-            raise ConfigError(f"x must have values in [0, 1], got {least:.3g} ... {most:.3g}: divide it by its largest")
-        return images.to(next(self.model.parameters()))
+def images_of(run: load.Run, x: Any) -> Tensor:
+    """Images as the run's model takes them.
+
+    Raises:
+        ConfigError: their type, shape or range is another one.
+    """
+    images, shape = _tensor(x, "x"), tuple(run.model.image_shape)
+    wanted = f"[n, {', '.join(map(str, shape))}]"
+    if shape[0] == 1:
+        wanted += f" or [n, {shape[1]}, {shape[2]}]"
+        images = images[:, None] if images.shape[1:] == shape[1:] else images
+    if images.ndim != 4 or tuple(images.shape[1:]) != shape or not len(images):
+        raise ConfigError(f"x must have the shape {wanted}, got {list(x.shape)}")
+    if images.dtype == torch.uint8:
+        images = _divided(run, images)
+    if not images.is_floating_point():
+        raise ConfigError(f"x must be floating point in [0, 1] or uint8, got {images.dtype}")
+    least, most = float(images.min()), float(images.max())
+    if not (least >= 0 and most <= 1):  # NaN is neither
+        raise ConfigError(f"x must have values in [0, 1], got {least:.3g} ... {most:.3g}: divide it by its largest")
+    return images.to(next(run.model.parameters()))
+
+
+def _divided(run: load.Run, images: Tensor) -> Tensor:
+    """Bytes on the scale of the run's own data."""
+    divisor, most = run.data.divisor, int(images.max())
+    reason = f"the data of {run.path} are {run.data.scale}"
+    if divisor > BYTES:
+        raise ConfigError(f"x must be floating point in [0, 1], got torch.uint8: {reason}, and no bytes")
+    if most > divisor:
+        rule = f"x must have values in 0 ... {divisor} where it is uint8"
+        raise ConfigError(f"{rule}, got {most}: {reason}; make it floating point in [0, 1]")
+    return images.float() / divisor
 
 
 def _tensor(values: Any, name: str) -> Tensor:
@@ -215,7 +249,7 @@ def load_run(
     """Loads a run directory, which may be a stranger's: no code of it is executed.
 
     Args:
-        path: the run directory.
+        path: the run directory, or `latest`.
         allow: packages whose classes its config may name besides vae_lab's components and the frameworks'.
         checkpoint: `best`, `last` or the count of a snapshot; None: best where there is one.
         data_root: where the data set, file or folder of pictures lies now, if not where the run found it.
@@ -224,6 +258,8 @@ def load_run(
         UntrustedTarget: its config names other code.
         RunError: it is no run directory or has no checkpoint.
     """
+    if path == LATEST:
+        path = named_runs(LATEST)[0].path
     with as_it_was():  # a model is made with random weights before it gets the run's
         return Run(**vars(load.load_run(path, allow=allow, checkpoint=checkpoint, data_root=data_root)))
 
@@ -253,13 +289,127 @@ def evaluate(run: Run | str | Path, *, overrides: Mapping[str, Any] | None = Non
         overrides: values of keys, dots and all: {"estimator.num_samples": 5000}.
         keys: those without a dot: num_samples=8, splits=["val", "test"].
     """
-    loaded = run if isinstance(run, load.Run) else load_run(run)
+    loaded = _loaded(run)
     call("evaluate", {**_naming(loaded), **keys, **(overrides or {})})
     return RunDir(loaded.path).ledger(loaded.checkpoint)
 
 
+def encode(run: Run | str | Path, x: Any) -> Posterior:
+    """`vae-lab encode run=RUN`: q(z|x) of images.
+
+    Args:
+        run: a run, or its directory.
+        x: images, as `Run` takes them.
+
+    Raises:
+        NoEncoder: the run trained none.
+    """
+    with at_work(run) as loaded:
+        require_encoder(loaded, "encode")
+        found = encoding.encode(loaded.model, images_of(loaded, x), watch=tracked("encoding"))
+    return Posterior(*(_like(part, x) for part in (found.mean, found.std, found.kl_per_dimension, found.kl)))
+
+
+def sample(
+    run: Run | str | Path,
+    num: int | None = None,
+    *,
+    draw: str | None = None,
+    source: str | None = None,
+    components: int | None = None,
+    seed: int | None = None,
+    as_numpy: bool = False,
+) -> Sampled:
+    """`vae-lab sample run=RUN`: images at draws of z.
+
+    Args:
+        run: a run, or its directory.
+        num: images.
+        draw: `mean` of p(x|z), or `pixels`: a draw of it.
+        source: of z, the key `from`: `prior`, or `aggregate`: a Gaussian mixture fitted to q(z|x) of training images.
+        components: of that mixture; None: chosen by BIC.
+        seed: of all draws.
+        as_numpy: whether NumPy comes out, else torch.
+    """
+    with at_work(run) as loaded:
+        keys = {"num": num, "draw": draw, "from": source, "components": components, "seed": seed}
+        settings = build.settings(DrawSettings, with_source(config_of("sample", {**_naming(loaded), **_given(keys)})))
+        settings.require_source(loaded)
+        size = 8 * settings.num * math.prod(loaded.model.image_shape)
+        require_memory(f"num={settings.num}", size, "let vae-lab sample write an .npz file")
+        images, z = drawn(loaded, settings)
+        found = torch.cat(list(images)), z.cpu()
+    return Sampled(*(part.numpy() if as_numpy else part for part in found))
+
+
+def score(
+    run: Run | str | Path,
+    x: Any,
+    *,
+    estimator: str | None = None,
+    num_samples: int | None = None,
+    seed: int | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """`vae-lab score run=RUN`: a row for each image, with log p(x), its standard error, bound and its terms, in nats.
+
+    Args:
+        run: a run, or its directory.
+        x: images, as `Run` takes them.
+        estimator: of log p(x), by its name.
+        num_samples: draws of z for the bound.
+        seed: of the noise.
+        settings: keys of the estimator.
+    """
+    with at_work(run) as loaded:
+        keys = _given({"estimator": estimator, "num_samples": num_samples, "seed": seed})
+        keys |= {f"estimator.{name}": value for name, value in settings.items()}
+        how = build.settings(MeasureSettings, config_of("score", {**_naming(loaded), **keys}))
+        chosen = how.made()
+        how.require_fit(chosen, loaded)
+        images, noise = images_of(loaded, x), {"num_samples": how.num_samples, "seed": how.seed}
+        return pd.DataFrame(scoring.score(loaded.model, images, chosen, watch=tracked("scoring"), **noise).columns())
+
+
+def inpaint(
+    run: Run | str | Path,
+    x: Any,
+    mask: Any = None,
+    *,
+    num: int | None = None,
+    num_pseudo_gibbs: int | None = None,
+    num_steps: int | None = None,
+    num_samples: int | None = None,
+    seed: int | None = None,
+) -> Inpaintings:
+    """`vae-lab inpaint run=RUN`: draws of what is missing of images.
+
+    Args:
+        run: a run, or its directory.
+        x: whole images, as `Run` takes them; what is missing of them is used for `log_conditional` alone.
+        mask: a name that the command knows, or an array [height, width] that is not 0 where pixels are missing.
+        num: chains for each image, each of which ends in a draw.
+        num_pseudo_gibbs: steps that take every proposal, to begin with.
+        num_steps: of Metropolis-within-Gibbs and Hamiltonian Monte Carlo; the first half is burn-in.
+        num_samples: of importance sampling.
+        seed: of the noise, and of a random mask.
+    """
+    with at_work(run) as loaded:
+        name = mask if isinstance(mask, str) else None
+        keys = {"mask": name, "num": num, "num_pseudo_gibbs": num_pseudo_gibbs, "num_steps": num_steps}
+        keys = _given(keys | {"num_samples": num_samples, "seed": seed})
+        settings = build.settings(ChainSettings, config_of("inpaint", {**_naming(loaded), **keys}))
+        missing = settings.missing(loaded)
+        if mask is not None and name is None:
+            missing = mask_of_array(_tensor(mask, "mask").cpu().numpy(), loaded.model.image_shape, "an array")
+        found = inpainted(loaded, images_of(loaded, x), missing, settings, "images")
+    measured = {name: torch.from_numpy(values) for name, values in measured_of(found).items()}
+    parts = {"missing": missing, **pictures_of(found), **measured}
+    return Inpaintings(**{name: _like(values, x) for name, values in parts.items()})
+
+
 def classify(
-    run: Run | str | Path, labels: Sequence[int] = (100, 600, 1000, 3000), *, repeats: int = 10, seed: int = 0
+    run: Run | str | Path, labels: Sequence[int] | None = None, *, repeats: int | None = None, seed: int | None = None
 ) -> pd.DataFrame:
     """`vae-lab classify run=RUN`: the test errors of classifiers that learn from so many labelled images each.
 
@@ -269,13 +419,44 @@ def classify(
         repeats: draws of them.
         seed: of the draws.
     """
-    loaded = run if isinstance(run, load.Run) else load_run(run)
-    how = {"labels": list(labels), "repeats": repeats, "seed": seed, "threads": None, "out": None, "overwrite": False}
-    settings = ClassifySettings(**_naming(loaded), **how)
-    require_labels(loaded, settings)
-    records = table_of(loaded, settings).records
+    with at_work(run) as loaded:
+        keys = _given({"labels": labels, "repeats": repeats, "seed": seed})
+        settings = build.settings(ClassifySettings, config_of("classify", {**_naming(loaded), **keys}))
+        require_labels(loaded, settings)
+        records = table_of(loaded, settings).records
     assert records is not None
     return records
+
+
+def export(run: Run | str | Path, out: str | Path, *, format: str | None = None, overwrite: bool | None = None) -> Path:
+    """`vae-lab export run=RUN out=OUT`: writes the model for other programs into a folder, and returns that.
+
+    Args:
+        run: a run, or its directory.
+        out: the folder.
+        format: onnx, safetensors or torch.
+        overwrite: whether what lies there is replaced.
+    """
+    keys = _given({"format": format, "overwrite": overwrite})
+    (path,) = call("export", {**_naming(_loaded(run)), "out": out, **keys})
+    return path
+
+
+def explore(run: Run | str | Path | Sequence[Run | str | Path], **keys: Any) -> Path:
+    """`vae-lab explore run=RUN KEY=VALUE ...`: writes the latent space as a page for the browser, and returns its path.
+
+    Args:
+        run: a run, or its directory; or two that stand side by side.
+        keys: of the command: out="page.html", num_images=20.
+    """
+    several = [run] if isinstance(run, load.Run | str | Path) else run
+    first, *others = named = [_naming(_loaded(each)) for each in several]
+    for key in ("checkpoint", "data_root"):
+        if (other := next((each[key] for each in others if each[key] != first[key]), first[key])) != first[key]:
+            raise ConfigError(f"{key} must be the same for runs side by side, got {first[key]} and {other}")
+    both = {"run": [each["run"] for each in named], "allow": sorted({name for each in named for name in each["allow"]})}
+    (path,) = call("explore", {**first, **both, **keys})
+    return path
 
 
 def runs(root: str | Path | Sequence[str | Path] = "outputs", *, where: Sequence[str] = ()) -> pd.DataFrame:
@@ -302,107 +483,19 @@ def _naming(run: load.Run) -> dict[str, Any]:
     return {"run": str(run.path), "checkpoint": run.checkpoint, "data_root": run.data_root, "allow": allow}
 
 
-def call(command: str, keys: Mapping[str, Any]) -> list[Path]:
-    """What a command line does, in this process; returns the paths that the command wrote.
+def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that are not None: the others have the command's own values."""
+    return {key: value for key, value in keys.items() if value is not None}
 
-    Raises:
-        ConfigError: the message of the command line.
-    """
-    words = [f"{key}={typed(value)}" for key, value in keys.items()]
-    folders = [package_configs()]
-    line = CommandLine(command, command, folders, words)
-    with as_it_was(), lines_on_stderr(), mistakes_of(line):
-        overrides = with_texts(understood(line, CommandKeys(folders, command, words), words, []))
-        line = line._replace(overrides=with_any_place(overrides) if command == "train" else overrides)
-        sys.argv[:] = ["vae-lab", command, *line.overrides]
-        with composed(line) as cfg:
-            return Task(line, Path(), None).run(cfg)
+
+def _loaded(run: load.Run | str | Path) -> load.Run:
+    return run if isinstance(run, load.Run) else load_run(run)
 
 
 @contextmanager
-def mistakes_of(line: CommandLine) -> Iterator[None]:
-    """While a config is composed and a command runs: what the command line would say, as an exception."""
-    try:
-        yield
-    except Interrupted as interrupt:
-        raise KeyboardInterrupt(str(interrupt)) from interrupt
-    except ConfigError:
-        raise
-    except Exception as error:
-        if is_mistake(error):
-            raise ConfigError(explain(error, line)) from error
-        raise
-
-
-def typed(value: Any) -> str:
-    """A value as a command line has it."""
-    if value is None or isinstance(value, bool | np.bool_):
-        return "null" if value is None else str(bool(value)).lower()
-    if isinstance(value, numbers.Real):
-        return repr(value.item() if isinstance(value, np.generic) else value)
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in value.items())}}}"
-    if isinstance(value, list | tuple | np.ndarray):
-        return f"[{','.join(map(typed, value))}]"
-    return override("", value)[1:]
-
-
-@contextmanager
-def composed(line: CommandLine) -> Iterator[DictConfig]:
-    """The config of a command line, with Hydra's own part where commands look for it.
-
-    Raises:
-        ConfigError: it asks for a sweep, or for several processes.
-    """
-    config = HydraConfig.instance()
-    before = config.cfg
-    with started(line.folders):
-        try:
-            cfg = compose(line.config_name, list(line.overrides), return_hydra_config=True)
-            if cfg.hydra.mode == RunMode.MULTIRUN:
-                raise ConfigError("a sweep is many processes: start it from a shell, with vae-lab train")
-            for key in ("trainer.devices", "trainer.num_nodes"):
-                if (value := OmegaConf.select(cfg, key, default=1)) not in (1, "auto"):
-                    raise ConfigError(f"{key} must be 1 in a call, got {value}: several processes start from a shell")
-            config.set_config(cfg)
-            with open_dict(cfg):
-                del cfg["hydra"]
-            yield cfg
-        finally:
-            config.cfg = before
-
-
-@contextmanager
-def as_it_was() -> Iterator[None]:
-    """What a command sets for its whole process is as before when the block ends."""
-    threads, precision = torch.get_num_threads(), MKLDNN.matmul.fp32_precision
-    states = random.getstate(), np.random.get_state()
-    environment, path, argv = dict(os.environ), sys.path[:], sys.argv[:]
-    devices = range(torch.cuda.device_count())
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        MKLDNN.matmul.fp32_precision = precision
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.path[:], sys.argv[:] = path, argv
-
-
-@contextmanager
-def lines_on_stderr() -> Iterator[None]:
-    """Where nobody has set up logging, the lines of a command go to stderr, as they do in a shell."""
-    if log.hasHandlers():
-        yield
-        return
-    handler, level = logging.StreamHandler(sys.stderr), log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
+def at_work(run: load.Run | str | Path) -> Iterator[load.Run]:
+    """A block of a command's work on a run, which multiplies as the run was planned to."""
+    with as_a_command():
+        loaded = _loaded(run)
+        use_backend_of(loaded)
+        yield loaded

@@ -1,17 +1,21 @@
 """`vae-lab inpaint`: draws of what is hidden of images, given the rest; arrays, a picture and a table."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from omegaconf import DictConfig
+from torch import Tensor
 
 from vae_lab.applications.inpainting import Inpainted, mask_of, require_independent_pixels
-from vae_lab.applications.inpainting import inpaint as inpainted
+from vae_lab.applications.inpainting import inpaint as chains_of
 from vae_lab.commands.images import ImageSettings, require_encoder
 from vae_lab.commands.out import OutSettings, write_arrays
+from vae_lab.commands.run_settings import RunSettings
 from vae_lab.commands.tracking import tracked
 from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.estimators.pareto import HIGH
@@ -27,32 +31,45 @@ MOST_DRAWN = 20
 
 
 @dataclass(frozen=True)
-class InpaintSettings(ImageSettings, OutSettings):
-    """The keys of `vae-lab inpaint`."""
+class ChainSettings(RunSettings):
+    """What is missing, and how the chains go that draw it."""
 
     mask: str
     num: int
-    draw: str
     num_pseudo_gibbs: int
     num_steps: int
     num_samples: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("num", self.num, minimum=1, maximum=250)
+        require_integer("num_pseudo_gibbs", self.num_pseudo_gibbs, minimum=0)
+        require_integer("num_steps", self.num_steps, minimum=8, advice="the second half of them is measured")
+        require_integer("num_samples", self.num_samples, minimum=25, advice="k-hat needs some")
+
+    def missing(self, run: Run) -> Bool[Tensor, "height width"]:
+        """The missing pixels of the run's images; refuses a run whose images cannot be inpainted."""
+        require_encoder(run, "inpaint")
+        require_independent_pixels(run.model, run.path)
+        return mask_of(self.mask, run.model.image_shape, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class InpaintSettings(ChainSettings, ImageSettings, OutSettings):
+    """The keys of `vae-lab inpaint`."""
+
+    draw: str
 
     suffixes = (".npz",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_integer("num", self.num, minimum=1, maximum=250)
         require_choice("draw", self.draw, ("mean", "pixels"))
-        require_integer("num_pseudo_gibbs", self.num_pseudo_gibbs, minimum=0)
-        require_integer("num_steps", self.num_steps, minimum=8, advice="the second half of them is measured")
-        require_integer("num_samples", self.num_samples, minimum=25, advice="k-hat needs some")
         self.beside(".png")
 
     def require_fit(self, run: Run) -> None:
-        """Refuses a run whose images cannot be inpainted."""
-        require_encoder(run, "inpaint")
-        require_independent_pixels(run.model, run.path)
-        mask_of(self.mask, run.model.image_shape, seed=self.seed)
+        """Refuses a run whose images cannot be inpainted or shown."""
+        self.missing(run)
         if (channels := run.model.image_shape[0]) not in (1, 3):
             raise ConfigError(f"inpaint needs images of 1 or 3 channels, got {channels} in {run.path}")
         self.require_images(run)
@@ -67,16 +84,9 @@ def inpaint(cfg: DictConfig) -> list[Path]:
     settings = build.settings(InpaintSettings, cfg)
     _, run = settings.loaded_one(check=settings.require_fit)
     images = settings.images(run)
-    missing = mask_of(settings.mask, run.model.image_shape, seed=settings.seed)
-    how = {"num": settings.num, "num_pseudo_gibbs": settings.num_pseudo_gibbs, "num_steps": settings.num_steps}
-    how |= {"num_samples": settings.num_samples, "seed": settings.seed}
-    found = [
-        inpainted(run.model, images.x[i], missing, index=i, **how)
-        for i in tracked(f"inpainting {images.source}")(range(len(images)))
-    ]
-    numbers = ("acceptance", "hmc_acceptance", "effective_sample_size", "log_conditional", "standard_error", "k_hat")
-    measured = {name: np.array([getattr(each, name) for each in found]) for name in numbers}
-    arrays = {name: torch.stack([getattr(each, name) for each in found]) for name in ("draws", "means", "mean")}
+    missing = settings.missing(run)
+    found = inpainted(run, images.x, missing, settings, images.source)
+    arrays, measured = pictures_of(found), measured_of(found)
     pixels = {name: channels_last(values) for name, values in ({"x": images.x} | arrays).items()}
     write_arrays(settings.path, images.columns() | pixels | {"missing": missing.numpy()} | measured)
     names = images.label_names or [""] * len(images)
@@ -102,6 +112,31 @@ def inpaint(cfg: DictConfig) -> list[Path]:
     )
     files = rendered(picture)
     return [settings.path, *write({".png": files[".png"]}, settings.path.with_suffix(""))]
+
+
+def inpainted(
+    run: Run,
+    x: Float[Tensor, "num channel height width"],
+    missing: Bool[Tensor, "height width"],
+    settings: ChainSettings,
+    source: str,
+) -> list[Inpainted]:
+    """What the chains of every image came to, with the noise of its place."""
+    how = {"num": settings.num, "num_pseudo_gibbs": settings.num_pseudo_gibbs, "num_steps": settings.num_steps}
+    how |= {"num_samples": settings.num_samples, "seed": settings.seed}
+    places = tracked(f"inpainting {source}")(range(len(x)))
+    return [chains_of(run.model, x[i], missing, index=i, **how) for i in places]
+
+
+def pictures_of(found: Sequence[Inpainted]) -> dict[str, Tensor]:
+    """The draws, their means and the mean of every image, [num, ...]."""
+    return {name: torch.stack([getattr(each, name) for each in found]) for name in ("draws", "means", "mean")}
+
+
+def measured_of(found: Sequence[Inpainted]) -> dict[str, np.ndarray]:
+    """What was measured, [num] each."""
+    names = ("acceptance", "hmc_acceptance", "effective_sample_size", "log_conditional", "standard_error", "k_hat")
+    return {name: np.array([getattr(each, name) for each in found]) for name in names}
 
 
 def row_of(place: int, label: str, found: Inpainted) -> list[Cell]:

@@ -60,10 +60,15 @@ class RunSettings:
         if writes:
             directory.require_writable()
         run = load_run(directory.path, allow=self.allow, checkpoint=self.checkpoint, data_root=self.data_root)
-        require_keys(run.path, run.config, ("matmul_backend",))
-        use_backend(run.config["matmul_backend"])
+        use_backend_of(run)
         check(run)
         return run
+
+
+def use_backend_of(run: Run) -> None:
+    """Lets this process multiply as the run was planned to."""
+    require_keys(run.path, run.config, ("matmul_backend",))
+    use_backend(run.config["matmul_backend"])
 
 
 def require_splits(run: Run, key: str, names: Sequence[str]) -> None:

@@ -2,16 +2,20 @@
 
 import logging
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from vae_lab.applications.sampling import decoded, fit_aggregate, mixture_latents, prior_latents
 from vae_lab.commands.out import FOLDER, Blocks, OutSettings, write_arrays, write_picture
+from vae_lab.commands.run_settings import RunSettings
 from vae_lab.commands.tracking import tracked
 from vae_lab.data.image_grids import image_grid
 from vae_lab.errors import ConfigError, NoEncoder, require_choice, require_integer, require_memory
@@ -22,16 +26,14 @@ log = logging.getLogger("vae_lab")
 
 
 @dataclass(frozen=True)
-class SampleSettings(OutSettings):
-    """The keys of `vae-lab sample`."""
+class DrawSettings(RunSettings):
+    """Which images are drawn."""
 
     num: int
     draw: str
     source: Any
     """The key `from`, which is a word of Python."""
     components: int | None
-
-    suffixes = (".npz", ".png", FOLDER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,10 +44,21 @@ class SampleSettings(OutSettings):
         if self.components is not None and self.source == "prior":
             raise ConfigError(f"components must be null with from=prior, got {self.components}: write from=aggregate")
 
-    def require_fit(self, run: Run) -> None:
-        """Refuses a run of which there are no such samples."""
+    def require_source(self, run: Run) -> None:
+        """Refuses a run without what z is drawn from."""
         if self.source == "aggregate" and not run.model.has_encoder:
             raise NoEncoder(f"from must be prior for {run.path}, got 'aggregate': the run trained no encoder")
+
+
+@dataclass(frozen=True)
+class SampleSettings(DrawSettings, OutSettings):
+    """The keys of `vae-lab sample`."""
+
+    suffixes = (".npz", ".png", FOLDER)
+
+    def require_fit(self, run: Run) -> None:
+        """Refuses a run of which there are no such samples."""
+        self.require_source(run)
         channels = run.model.image_shape[0]
         if self.path.suffix != ".npz" and channels not in (1, 3):
             raise ConfigError(
@@ -64,20 +77,11 @@ def sample(cfg: DictConfig) -> Path:
         ConfigError: a setting is refused, or the run cannot be read; nothing was written.
     """
     keys: Any = OmegaConf.to_container(cfg, resolve=True)
-    settings = build.settings(SampleSettings, {**keys, "source": keys["from"]})
+    settings = build.settings(SampleSettings, with_source(keys))
     _, run = settings.loaded_one(check=settings.require_fit)
-    model, seed = run.model, settings.seed
-    if settings.source == "prior":
-        z = prior_latents(model, settings.num, seed=seed)
-    else:
-        train, count = run.data.measured("train").images, settings.components
-        mixture = fit_aggregate(model, train, num_components=count, seed=seed, watch=tracked("fitting mixtures"))
-        chosen = "" if count else ", by BIC"
-        log.info("the aggregate posterior as a mixture of %d Gaussians%s", mixture.n_components, chosen)  # pyright: ignore[reportAttributeAccessIssue]
-        z = mixture_latents(mixture, model, settings.num, seed=seed)
-    images = decoded(model, z, draw=settings.draw, seed=seed, watch=tracked("sampling"))  # pyright: ignore[reportArgumentType]
+    images, z = drawn(run, settings)
     if settings.path.suffix == ".npz":
-        channels, height, width = model.image_shape
+        channels, height, width = run.model.image_shape
         pieces = (x.movedim(1, -1).numpy() if channels > 1 else x[:, 0].numpy() for x in images)
         shape = (settings.num, height, width, *([channels] if channels > 1 else []))
         write_arrays(settings.path, {"x": Blocks(shape, np.dtype(np.float32), pieces), "z": z.cpu().numpy()})
@@ -89,3 +93,24 @@ def sample(cfg: DictConfig) -> Path:
         for i, image in enumerate(image for block in images for image in block):
             write_picture(settings.path / f"{i:0{digits}}.png", image)
     return settings.path
+
+
+def with_source(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the command as the settings name them."""
+    return {**keys, "source": keys["from"]}
+
+
+def drawn(
+    run: Run, settings: DrawSettings
+) -> tuple[Iterator[Float[Tensor, "block channel height width"]], Float[Tensor, "num latent"]]:
+    """Images, some at a time, and their z."""
+    model, seed = run.model, settings.seed
+    if settings.source == "prior":
+        z = prior_latents(model, settings.num, seed=seed)
+    else:
+        train, count = run.data.measured("train").images, settings.components
+        mixture = fit_aggregate(model, train, num_components=count, seed=seed, watch=tracked("fitting mixtures"))
+        chosen = "" if count else ", by BIC"
+        log.info("the aggregate posterior as a mixture of %d Gaussians%s", mixture.n_components, chosen)  # pyright: ignore[reportAttributeAccessIssue]
+        z = mixture_latents(mixture, model, settings.num, seed=seed)
+    return decoded(model, z, draw=settings.draw, seed=seed, watch=tracked("sampling")), z  # pyright: ignore[reportArgumentType]

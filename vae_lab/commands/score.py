@@ -14,6 +14,7 @@ from vae_lab.applications.scoring import score as scored
 from vae_lab.commands.evaluate import choose_device, require_fit
 from vae_lab.commands.images import ImageSettings
 from vae_lab.commands.out import OutSettings, write_table
+from vae_lab.commands.run_settings import RunSettings
 from vae_lab.commands.tracking import tracked
 from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
@@ -31,11 +32,38 @@ log = logging.getLogger("vae_lab")
 
 
 @dataclass(frozen=True)
-class ScoreSettings(ImageSettings, OutSettings):
-    """The keys of `vae-lab score`."""
+class MeasureSettings(RunSettings):
+    """How log p(x) and the bound are estimated."""
 
     estimator: Any
     num_samples: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("num_samples", self.num_samples, minimum=1)
+
+    def made(self) -> Estimator:
+        """The estimator of log p(x).
+
+        Raises:
+            ConfigError: it is of something else.
+        """
+        estimator: Estimator = build.instantiate(self.estimator, "estimator")
+        if estimator.quantity != "log_likelihood":
+            reason = "it simulates its own"
+            raise ConfigError(f"estimator must be of log p(x) of given images, got {estimator.label}: {reason}")
+        return estimator
+
+    def require_fit(self, estimator: Estimator, run: Run) -> None:
+        """Refuses a run that the estimator cannot handle, or whose images are too large for so many draws."""
+        require_fit(estimator, run)
+        require_draws("num_samples", self.num_samples, NOISE_BLOCK, run.model)
+
+
+@dataclass(frozen=True)
+class ScoreSettings(MeasureSettings, ImageSettings, OutSettings):
+    """The keys of `vae-lab score`."""
+
     top: int | None
     device: str
 
@@ -43,7 +71,6 @@ class ScoreSettings(ImageSettings, OutSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_integer("num_samples", self.num_samples, minimum=1)
         require_integer("top", self.top, minimum=1, maximum=500, optional=True)
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
         if self.top is not None:
@@ -57,13 +84,10 @@ def score(cfg: DictConfig) -> list[Path]:
         ConfigError: a setting is refused, or the run or the images cannot be read; nothing was written.
     """
     settings = build.settings(ScoreSettings, cfg)
-    estimator: Estimator = build.instantiate(settings.estimator, "estimator")
-    if estimator.quantity != "log_likelihood":
-        raise ConfigError(f"estimator must be of log p(x) of given images, got {estimator.label}: it simulates its own")
+    estimator = settings.made()
 
     def require_scores(run: Run) -> None:
-        require_fit(estimator, run)
-        require_draws("num_samples", settings.num_samples, NOISE_BLOCK, run.model)
+        settings.require_fit(estimator, run)
         if settings.top is not None and run.model.image_shape[0] not in (1, 3):
             raise ConfigError(f"top must be null for {run.path}: a picture has 1 or 3 channels")
         settings.require_images(run)

@@ -1,0 +1,165 @@
+"""How a command runs in this process and leaves it as it was.
+
+That is: threads, random state, precision of products, environment, paths and logging.
+"""
+
+import logging
+import numbers
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from vae_lab.commands.explanations import explain, is_mistake
+from vae_lab.commands.task import Task
+from vae_lab.commands.typed import understood
+from vae_lab.errors import ConfigError, Interrupted
+from vae_lab.training.matmul import MKLDNN
+from vae_lab.wiring.arguments import override, with_any_place, with_texts
+from vae_lab.wiring.compose import compose_command, started
+from vae_lab.wiring.folders import CommandLine, package_configs
+from vae_lab.wiring.keys import CommandKeys
+
+log = logging.getLogger("vae_lab")
+
+
+def call(command: str, keys: Mapping[str, Any]) -> list[Path]:
+    """What a command line does, in this process; returns the paths that the command wrote.
+
+    Raises:
+        ConfigError: the message of the command line.
+    """
+    line = line_of(command, keys)
+    with as_a_command(), mistakes_of(line):
+        sys.argv[:] = ["vae-lab", command, *line.overrides]
+        with composed(line) as cfg:
+            return Task(line, Path(), None).run(cfg)
+
+
+def config_of(command: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a command with these keys.
+
+    Raises:
+        ConfigError: the message of the command line.
+    """
+    line = line_of(command, keys)
+    with mistakes_of(line):
+        return compose_command(command, line.overrides)[0]
+
+
+def line_of(command: str, keys: Mapping[str, Any]) -> CommandLine:
+    """The command line that says the same.
+
+    Raises:
+        ConfigError: a key is none of the command's.
+    """
+    words = [f"{key}={typed(value)}" for key, value in keys.items()]
+    line = CommandLine(command, command, [package_configs()], words)
+    overrides = with_texts(understood(line, CommandKeys(line.folders, command, words), words, []))
+    return line._replace(overrides=with_any_place(overrides) if command == "train" else overrides)
+
+
+@contextmanager
+def mistakes_of(line: CommandLine) -> Iterator[None]:
+    """While a config is composed and a command runs: what the command line would say, as an exception."""
+    try:
+        yield
+    except Interrupted as interrupt:
+        raise KeyboardInterrupt(str(interrupt)) from interrupt
+    except ConfigError:
+        raise
+    except Exception as error:
+        if is_mistake(error):
+            raise ConfigError(explain(error, line)) from error
+        raise
+
+
+def typed(value: Any) -> str:
+    """A value as a command line has it."""
+    if value is None or isinstance(value, bool | np.bool_):
+        return "null" if value is None else str(bool(value)).lower()
+    if isinstance(value, numbers.Real):
+        return repr(value.item() if isinstance(value, np.generic) else value)
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list | tuple | np.ndarray):
+        return f"[{','.join(map(typed, value))}]"
+    return override("", value)[1:]
+
+
+@contextmanager
+def composed(line: CommandLine) -> Iterator[DictConfig]:
+    """The config of a command line, with Hydra's own part where commands look for it.
+
+    Raises:
+        ConfigError: it asks for a sweep, or for several processes.
+    """
+    config = HydraConfig.instance()
+    before = config.cfg
+    with started(line.folders):
+        try:
+            cfg = compose(line.config_name, list(line.overrides), return_hydra_config=True)
+            if cfg.hydra.mode == RunMode.MULTIRUN:
+                raise ConfigError("a sweep is many processes: start it from a shell, with vae-lab train")
+            for key in ("trainer.devices", "trainer.num_nodes"):
+                if (value := OmegaConf.select(cfg, key, default=1)) not in (1, "auto"):
+                    raise ConfigError(f"{key} must be 1 in a call, got {value}: several processes start from a shell")
+            config.set_config(cfg)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            yield cfg
+        finally:
+            config.cfg = before
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """What a command sets for its whole process is as before when the block ends."""
+    threads, precision = torch.get_num_threads(), MKLDNN.matmul.fp32_precision
+    states = random.getstate(), np.random.get_state()
+    environment, path, argv = dict(os.environ), sys.path[:], sys.argv[:]
+    devices = range(torch.cuda.device_count())
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        MKLDNN.matmul.fp32_precision = precision
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:], sys.argv[:] = path, argv
+
+
+@contextmanager
+def as_a_command() -> Iterator[None]:
+    """A block of what a command does: its lines go to stderr, and the process is as before when it ends."""
+    with as_it_was(), lines_on_stderr():
+        yield
+
+
+@contextmanager
+def lines_on_stderr() -> Iterator[None]:
+    """Where nobody has set up logging, the lines of a command go to stderr, as they do in a shell."""
+    if log.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(sys.stderr), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
