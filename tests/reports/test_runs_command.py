@@ -511,9 +511,10 @@ def test_readers_get_a_table_for_each_data_set_without_what_follows_from_the_exp
 
 
 def test_an_interrupted_run_shows_its_last_bound_with_a_mark(add_run, listed, shown) -> None:
-    add_run("whole", ledger={"test/bound": -5.0})
     path = add_run("half", record={"status": "running", "samples_evaluated": 100}, ledger=None)
     (path / "metrics.csv").write_text("samples_evaluated,test/bound\n100,-9.0\n200,-7.5\n")
+    assert "-7.50 a " in shown() and "a: " in shown()  # alone in its table
+    add_run("whole", ledger={"test/bound": -5.0})
     half, whole = listed()
     assert (half["bound"], half["samples_evaluated"], whole["bound_mark"]) == (-7.5, 200, "")
     text = shown()

@@ -43,8 +43,6 @@ from vae_lab.wiring.arguments import named_paths
 from vae_lab.wiring.build import foreign_packages
 from vae_lab.wiring.dotted import value_at
 
-Array = np.ndarray | Tensor
-"""What goes into a call comes out of it: NumPy or torch."""
 BYTES = 256
 """What data that are stored as bytes are divided by at most: Frey Face by this, others by 255."""
 

@@ -27,7 +27,7 @@ SAMPLED = ("bound", "reconstruction")
 ENTRIES = ["value", "error", "doubt", "key", "yardstick", "loss"]
 """What a row has in every column."""
 DRAWS, SPLIT, SPLIT_HASH = "draws of z", "split", "split hash"
-WHEN = "measured"
+WHEN, NOT_ENDED = "measured", "in a training that has not ended"
 """Whether a value is a checkpoint's, or the last one of the curve of a training that did not end."""
 
 Yardstick = tuple[tuple[str, str], ...]
@@ -94,11 +94,11 @@ class Measured:
         )
 
     def marks(self, name: str) -> list[str]:
-        """The letter of each row of a column; empty where its value can be compared, or is absent."""
+        """The letter of each row of a column; empty where its value is final and can be compared, or is absent."""
         unmarked = self.unmarked[name]
         return [
             self._letters.setdefault(_reason(by, unmarked), letters(len(self._letters)).lower())
-            if by and not set(by) <= set(unmarked)
+            if by and (not set(by) <= set(unmarked) or (WHEN, NOT_ENDED) in by)
             else ""
             for by in self.frame[name, "yardstick"]
         ]
@@ -210,7 +210,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
         return ()
     draws = {DRAWS: as_text(ledger.get(f"{split}/bound_num_samples", 1))} if quantity in SAMPLED else {}
     if "data" not in ledger:
-        return (("data", run.data), (SPLIT, split), *draws.items(), (WHEN, "in a training that has not ended"))
+        return (("data", run.data), (SPLIT, split), *draws.items(), (WHEN, NOT_ENDED))
     shape = run.record.get("image_shape")
     facts = {
         "data": ledger.get("data"),
@@ -251,6 +251,8 @@ def _reason(ours: Yardstick, unmarked: Yardstick) -> str:
     """Says in what two yardsticks differ; if in the data, everything about ours, which tells other data apart."""
     one, other = dict(ours), dict(unmarked)
     differing = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
+    if not differing:
+        return f"{WHEN} {one[WHEN]}"
     names = list(one) if "data" in differing else differing
     unlike = {name: f" (unmarked: {other.get(name, 'none')})" for name in differing}
     return ", ".join(f"{name} {one.get(name, 'none')}{unlike.get(name, '')}" for name in names)
