@@ -91,10 +91,11 @@ def heard() -> None:
 
 def finish(process: subprocess.Popen[str], returncode: int = 0) -> tuple[str, str]:
     """Its stdout and stderr, once it has ended with this code."""
-    try:
-        out, err = process.communicate(timeout=180)
-    finally:
-        process.kill()
+    with process:
+        try:
+            out, err = process.communicate(timeout=400)  # Ray needs minutes on a busy machine
+        finally:
+            process.kill()
     assert process.returncode == returncode, out + err
     return out, err
 

@@ -30,6 +30,7 @@ def test_csv_has_the_curve_and_the_kl_of_every_latent_dimension(tmp_path):
 def test_wandb_writes_offline_and_its_run_is_read_without_it(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_CONSOLE", "off")  # it would go on hearing what later tests print, after its end
     try:
         run = train_tiny(tmp_path / "run", *SHORT, "logger=wandb", f"output_root={tmp_path}")
     finally:
