@@ -17,6 +17,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
+from vae_lab.applications.encoding import encode
 from vae_lab.data.arrays import Split
 from vae_lab.errors import ConfigError, NoEncoder
 from vae_lab.randomness import generator
@@ -28,7 +29,7 @@ SVM_COSTS, SVM_GAMMAS = (1.0, 10.0, 100.0), (0.5, 1.0, 2.0)
 LOGISTIC_COSTS = (1.0, 10.0, 100.0, 1000.0)
 """What the cross-validation chooses from, for features whose variances have the sum 1."""
 BLOCK = 1000
-"""Images that are encoded at once, test images that are classified at once."""
+"""Test images that are classified at once."""
 Images = tuple[Float[np.ndarray, "train size"], Float[np.ndarray, "test size"]]
 """What a classifier sees of the training images, and of the test images."""
 
@@ -82,8 +83,7 @@ class Labelled:
     def features(self, run: Run) -> Iterator[tuple[str, Images]]:
         """What classifiers see, by name: all of one scale, at which their variances have the sum 1."""
         splits = self.train, self.test
-        latent = [torch.cat([run.encode(x) for x in split.images.split(BLOCK)]).numpy() for split in splits]
-        yield "latent means", scaled(*latent)
+        yield "latent means", scaled(*(encode(run.model, split.images).mean.numpy() for split in splits))
         pixels = [split.images.flatten(1).numpy() for split in splits]
         yield "pixels", scaled(*pixels)
         size = min(run.model.latent_dim, *pixels[0].shape)

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from vae_lab.applications.encoding import encode
+from vae_lab.applications.parameters import Parameters, likelihood_of
 from vae_lab.applications.traced import traced
 from vae_lab.data.arrays import Split, is_binary
-from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian, kl_to_standard_normal
+from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.estimators.grids import (
     MOMENT_NODES,
@@ -51,33 +53,7 @@ INTEGRAL_NODES = 20
 PARAMETERS = {Bernoulli: ("logits",), ContinuousBernoulli: ("logits",), DiagonalGaussian: ("mean", "log_variance")}
 """Densities of pixels that the page knows, with what a decoder must give."""
 BLOCK = 250
-"""Datapoints that are encoded or decoded at once."""
-
-
-class Encoding(nn.Module):
-    """x -> mean and log-variance of q(z|x), each [batch, latent]."""
-
-    def __init__(self, model: VAE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Both."""
-        q = self.model.posterior(x)
-        return q.mean, q.log_variance
-
-
-class Decoding(nn.Module):
-    """z -> the parameters of p(x|z), each [batch, channel, height, width]."""
-
-    def __init__(self, model: VAE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, z: Tensor) -> tuple[Tensor, ...]:
-        """In the order of `PARAMETERS`."""
-        density = self.model.likelihood(z)
-        return tuple(getattr(density, name) for name in PARAMETERS[type(density)])
+"""Datapoints that are decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -116,28 +92,27 @@ class Frame:
         """Posterior means of the split's images; where there is no encoder, draws from the prior."""
         if not model.has_encoder:
             return torch.randn(BLOCK, model.latent_dim, generator=generator("cpu", 0, "explore"))
-        return torch.cat([model.posterior(x).mean for x in self.split.images.split(BLOCK)])
+        return encode(model, self.split.images).mean
 
     @torch.no_grad()
     def facts(self, num_points: int) -> dict[str, Any]:
         """Everything about it, as plain values."""
         model, what = self.model, self.run.path
-        z = torch.zeros(1, model.latent_dim)
+        z, decoder = torch.zeros(1, model.latent_dim), Parameters(model, "likelihood", PARAMETERS[density_of(model)])
         facts = {
             "samples": self.run.samples,
             "checkpoint": self.run.checkpoint,
             "kinds": self.kinds,
-            "decoder": traced(Decoding(model), z, f"{what}: the decoder").plain,
+            "decoder": traced(decoder, z, f"{what}: the decoder").plain,
         }
         if not model.has_encoder:
             return facts | {"encoder": None, "points": None, "kl": None, "active": [True] * model.latent_dim}
-        posteriors = [model.posterior(x) for x in self.split.images.split(BLOCK)]
-        means = torch.cat([q.mean for q in posteriors])
+        found, encoder = encode(model, self.split.images), Parameters(model, "posterior", PARAMETERS[DiagonalGaussian])
         return facts | {
-            "encoder": traced(Encoding(model), self.split.images[:1], f"{what}: the encoder").plain,
-            "points": in_base64(torch.special.ndtr(means[:num_points].double()) * 65535, np.uint16),
-            "kl": torch.cat([kl_to_standard_normal(q) for q in posteriors]).mean(0).tolist(),
-            "active": (means.var(0, correction=0) > ACTIVE_UNIT_VARIANCE).tolist(),
+            "encoder": traced(encoder, self.split.images[:1], f"{what}: the encoder").plain,
+            "points": in_base64(torch.special.ndtr(found.mean[:num_points].double()) * 65535, np.uint16),
+            "kl": found.kl_per_dimension.mean(0).tolist(),
+            "active": (found.mean.var(0, correction=0) > ACTIVE_UNIT_VARIANCE).tolist(),
         }
 
 
@@ -166,10 +141,9 @@ def require_known_density(run: Run) -> None:
         raise ConfigError(f"{run.path}: p(x|z) must be of {known}, got {density.__name__}: the page knows no other")
 
 
-@torch.no_grad()
 def density_of(model: VAE) -> type:
     """The class of p(x|z)."""
-    return type(model.likelihood(torch.zeros(1, model.latent_dim)))
+    return type(likelihood_of(model))
 
 
 def require_comparable(runs: Sequence[Run]) -> None:

@@ -5,13 +5,13 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
+from vae_lab.applications.parameters import Parameters, likelihood_of
 from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian
 from vae_lab.errors import ConfigError, Failed
 from vae_lab.measurement import evaluating
@@ -27,43 +27,25 @@ TOLERANCE = 1e-5
 """By so much, and by this share of a value above 1, may what ONNX computes differ."""
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "safetensors": ("safetensors",), "torch": ()}
 """The formats, and the packages that each asks for."""
+OUTPUTS = {Bernoulli: ("mean", "logits"), ContinuousBernoulli: ("mean", "logits"), DiagonalGaussian: ("mean", "std")}
+"""Densities -> the parameters that ONNX gives."""
 CONFIG, CARD = "config.yaml", "README.md"
 
 
-class Posterior(nn.Module):
-    """x -> the mean and the standard deviation of q(z|x)."""
+def outputs_of(model: VAE) -> tuple[str, ...]:
+    """The names of the parameters of p(x|z): its mean, and logits or the standard deviation.
 
-    outputs = ("mean", "std")
-
-    def __init__(self, model: VAE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Both [batch, latent]."""
-        q = self.model.posterior(x)
-        return q.mean, q.std
-
-
-class Likelihood(nn.Module):
-    """z -> the mean of p(x|z), and its other parameter: logits, or the standard deviation."""
-
-    def __init__(self, model: VAE) -> None:
-        super().__init__()
-        self.model = model
-        with torch.no_grad():
-            found = model.likelihood(torch.zeros(1, model.latent_dim).to(next(model.parameters())))
-        if not isinstance(found, Bernoulli | ContinuousBernoulli | DiagonalGaussian):
-            raise ConfigError(
-                f"format must be safetensors or torch for a likelihood of one's own, got onnx: the parameters of "
-                f"{type(found).__name__} are not known"
-            )
-        self.outputs = ("mean", "std" if isinstance(found, DiagonalGaussian) else "logits")
-
-    def forward(self, z: Tensor) -> tuple[Tensor, ...]:
-        """Both [batch, channel, height, width]."""
-        likelihood = self.model.likelihood(z)
-        return tuple(getattr(likelihood, name) for name in self.outputs)
+    Raises:
+        ConfigError: p(x|z) is of another kind.
+    """
+    likelihood = likelihood_of(model)
+    for kind, outputs in OUTPUTS.items():
+        if isinstance(likelihood, kind):
+            return outputs
+    raise ConfigError(
+        f"format must be safetensors or torch for a likelihood of one's own, got onnx: the parameters of "
+        f"{type(likelihood).__name__} are not known"
+    )
 
 
 def require_packages(kind: str) -> None:
@@ -89,9 +71,9 @@ def onnx_files(model: VAE) -> dict[str, bytes]:
     """Encoder, where there is one, and decoder; the first axis of all is called `batch`."""
     z = torch.randn(3, model.latent_dim, generator=torch.Generator().manual_seed(0))
     x = torch.rand(3, *model.image_shape, generator=torch.Generator().manual_seed(0))
-    parts: dict[str, tuple[Any, str, Tensor]] = {"decoder": (Likelihood(model), "z", z)}
+    parts = {"decoder": (Parameters(model, "likelihood", outputs_of(model)), "z", z)}
     if model.has_encoder:
-        parts["encoder"] = (Posterior(model), "x", x)
+        parts["encoder"] = (Parameters(model, "posterior", OUTPUTS[DiagonalGaussian]), "x", x)
     files = {}
     for name, (part, argument, example) in parts.items():
         with evaluating(model, torch.device("cpu"), 0), warnings.catch_warnings(action="ignore"):
@@ -208,7 +190,7 @@ def card(run: Run, kind: str, names: list[str]) -> str:
 def loading(model: VAE, kind: str) -> str:
     """The code that loads the files, from their folder."""
     if kind == "onnx":
-        code = SESSIONS.format(parameter=Likelihood(model).outputs[1], latent_dim=model.latent_dim)
+        code = SESSIONS.format(parameter=outputs_of(model)[1], latent_dim=model.latent_dim)
         return code + WITH_ENCODER * model.has_encoder
     imports, weights = {
         "safetensors": ("from safetensors.torch import load_file", 'load_file("model.safetensors")'),

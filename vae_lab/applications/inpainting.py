@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vae_lab.applications.parameters import likelihood_of
 from vae_lab.distributions import DiagonalGaussian, IndependentPixels
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import LogMean, rows_at_once
@@ -131,9 +132,7 @@ def require_independent_pixels(model: VAE, run: object) -> None:
     Raises:
         ConfigError: naming it.
     """
-    with evaluating(model, next(model.parameters()).device, 0, "inpaint"):
-        found = model.likelihood(model.prior().mean.expand(2, -1))
-    if not isinstance(found, IndependentPixels):
+    if not isinstance(found := likelihood_of(model), IndependentPixels):
         raise ConfigError(
             f"likelihood must have pixels that are independent given z, got {type(found).__name__} in {run}, which has "
             "no log_prob_terms(x), the log density of every pixel: without it nothing is known of single ones"

@@ -30,7 +30,7 @@ from vae_lab.commands.run_settings import use_backend_of
 from vae_lab.commands.sample import DrawSettings, drawn, with_source
 from vae_lab.commands.score import MeasureSettings
 from vae_lab.commands.tracking import tracked
-from vae_lab.errors import ConfigError, NoEncoder, require_choice, require_integer, require_memory
+from vae_lab.errors import ConfigError, require_choice, require_integer, require_memory
 from vae_lab.figures.canvas import encoded
 from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
 from vae_lab.reports.listing.runs import Runs
@@ -111,10 +111,8 @@ class Run(load.Run):
 
     def encode(self, x: Any) -> Any:
         """The posterior means E_q[z|x], [n, latent]; `vae_lab.encode` has all of q(z|x)."""
-        if not self.model.has_encoder:
-            raise NoEncoder(f"{self.path} has no q(z|x): its objective trained no encoder")
-        images = images_of(self, x)
-        return _like(torch.cat([super(Run, self).encode(images[block]) for block in blocks_of(len(images))]), x)
+        require_encoder(self, "encode")
+        return _like(encoding.encode(self.model, images_of(self, x)).mean, x)
 
     def decode(self, z: Any) -> Any:
         """The likelihood's means E[x|z], [n, channel, height, width], at z: [n, latent]."""

@@ -19,7 +19,6 @@ from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, glance
 from vae_lab.runs.baselines import kind_of_likelihood
 from vae_lab.runs.continuation import Request
-from vae_lab.runs.directory import named_runs
 from vae_lab.runs.load import Run
 from vae_lab.runs.measured import Measurement, baseline, bound, log_likelihood
 from vae_lab.runs.result import (
@@ -73,7 +72,7 @@ def evaluate(cfg: DictConfig) -> list[Path]:
     """
     settings = build.settings(EvaluateSettings, cfg)
     estimators = make_estimators(settings, Request.of_this_command())
-    num_runs = len(named_runs(settings.run))
+    num_runs = len(settings.directories)
     ledgers: list[Path] = []
     found: list[Overview] = []
     runs = settings.loaded(check=lambda run: require_measurable(run, estimators, settings), writes=settings.save)

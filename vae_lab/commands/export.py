@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vae_lab.applications.export import NEEDED, Likelihood, exported, require_packages
+from vae_lab.applications.export import NEEDED, exported, outputs_of, require_packages
 from vae_lab.atomic import atomic_file
 from vae_lab.commands.out import FOLDER, OutSettings
 from vae_lab.errors import require_choice
@@ -32,7 +32,7 @@ class ExportSettings(OutSettings):
     def require_known(self, run: Run) -> None:
         """Refuses a likelihood whose parameters have no names for ONNX."""
         if self.format == "onnx":
-            Likelihood(run.model)
+            outputs_of(run.model)
 
 
 def export(cfg: DictConfig) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -28,6 +29,11 @@ class RunSettings:
         require_integer("seed", self.seed, minimum=0)
         require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
 
+    @cached_property
+    def directories(self) -> list[RunDir]:
+        """The runs that are named, looked for once."""
+        return named_runs(self.run)
+
     def loaded(self, *, check: Callable[[Run], None], writes: bool = False) -> Iterator[tuple[RunDir, Run]]:
         """The runs with their weights, one at a time; before the first, every other one was loaded and checked too.
 
@@ -39,10 +45,9 @@ class RunSettings:
             RunError: what is named is no run, is being trained, cannot be read, or not written although it must be.
         """
         torch.set_num_threads(self.threads or available_cores())
-        directories = named_runs(self.run)
-        for directory in directories[1:]:
+        for directory in self.directories[1:]:
             self._load(directory, check, writes=writes)
-        for directory in directories:
+        for directory in self.directories:
             yield directory, self._load(directory, check, writes=writes)
 
     def loaded_one(self, *, check: Callable[[Run], None]) -> tuple[RunDir, Run]:
@@ -51,8 +56,8 @@ class RunSettings:
         Raises:
             RunError: several are named, or as `loaded`.
         """
-        if len(directories := named_runs(self.run)) > 1:
-            raise RunError(f"run must name one run, got {len(directories)}: what comes of it goes to one place")
+        if len(self.directories) > 1:
+            raise RunError(f"run must name one run, got {len(self.directories)}: what comes of it goes to one place")
         return next(self.loaded(check=check))
 
     def _load(self, directory: RunDir, check: Callable[[Run], None], *, writes: bool) -> Run:

@@ -139,13 +139,7 @@ def load_run(
     checkpoint: str | int | None = None,
     data_root: str | None = None,
 ) -> Run:
-    """Loads a run directory, which may be a stranger's: no code of it is executed.
-
-    Args:
-        path: the run directory.
-        allow: packages whose classes its config may name besides vae_lab's components and the frameworks'.
-        checkpoint: `best`, `last` or the count of a snapshot; None: best where there is one.
-        data_root: where the data set, file or folder of pictures lies now, if not where the run found it.
+    """Loads a run directory, which may be a stranger's, as `vae_lab.load_run` describes it: no code of it is executed.
 
     Raises:
         UntrustedTarget: its config names other code.
