@@ -203,8 +203,10 @@ def test_curves_with_other_numbers_of_draws_are_not_comparable(work_folder, fini
         (run.path / "metrics.json").unlink()
     page = compared(capsys, f"run={runs[0].path},{runs[1].path}")
     first, second = runs_of(page)
-    assert not first["test bound"].endswith(" a") and second["test bound"].endswith(" a")
-    assert "a: not comparable with the unmarked: draws of z 8 (unmarked: 1)" in page.sections["Runs"]
+    assert first["test bound"].endswith(" a") and second["test bound"].endswith(" b")
+    notes = page.sections["Runs"]
+    assert "a: not comparable with the unmarked: measured in a training that has not ended" in notes
+    assert "b: not comparable with the unmarked: draws of z 8 (unmarked: 1)" in notes
     assert "share no axis: A (digits, draws of z=1); B (digits, draws of z=8)" in page.sections["Curves"]
     assert len(page.pictures["Curves"]) == 2 and len(page.pictures[IMAGES]) == 1
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vae_lab.errors import ConfigError
 from vae_lab.reports.listing.measured import SAMPLES, SECONDS, Measured, Yardstick
-from vae_lab.reports.listing.runs import Runs, title_of
+from vae_lab.reports.listing.runs import Runs, texts_of, title_of
 from vae_lab.reports.overview import BROKEN
 from vae_lab.reports.values import ABSENT, as_text, counted, number_or_none
 from vae_lab.wiring.table import Cell, Table
@@ -148,7 +148,7 @@ class Groups:
             for name, fact in chain(*filter(None, yardsticks)):
                 rows[-1].setdefault(name, {})[fact] = None
         frame = pd.DataFrame([{name: ", ".join(facts) for name, facts in row.items()} for row in rows]).fillna("")
-        keys = pd.Series(list(self.frame.map(as_text).itertuples(index=False, name=None)), dtype=object)
+        keys = pd.Series(list(texts_of(self.frame).itertuples(index=False, name=None)), dtype=object)
         nums: pd.DataFrame = frame.groupby(keys).nunique()
         return frame.loc[:, (nums > 1).any()]
 

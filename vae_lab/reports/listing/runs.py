@@ -39,7 +39,7 @@ class Runs:
     @cached_property
     def texts(self) -> pd.DataFrame:
         """The values as text."""
-        return self.frame.map(as_text)
+        return texts_of(self.frame)
 
     @cached_property
     def settings(self) -> list[str]:
@@ -173,6 +173,12 @@ class Runs:
         around = [f"{'.'.join(names[:i])}._target_" for i in range(1, len(names))]
         classes = [name for name in around if name in self.varied]
         return not classes or bool((self.texts.groupby(classes)[key].nunique() > 1).any())
+
+
+def texts_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every value as text, as objects: pandas' own columns of text take no name that UTF-8 cannot write."""
+    texts = {key: pd.Series(list(map(as_text, values)), frame.index, dtype=object) for key, values in frame.items()}
+    return pd.DataFrame(texts, frame.index)
 
 
 def title_of(short: str) -> str:
