@@ -24,6 +24,7 @@ class VAE(nn.Module):
         decoder: (latent_dim, image_shape) -> trunk, a module with `readout()`.
         likelihood: decoder trunk -> head, a module from features to a `Distribution` over images.
         initialization: Called with the finished model.
+        log_variance_factor: Of the weights of q(z|x)'s log-variance (`GaussianPosterior`).
         has_encoder: Whether there is a q(z|x). If not, the decoder still starts as it does beside an encoder, which
             is drawn first, so that runs with equal seeds start from equal decoders.
     """
@@ -37,6 +38,7 @@ class VAE(nn.Module):
         likelihood: Callable[..., nn.Module],
         initialization: Callable[[nn.Module], None],
         *,
+        log_variance_factor: float = 1.0,
         has_encoder: bool = True,
     ) -> None:
         require_integer("model.latent_dim", latent_dim, minimum=1, advice="z needs at least one dimension")
@@ -46,7 +48,7 @@ class VAE(nn.Module):
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.latent_dim = latent_dim
         trunk: Any = encoder(self.image_shape)
-        self.encoder = Encoder(trunk, GaussianPosterior(trunk.out_features, latent_dim))
+        self.encoder = Encoder(trunk, GaussianPosterior(trunk.out_features, latent_dim, log_variance_factor))
         trunk = decoder(latent_dim, self.image_shape)
         self.decoder = Decoder(trunk, likelihood(trunk))
         initialization(self)

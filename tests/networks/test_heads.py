@@ -24,6 +24,19 @@ def test_gaussian_posterior_is_linear_in_the_features():
     torch.testing.assert_close(q.log_variance, features @ head.log_variance.weight.T + head.log_variance.bias)
 
 
+def test_factor_of_the_log_variance_scales_its_weights_alone():
+    head, features = GaussianPosterior(5, 3, 0.1), torch.randn(4, 5)
+    expected = 0.1 * (features @ head.log_variance.weight.T) + head.log_variance.bias
+    torch.testing.assert_close(head(features).log_variance, expected)
+    torch.testing.assert_close(head(features).mean, head.mean(features))
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, math.inf, math.nan])
+def test_factor_of_the_log_variance_that_is_no_positive_number_is_refused(factor):
+    with pytest.raises(ValueError, match=r"model\.log_variance_factor must be > 0 and finite"):
+        GaussianPosterior(5, 3, factor)
+
+
 def test_bernoulli_likelihood_takes_its_logits_from_the_readout(trunk):
     head = BernoulliLikelihood(trunk)
     features = torch.randn(4, 7)

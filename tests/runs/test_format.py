@@ -66,6 +66,7 @@ def test_old_run_has_the_present_format_once_it_went_on(old_run: RunDir) -> None
     text = (old_run.path / "config.yaml").read_text()
     (old_run.path / "config.yaml").write_text(text.replace("matmul_backend: default\n", ""))  # as before that choice
     assert old_run.read_config()["matmul_backend"] == "default"
+    assert old_run.read_config()["model"]["log_variance_factor"] == 1.0
     train_more(old_run.path, "trainer.max_epochs=8")
     assert old_run.read_record()["format"] == FORMAT
     assert "matmul_backend: default\n" in (old_run.path / "config.yaml").read_text()
@@ -79,7 +80,7 @@ def test_run_on_pictures_from_before_they_were_cropped_goes_on_with_stretched_on
     small = ["data.train_size=null", "data.batch_size=5", "trainer.max_epochs=2", "evaluation.first=10"]
     run = train_tiny(tmp_path / "run", *own, *small)
     config = run.read_config()
-    later = FORMERLY[config["data"]["_target_"]]
+    later = FORMERLY["data"][config["data"]["_target_"]]
     config["data"] = {key: value for key, value in config["data"].items() if key not in later}
     run.write_config(config)
     run.update_record(format=2)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vae_lab.runs.identity import FORMERLY
+from vae_lab.runs.identity import former_settings
 
-FORMAT = 3
+FORMAT = 4
 """The format that this version writes, and says in run.json. Version 0.1 wrote no number, which counts as 1."""
 
 CHOICES_OF_2 = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "channels_last": False}
@@ -17,10 +17,13 @@ def migrated_config(config: Mapping[str, Any], written: int) -> dict[str, Any]:
     if written == FORMAT:
         return dict(config)
     settings = CHOICES_OF_2 | dict(config)
-    if isinstance(data := settings.get("data"), Mapping):
-        return {**settings, "data": {**FORMERLY.get(str(data.get("_target_")), {}), **data}}
-    former = FORMERLY.get(str(settings.get("data._target_")), {})
-    return {f"data.{name}": value for name, value in former.items()} | settings
+    for key, value in former_settings(settings).items():
+        component, name = key.split(".")
+        if isinstance(own := settings.get(component), Mapping):
+            settings[component] = {name: value, **own}
+        else:
+            settings.setdefault(key, value)
+    return settings
 
 
 def migrated_checkpoint(content: dict[str, Any]) -> dict[str, Any]:

@@ -39,18 +39,21 @@ A key that is of another kind than COMPUTED from now on must be taken out of the
 """
 
 
-FORMERLY: Mapping[str, Mapping[str, Any]] = {
-    "vae_lab.data.image_folder.ImageFolder": {
-        "bits": 8,
-        "fit": "stretch",
-        "background": "none",
-        "layout": "random",
-        "test_path": None,
-        "skip_damaged": False,
+FORMERLY: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "data": {
+        "vae_lab.data.image_folder.ImageFolder": {
+            "bits": 8,
+            "fit": "stretch",
+            "background": "none",
+            "layout": "random",
+            "test_path": None,
+            "skip_damaged": False,
+        },
+        "vae_lab.data.npz.NPZ": {"keys": None},
     },
-    "vae_lab.data.npz.NPZ": {"keys": None},
+    "model": {"vae_lab.model.VAE": {"log_variance_factor": 1.0}},
 }
-"""Keys of `data` that came later, by the data set's class, and what was done before them: with these values the fixed
+"""Keys of a component that came later, by its class, and what was done before them: with these values the fixed
 settings are those of a run that did not have the keys."""
 
 
@@ -138,14 +141,28 @@ def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     return [key for key in dict.fromkeys([*values, *others]) if values.get(key) != others.get(key)]
 
 
+def former_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What was done before its components had some of their keys, by dotted keys.
+
+    Args:
+        config: nested, or by dotted keys.
+    """
+    return {
+        f"{component}.{name}": value
+        for component, classes in FORMERLY.items()
+        for name, value in classes.get(
+            str(config.get(f"{component}._target_") or value_at(config, f"{component}._target_")), {}
+        ).items()
+    }
+
+
 def fixed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What no continuation changes: the settings that decide what is computed, by dotted keys, as JSON can hold them.
 
     Args:
         config: nested, or by dotted keys.
     """
-    target = config.get("data._target_") or value_at(config, "data._target_")
-    former = {f"data.{name}": value for name, value in FORMERLY.get(str(target), {}).items()}
+    former = former_settings(config)
     return {
         key: _plain(value)
         for key, value in leaves(config)
