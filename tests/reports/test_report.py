@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 import shutil
 import statistics
@@ -107,6 +108,10 @@ def test_bound_of_a_beta_vae_says_everywhere_what_it_was_trained_with(tmp_path, 
     page = reported(capsys, f"run={run.path}")
     assert said in page.sections[""] and "a training with beta 4" in page.sections["Result"]
     assert "evaluation (trained with beta 4)" in page.sections["Curve"]
+    alts = re.findall(r'alt="([^"]*)"', (run.path / "report.html").read_text())
+    assert any(alt.startswith("Bound (trained with beta 4)") for alt in alts)
+    assert main(["score", f"run={run.path}", f"out={tmp_path / 'scores.csv'}", "estimator.num_samples=2"]) == 0
+    assert "bound: the ELBO of every image (trained with beta 4)" in capsys.readouterr().err
     page = reported(capsys, f"sweep={run.path.parent}")
     assert "Mean test bound (trained with beta 4) against" in page.sections["Bound and latent size"]
     assert page.rows("Runs")[0]["test bound"].endswith(" beta 4") and said in page.sections["Samples"]

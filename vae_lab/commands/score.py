@@ -25,6 +25,7 @@ from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.measurement import require_draws
 from vae_lab.randomness import NOISE_BLOCK
 from vae_lab.runs.load import Run
+from vae_lab.runs.result import loss_of, trained_with
 from vae_lab.wiring import build
 from vae_lab.wiring.table import Table, number
 
@@ -94,6 +95,8 @@ def score(cfg: DictConfig) -> list[Path]:
 
     _, run = settings.loaded_one(check=require_scores)
     images = settings.images(run)
+    if loss := trained_with(loss_of(run.config)):
+        log.info("bound: the ELBO of every image%s", loss)
     run.model.to(choose_device(settings.device))
     watch = tracked(f"scoring {images.source}")
     scores = scored(run.model, images.x, estimator, num_samples=settings.num_samples, seed=settings.seed, watch=watch)

@@ -112,10 +112,11 @@ def curve_section(run: Overview) -> Section:
     """Bound and log p(x) against training samples."""
     section, title = Section("Curve"), f"{run.data}, $N_z = {run.latent_dim}$"
     if lines := lines_of(run.curve, "bound"):
+        loss = trained_with(loss_of(run.settings))
         caption = f"{'One draw' if run.draws == 1 else f'{run.draws} draws'} of z for each datapoint; train: the mean "
-        caption += f"over the minibatches since the last evaluation{trained_with(loss_of(run.settings))}."
+        caption += f"over the minibatches since the last evaluation{loss}."
         draw = partial(curves, lines, title=title, quantity="bound")
-        section.draw(draw, caption, alt=described(lines, "Bound"), pdf=True)
+        section.draw(draw, caption, alt=described(lines, f"Bound{loss}"), pdf=True)
         both = [(name, lines_of(run.curve, term)) for term, name in TERMS.items()]
         if all(found for _, found in both):
             alt = "; ".join(described(found, name) for name, found in both)
