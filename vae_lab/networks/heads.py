@@ -27,7 +27,7 @@ class GaussianPosterior(nn.Module):
         in_features: The number of features.
         latent_dim: Size of z.
         log_variance_factor: Of the log-variance's weights. With 0.1, as in the author's code, the variance follows x
-            ten times as slowly under Adagrad or Adam, for which the scale of a gradient is nothing; the bias stays free.
+            ten times as slowly under Adagrad or Adam, whose steps no factor of a gradient changes; its bias is free.
     """
 
     def __init__(self, in_features: int, latent_dim: int, log_variance_factor: float = 1.0) -> None:
