@@ -83,6 +83,7 @@ def test_help_of_a_command_shows_every_choice_and_those_of_a_folder_of_ones_own(
     assert max(map(len, out.splitlines())) <= 110
 
 
+@pytest.mark.slow
 def test_examples_of_the_help_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     for name, command in COMMANDS.items():
         if command.plain:
@@ -329,6 +330,7 @@ def test_interruption_stops_everything_with_exit_code_130(
     assert "Traceback" not in err and len(calls) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("errors", "code"),
     [((None, None), 0), ((ConfigError, None), 2), ((KeyError, None), 1), ((ConfigError, KeyError), 1)],

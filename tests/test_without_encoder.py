@@ -32,6 +32,7 @@ def run(tmp_path_factory) -> RunDir:
     return train_tiny(tmp_path_factory.mktemp("mcem") / "run", *MONTE_CARLO_EM, "max_samples=6000")
 
 
+@pytest.mark.slow
 def test_curve_and_ledger_hold_log_likelihood_and_nothing_of_an_encoder(run):
     rows = read_rows(run.curve)
     assert [row["samples_evaluated"] for row in rows] == [1500, 2250, 5250, 6000]
@@ -60,6 +61,7 @@ def test_evaluate_refuses_what_needs_an_encoder_and_names_what_does_not(run):
         evaluate_tiny(run)
 
 
+@pytest.mark.slow
 def test_evaluate_measures_without_a_bound(run):
     settings = ("estimator=posterior_density", "num_datapoints=5", "estimator.num_samples=50")
     ledger = json.loads(evaluate_tiny(run, *settings).read_text())
@@ -67,6 +69,7 @@ def test_evaluate_measures_without_a_bound(run):
     assert not [name for name in ledger if "bound" in name]
 
 
+@pytest.mark.slow
 def test_continued_chains_are_those_of_the_undisturbed_run(run, tmp_path):
     other = train_tiny(tmp_path / "run", *MONTE_CARLO_EM, "max_samples=3000")
     train_more(other.path, "max_samples=6000")
@@ -89,6 +92,7 @@ def test_training_without_encoder_refuses(setting, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", ["quickstart", None])
 def test_smoke_has_budget_for_an_iteration(experiment, tmp_path):
     chosen = [f"experiment={experiment}"] if experiment else []

@@ -70,6 +70,7 @@ def test_standard_error_is_that_of_a_mean():
     assert standard_error([1.0]) is None
 
 
+@pytest.mark.slow
 def test_features_of_a_run_are_its_latent_means_its_pixels_and_as_many_components(finished_run):
     run = load_run(finished_run.path)
     data = Labelled.of(run)
@@ -93,6 +94,7 @@ def run_classify(*overrides: str) -> list[Path]:
         return classify(cfg)
 
 
+@pytest.mark.slow
 def test_classify_prints_a_table_and_writes_every_error(finished_run: RunDir, tmp_path, capsys):
     out = tmp_path / "errors.csv"
     given = ("labels=[20,40]", "repeats=2", f"run={finished_run.path}", f"out={out}")

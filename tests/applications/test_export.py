@@ -62,6 +62,7 @@ def test_page_states_the_nats_with_what_they_were_measured_on(finished_run, tmp_
     assert head["latent_dim"] == 3 and head["image_shape"] == [1, 8, 8] and head["samples_evaluated"] == 1200
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_onnx_is_run_by_the_code_of_the_page_with_batches_of_any_size(finished_run, tmp_path, monkeypatch, caplog):
     import onnx
@@ -110,6 +111,7 @@ def test_onnx_has_the_numbers_of_every_network_and_likelihood(model, likelihood)
     assert set(files) == {"encoder.onnx", "decoder.onnx"}
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_other_numbers_are_refused_before_anything_is_written(finished_run, tmp_path, monkeypatch):
     changed = onnx_files(load_run(finished_run.path).model)["encoder.onnx"]

@@ -56,6 +56,7 @@ def drawn(
     return chains.x[:, missing[None]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [{"metropolis": 60}, {"hmc": 12}, {"metropolis": 10, "hmc": 6}])
 def test_draws_have_the_exact_conditional_moments_though_the_encoder_is_wrong(inexact, steps):
     missing = mask_of("right_half", SHAPE, seed=0)
@@ -75,6 +76,7 @@ def test_pseudo_gibbs_alone_has_not(inexact):
     assert ((pixels.mean(0) - conditional(inexact, x, missing).mean).abs() > six_standard_errors(pixels)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["top_half", "center", "random_30"])
 def test_log_density_of_what_is_missing_is_the_exact_one(inexact, mask):
     missing = mask_of(mask, SHAPE, seed=0)
@@ -92,6 +94,7 @@ def test_log_density_of_what_is_missing_is_the_exact_one(inexact, mask):
         )
 
 
+@pytest.mark.slow
 def test_mean_over_the_chains_is_the_exact_conditional_mean(inexact):
     missing = mask_of("left_half", SHAPE, seed=0)
     (x,) = inexact.sample(1)

@@ -400,6 +400,7 @@ def test_side_with_a_model_multiplies_as_the_lab_would(conditions: Conditions) -
     assert set(seen) == {side.precision}
 
 
+@pytest.mark.slow
 def test_share_of_evaluations_and_growth_come_from_a_whole_run(
     conditions: Conditions, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -426,6 +427,7 @@ def test_final_bound_is_the_last_of_the_curve(conditions: Conditions) -> None:
     assert side.measure(0) == train_once(side.config, Clock(conditions))[-1]["test/bound"] < 0
 
 
+@pytest.mark.slow
 def test_time_to_a_bound_is_that_of_the_whole_training_and_names_a_bound_that_was_missed(
     conditions: Conditions,
 ) -> None:
@@ -510,6 +512,7 @@ def test_every_case_is_made_from_real_data_and_compares_its_own_sides(name: str,
         assert comparison.of({side: [2.0] for side in names}), comparison.name
 
 
+@pytest.mark.slow
 def test_listing_finds_as_many_runs_as_are_asked_for(conditions: Conditions) -> None:
     (side,) = listing(conditions, count=3).sides
     assert isinstance(side, ProcessTime)

@@ -135,6 +135,7 @@ def audited(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, list[
     return audit
 
 
+@pytest.mark.slow
 def test_good_run_passes_all_checks_and_is_only_read(trained, audited):
     before = {path: path.stat().st_mtime_ns for path in trained.path.rglob("*")}
     found = audited(trained)
@@ -143,6 +144,7 @@ def test_good_run_passes_all_checks_and_is_only_read(trained, audited):
     assert {path: path.stat().st_mtime_ns for path in trained.path.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_grey_targets_are_said_to_make_no_density_and_several_runs_are_audited(trained, finished_run, capsys):
     assert main(["audit", f"run={trained.path},{finished_run.path}", *FAST]) == 0
     first, second = capsys.readouterr().out.split(f"{finished_run.path}, best.ckpt: ")
@@ -170,6 +172,7 @@ def test_fault_fails_its_own_check_and_no_other(check, changed, audited):
     assert measured in found[check][1] and advice in found[check][1]
 
 
+@pytest.mark.slow
 def test_trained_batch_norm_that_never_hears_of_eval_is_named(tmp_path, audited):
     decoder = f"model.decoder._target_={__name__}.BatchNormLayerDecoder"
     run = train_tiny(tmp_path / "run", decoder, "allow=[test_audit]", "data.binarization=threshold")

@@ -53,6 +53,7 @@ def copied(called, tmp_path) -> vae_lab.Run:
     return vae_lab.load_run(tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_a_call_trains_to_the_bits_of_the_command_line_and_keeps_the_same_files(called, tmp_path):
     line = [f"{key}={typed(value)}" for key, value in SMALL.items()]
     assert main(["train", *line, f"run_dir={tmp_path / 'run'}"]) == 0
@@ -81,6 +82,7 @@ def state() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_calls_leave_the_process_as_it_was(tmp_path):
     torch.set_num_threads(2)
     MKLDNN.matmul.fp32_precision, before = "bf16", MKLDNN.matmul.fp32_precision
@@ -119,6 +121,7 @@ def test_runs_are_a_frame_and_the_package_of_that_name_is_still_there(called):
         vae_lab.runs(called.path / "nowhere")
 
 
+@pytest.mark.slow
 def test_a_run_is_five_lines_and_a_page_with_two_pictures(called, copied):
     lines = repr(called).splitlines()
     assert len(lines) == 5 and max(map(len, lines)) < 200
@@ -168,6 +171,7 @@ def test_other_images_are_refused_by_what_they_are(called, x, message):
         called.encode(x)
 
 
+@pytest.mark.slow
 def test_scores_of_images_are_those_of_the_command_and_of_evaluate(copied, tmp_path):
     x = copied.data.splits["test"].images
     scores = copied.score(x.numpy(), num_samples=2)
@@ -224,6 +228,7 @@ def test_samples_are_those_of_the_command(called, tmp_path):
         vae_lab.sample(called, source="posterior")
 
 
+@pytest.mark.slow
 def test_inpaintings_are_those_of_the_command(called, tmp_path):
     x, few = called.data.splits["test"].images[:2], {"num": 3, "num_steps": 10, "num_samples": 30}
     names = (
@@ -242,6 +247,7 @@ def test_inpaintings_are_those_of_the_command(called, tmp_path):
         vae_lab.inpaint(called, x, num_steps=7)
 
 
+@pytest.mark.slow
 def test_files_for_other_programs_are_those_of_the_command(called, copied, tmp_path):
     folder = vae_lab.export(called, tmp_path / "exported", format="torch")
     assert {"README.md", "config.yaml"} < {file.name for file in folder.iterdir()}
@@ -257,6 +263,7 @@ def test_files_for_other_programs_are_those_of_the_command(called, copied, tmp_p
         vae_lab.explore(called, num_image=5)
 
 
+@pytest.mark.slow
 def test_classification_is_that_of_the_command(called, tmp_path):
     (file,) = call(
         "classify", {"run": called.path, "labels": [50], "repeats": 2, "out": tmp_path / "e.csv", "threads": 1}
@@ -282,6 +289,7 @@ def test_other_latents_are_refused(called):
         called.decode(torch.zeros(5, 3))
 
 
+@pytest.mark.slow
 def test_plot_gives_a_figure_that_a_notebook_shows_and_writes_nothing(called):
     before = sorted(called.path.rglob("*"))
     figure = called.plot("manifold")

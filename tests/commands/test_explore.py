@@ -44,6 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return make_drawn_run(tmp_path_factory.mktemp("explore") / "run")
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_with_images_means_and_weights(run, capfd):
     assert main(["explore", f"run={run.path}", "threads=1", "num_images=5"]) == 0
     page = Path(capfd.readouterr().out.splitlines()[-1])
@@ -119,6 +120,7 @@ class Summing(MLPEncoder):
         return super().forward(x).cumsum(1)
 
 
+@pytest.mark.slow
 def test_an_unknown_operation_is_named_before_anything_is_written(tmp_path):
     run = make_drawn_run(tmp_path / "run")
     config = run.read_config()

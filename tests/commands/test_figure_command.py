@@ -151,6 +151,7 @@ def test_overrides_of_every_curve_compose_a_training(tmp_path, name):
             assert config["optimizer"]["lr"] in curve.learning_rates
 
 
+@pytest.mark.slow
 def test_missing_command_trains_the_run_that_is_missing(tmp_path):
     (curve, _) = [curve for curve in build.instantiate(settings("figure", *DIGITS)["figure"], "figure").curves("quick")]
     path = tmp_path / "runs" / curve.label

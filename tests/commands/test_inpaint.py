@@ -25,6 +25,7 @@ def inpainted(run: RunDir, out: Path, *overrides: str) -> list[Path]:
         return inpaint(cfg)
 
 
+@pytest.mark.slow
 def test_arrays_picture_and_table_are_of_the_same_images(run, tmp_path, capfd):
     out = tmp_path / "i.npz"
     assert main(["inpaint", f"run={run.path}", f"out={out}", "mask=center", *FEW]) == 0

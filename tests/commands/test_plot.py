@@ -30,6 +30,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_plot_draws_everything_into_the_run_directory_and_returns_the_folder(tmp_path):
     run = make_drawn_run(tmp_path / "run")
     (folder,) = plot(config(f"run={run.path}"))
@@ -46,6 +47,7 @@ def test_plot_leaves_out_what_a_run_cannot_have_and_says_why(tmp_path, caplog, m
     assert "manifold is left out: a manifold needs model.latent_dim = 2, and this run has 3" in caplog.text
 
 
+@pytest.mark.slow
 def test_plot_draws_the_named_pictures_only(tmp_path):
     run = make_drawn_run(tmp_path / "run")
     (folder,) = plot(config(f"run={run.path}", "pictures=[samples]", "dark_on_white=false"))
@@ -96,6 +98,7 @@ def test_plot_refuses_a_folder_that_is_no_run(tmp_path):
         plot(config(f"run={tmp_path}/*"))
 
 
+@pytest.mark.slow
 def test_plot_of_several_runs_draws_each_and_a_bad_one_stops_all_of_them(tmp_path, capfd):
     runs = [make_drawn_run(tmp_path / name) for name in ("a", "b")]
     bad = f"run={runs[0].path},{tmp_path}"
@@ -106,6 +109,7 @@ def test_plot_of_several_runs_draws_each_and_a_bad_one_stops_all_of_them(tmp_pat
     assert all(names(run.images) == {"samples.png", "samples.pdf"} for run in runs)
 
 
+@pytest.mark.slow
 def test_two_plots_of_one_run_at_once_both_work(tmp_path, monkeypatch):
     run, both = make_drawn_run(tmp_path / "run"), threading.Barrier(2, timeout=60)
     original = PICTURES["samples"]

@@ -46,6 +46,7 @@ def test_means_are_those_that_evaluate_writes_to_the_ledger(run, tmp_path):
     pd.testing.assert_frame_equal(first, table[:120], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_least_likely_images_are_a_picture_beside_the_table(run, tmp_path, capfd):
     out = tmp_path / "s.csv"
     assert main(["score", f"run={run.path}", f"out={out}", *FEW, "top=13", "num_datapoints=30"]) == 0
@@ -70,6 +71,7 @@ def test_pictures_of_the_same_name_are_told_apart_by_their_folders():
     assert told_apart(["1.png", "a/1.png"]) == ["1.png", "a/1.png"]
 
 
+@pytest.mark.slow
 def test_classes_that_were_left_out_are_found_by_three_marks(tmp_path, capfd):
     run = make_drawn_run(tmp_path / "run", data=DIGITS | {"classes": [0, 1, 2, 3, 4]})
     table = scored(run, tmp_path / "s.csv", "classes=all")

@@ -108,6 +108,7 @@ def test_ledger_is_the_bound_of_the_best_checkpoint_and_says_on_what(finished_ru
         assert ledger[f"{split}/kl"] == pytest.approx(sum(ledger[f"{split}/kl_per_dimension"]))
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bits_and_another_seed_others(finished_run, tmp_path):
     assert_same_training(train_tiny(tmp_path / "same", "trainer.max_epochs=4"), finished_run)
     other = train_tiny(tmp_path / "other", "trainer.max_epochs=4", "seed=1")
@@ -264,6 +265,7 @@ def test_snapshots_are_kept_at_their_counts_and_change_nothing_else(finished_run
     assert run.curve.read_text() == finished_run.curve.read_text()
 
 
+@pytest.mark.slow
 def test_gradient_clipping_changes_the_training(finished_run, tmp_path):
     loose = train_tiny(tmp_path / "loose", "trainer.max_epochs=4", "gradient_clip_norm=1e9")
     assert_equal(weights(loose), weights(finished_run))
@@ -288,6 +290,7 @@ def test_kl_warmup_is_logged_and_the_logged_bound_is_unweighted(tmp_path):
     assert row["train/bound_running"] == pytest.approx(expected, abs=1e-4) and row["train/kl_running"] > 0
 
 
+@pytest.mark.slow
 def test_parameter_prior_pulls_the_weights_in(tmp_path):
     def size(run) -> float:
         return sum(value.square().sum().item() for name, value in weights(run).items() if value.dim() > 1)

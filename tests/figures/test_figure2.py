@@ -127,6 +127,7 @@ def test_last_values_are_stated_even_below_the_axes():
     assert last_values(rows[:1]) == "at 1e6: −155.3 / –"
 
 
+@pytest.mark.slow
 def test_figure_is_saved_also_of_one_panel_and_without_a_run(tmp_path, canned, caplog):
     caplog.set_level("INFO")
     nothing = pd.DataFrame(columns=list(Figure2.columns))

@@ -83,6 +83,7 @@ def estimates(monkeypatch) -> list[str]:
     return made
 
 
+@pytest.mark.slow
 def test_table_has_every_snapshot_twice_and_nothing_is_estimated_again(tmp_path, short_run, estimates):
     run = short_run(tmp_path / "figure3_1000_aevb")
     assert figure3().collect({"figure3_1000_aevb": run}, "quick").empty, "collecting measures nothing"
@@ -115,6 +116,7 @@ EVALUATE = (
 NODES = Quadrature(num_nodes=20)
 
 
+@pytest.mark.slow
 def test_what_evaluate_has_measured_is_found_by_the_figure(tmp_path, short_run, estimates):
     run = short_run(tmp_path / "figure3_1000_aevb")
     for count in (100, 200):
@@ -125,6 +127,7 @@ def test_what_evaluate_has_measured_is_found_by_the_figure(tmp_path, short_run, 
     assert (len(estimates), ledgers(run)) == (8, known)
 
 
+@pytest.mark.slow
 def test_what_the_figure_has_measured_is_found_by_evaluate(tmp_path, short_run, estimates):
     run = short_run(tmp_path / "figure3_1000_aevb")
     table = measured(figure3(check_estimator=NODES), figure3_1000_aevb=run)
@@ -165,6 +168,7 @@ def test_run_at_work_is_left_alone_and_named(tmp_path, short_run, monkeypatch):
     assert ledgers(run).keys() == {str(run.path / "metrics.json")}
 
 
+@pytest.mark.slow
 def test_last_weights_are_estimated_where_they_are_no_snapshot(tmp_path, short_run):
     run = short_run(tmp_path / "figure3_1000_aevb")
     (run.checkpoints / "at" / "200.ckpt").unlink()
@@ -172,6 +176,7 @@ def test_last_weights_are_estimated_where_they_are_no_snapshot(tmp_path, short_r
     assert set(table["samples_evaluated"]) == {100, 200}
 
 
+@pytest.mark.slow
 def test_model_without_an_encoder_is_checked_by_quadrature(tmp_path, short_run):
     run = short_run(tmp_path / "figure3_1000_mcem")
     for file in run.checkpoints.rglob("*.ckpt"):

@@ -153,6 +153,7 @@ def test_gallery_writes_an_animation_of_each_row(tmp_path, gallery_folder):
         assert both.info["duration"] == LAST_MILLISECONDS
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_again_from_the_files_alone(tmp_path, gallery_folder):
     """Without a run and without a model: the CSV and the arrays beside it are all that a picture needs."""
     shutil.copytree(gallery_folder, tmp_path / "runs")

@@ -63,6 +63,7 @@ def measured(figure: FullVariationalBayesFigure, runs: dict[str, RunDir]) -> pd.
     return figure.collect(runs, "quick")
 
 
+@pytest.mark.slow
 def test_draws_of_the_snapshots_are_measured_and_kept(tmp_path, short_run):
     runs = {
         "full_vb_100_full": short_run(tmp_path / "full_vb_100_full", *FULL),
@@ -99,6 +100,7 @@ def test_draws_of_the_snapshots_are_measured_and_kept(tmp_path, short_run):
     assert "test/predictive_bound_5" in runs["full_vb_100_full"].ledger("100")
 
 
+@pytest.mark.slow
 def test_predictive_bound_is_the_mean_over_draws_and_not_the_bound_of_the_posterior_mean(tmp_path, short_run):
     run = short_run(tmp_path / "full_vb_100_full", *FULL)
     figure = full_vb_figure(num_draws=40)
@@ -169,6 +171,7 @@ def test_last_values_stand_above_a_panel_and_an_absent_run_is_named(canned):
     assert [text.get_text() for text in right.texts] == ["AEVB: no run yet", f"Full variational Bayes: {values}"]
 
 
+@pytest.mark.slow
 def test_figure_is_saved_also_without_a_run(tmp_path, canned):
     for name, table in (
         ("canned", canned),

@@ -50,6 +50,7 @@ def test_same_seed_gives_the_same_bits_and_model_and_random_state_stay(linear_ga
     torch.testing.assert_close(([*model.parameters()], torch.get_rng_state()), before, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_predictive_model_is_a_draw_from_the_posterior(linear_gaussian):
     model = linear_gaussian.model
     objective = full_vb(model, 0.3)

@@ -53,6 +53,7 @@ def replace_test_part(run: Run, images: torch.Tensor, labels: torch.Tensor | Non
     run.data.splits["test"] = Split(images, labels, torch.arange(len(images)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", [bound_curve, samples])
 def test_a_picture_is_saved_twice_and_the_same_each_time(picture, run, tmp_path):
     first, second = (save(draw(picture, run), tmp_path / name) for name in ("first", "second"))
@@ -97,6 +98,7 @@ def test_bound_curve_shows_the_measured_columns_on_a_log_axis(run):
     assert axes.texts[0].get_text().endswith("with one draw of z for each datapoint")
 
 
+@pytest.mark.slow
 def test_bound_curve_survives_a_single_evaluation(run, tmp_path):
     vars(run)["curve"] = run.curve[:1]
     save(draw(bound_curve, run), tmp_path / "single")

@@ -190,6 +190,7 @@ def test_what_lightning_ends_is_interrupted_with_a_checkpoint_and_goes_on(tmp_pa
     assert os.environ.get("VAE_LAB_RUN_DIR") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM])
 def test_slurms_signals_end_a_training_with_the_labs_checkpoint_and_without_lightnings_requeue(
     tmp_path, finished_run, monkeypatch, number

@@ -94,6 +94,7 @@ def copied(run: RunDir, path: Path, *, ledger: dict | None = None, config: dict 
     return copy
 
 
+@pytest.mark.slow
 def test_page_shows_what_differs_and_every_value(work_folder, finished_run, small, capsys):
     before = files(finished_run.path), files(small.path)
     page = compared(capsys, f"run={finished_run.path}", f"run={small.path}")
@@ -133,6 +134,7 @@ def test_many_runs_have_several_tables_of_few_columns(finished_run):
     ]
 
 
+@pytest.mark.slow
 def test_equal_latent_sizes_share_the_same_z(work_folder, finished_run, capsys):
     copy = copied(finished_run, work_folder / "copy")
     page = compared(capsys, f"run={finished_run.path},{copy.path}")
@@ -140,6 +142,7 @@ def test_equal_latent_sizes_share_the_same_z(work_folder, finished_run, capsys):
     assert "Nothing: the configs are equal" in page.sections["What differs"]
 
 
+@pytest.mark.slow
 def test_speed_is_no_difference_that_matters(work_folder, finished_run, capsys):
     other = {"default": "onednn", "onednn": "default"}[finished_run.read_config()["matmul_backend"]]
     speed = {"matmul_backend": other, "compile": True, "cuda_graph": False, "steps_per_execution": 50}
@@ -149,6 +152,7 @@ def test_speed_is_no_difference_that_matters(work_folder, finished_run, capsys):
     assert {row[0] for row in others[1:]} == {*speed, "channels_last"}
 
 
+@pytest.mark.slow
 def test_other_data_stand_in_groups_and_are_not_comparable(work_folder, finished_run, other_data, capsys):
     page = compared(capsys, f"run={finished_run.path}", f"run={other_data.path}")
     first, second = runs_of(page)
@@ -160,6 +164,7 @@ def test_other_data_stand_in_groups_and_are_not_comparable(work_folder, finished
     assert "A (digits); B (turned)" in page.sections[IMAGES]
 
 
+@pytest.mark.slow
 def test_run_without_an_encoder_has_no_reconstructions(work_folder, finished_run, without_encoder, capsys):
     page = compared(capsys, f"run={finished_run.path}", f"run={without_encoder.path}")
     assert "B: trained without an encoder" in page.sections[IMAGES]
@@ -171,6 +176,7 @@ def test_run_without_an_encoder_has_no_reconstructions(work_folder, finished_run
     assert len(page.pictures[IMAGES]) == 1 and len(page.pictures[LATENTS]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "ledger", "reason"),
     [
@@ -196,6 +202,7 @@ def test_only_values_of_one_yardstick_are_comparable(work_folder, finished_run, 
     assert reason in text and ("not comparable" in text) == bool(reason)
 
 
+@pytest.mark.slow
 def test_curves_with_other_numbers_of_draws_are_not_comparable(work_folder, finished_run, capsys):
     runs = [copied(finished_run, work_folder / f"a{num}", config={"evaluation.num_samples": num}) for num in (1, 8)]
     for run in runs:
@@ -211,6 +218,7 @@ def test_curves_with_other_numbers_of_draws_are_not_comparable(work_folder, fini
     assert len(page.pictures["Curves"]) == 2 and len(page.pictures[IMAGES]) == 1
 
 
+@pytest.mark.slow
 def test_pattern_finds_runs_and_names_what_it_leaves_out(work_folder, finished_run, capsys):
     folder = work_folder / "runs"
     copied(finished_run, folder / "one")
@@ -228,6 +236,7 @@ def test_pattern_finds_runs_and_names_what_it_leaves_out(work_folder, finished_r
     assert "note.txt" not in page.sections["Runs"]
 
 
+@pytest.mark.slow
 def test_comparison_replaces_itself_and_no_other(work_folder, finished_run, small, without_encoder, capsys):
     runs = [f"run={run.path}" for run in (finished_run, small, without_encoder)]
     paths = []
@@ -239,6 +248,7 @@ def test_comparison_replaces_itself_and_no_other(work_folder, finished_run, smal
     assert sorted(path.name for path in work_folder.iterdir()) == ["outputs"]
 
 
+@pytest.mark.slow
 def test_out_is_a_page_or_a_folder(work_folder, finished_run, small, capsys):
     arguments = [f"run={finished_run.path},{small.path}"]
     compared(capsys, *arguments, "out=here/page.html")
@@ -246,6 +256,7 @@ def test_out_is_a_page_or_a_folder(work_folder, finished_run, small, capsys):
     assert (work_folder / "here" / "page.html").is_file() and (work_folder / "there" / "index.html").is_file()
 
 
+@pytest.mark.slow
 def test_run_that_goes_on_is_compared_as_it_is(work_folder, finished_run, small, capsys):
     going = copied(small, work_folder / "going")
     going.update_record(status="running")
@@ -270,6 +281,7 @@ def test_run_that_goes_on_is_compared_as_it_is(work_folder, finished_run, small,
     assert "Not evaluated yet: C" in page.sections["Curves"]
 
 
+@pytest.mark.slow
 def test_broken_weights_and_strange_code_leave_the_rest_of_the_page(work_folder, finished_run, small, capsys):
     torn = copied(finished_run, work_folder / "torn")
     for file in torn.checkpoints.glob("*.ckpt"):
@@ -285,6 +297,7 @@ def test_broken_weights_and_strange_code_leave_the_rest_of_the_page(work_folder,
     assert len(runs_of(page)) == 4
 
 
+@pytest.mark.slow
 def test_own_class_is_found_in_the_working_folder_if_it_is_allowed(work_folder, finished_run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
     code = "from vae_lab.networks.mlp import MLPEncoder\n\n\nclass Own(MLPEncoder):\n    pass\n"

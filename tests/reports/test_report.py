@@ -64,6 +64,7 @@ def change(run: RunDir, **config: object) -> None:
     freeze_anew(run, run.read_config() | config)
 
 
+@pytest.mark.slow
 def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
     before = files(run.path)
     page = reported(capsys, f"run={run.path}")
@@ -91,6 +92,7 @@ def test_report_of_a_run_has_result_pictures_and_settings(run, capsys):
     assert page.size < LARGEST
 
 
+@pytest.mark.slow
 def test_bound_of_a_beta_vae_says_everywhere_what_it_was_trained_with(tmp_path, capsys):
     run = train_tiny(tmp_path / "sizes" / "run", "objective=beta_vae", "max_samples=300")
     ledger, said = run.ledger("best"), "nats (trained with beta 4)"
@@ -126,6 +128,7 @@ def test_bound_of_a_beta_vae_says_everywhere_what_it_was_trained_with(tmp_path, 
     assert said in reported(capsys, f"run={run.path}").sections["Result"]
 
 
+@pytest.mark.slow
 def test_estimates_of_log_likelihood_stand_beside_the_bound(run, capsys):
     name = "test/log_likelihood/importance_sampling_50"
     run.update_ledger("best", run.ledger("best") | {name: -21.234, f"{name}_se": 0.012, f"{name}_num_datapoints": 250})
@@ -134,6 +137,7 @@ def test_estimates_of_log_likelihood_stand_beside_the_bound(run, capsys):
     assert row["log p(x) by importance_sampling_50"] == "-21.23 ± 0.01" and row["datapoints"] == "250"
 
 
+@pytest.mark.slow
 def test_estimate_that_cannot_be_trusted_is_flagged(run, capsys):
     name = "test/log_likelihood/importance_sampling_50"
     run.update_ledger("best", run.ledger("best") | {name: -21.23, f"{name}_se": 0.01, f"{name}_high_k_hat": 0.25})
@@ -143,6 +147,7 @@ def test_estimate_that_cannot_be_trusted_is_flagged(run, capsys):
     assert "!: neither value nor error can be trusted" in page.sections["Result"]
 
 
+@pytest.mark.slow
 def test_commands_of_the_page_make_the_run_again_go_on_with_it_and_load_it(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = reported(capsys, "run=run")
@@ -176,6 +181,7 @@ def test_every_path_can_be_pasted(name: str) -> None:
         assert str(parsed.value()) == path and parsed.key_or_group == "run_dir"
 
 
+@pytest.mark.slow
 def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):
     run.update_record(status="running")
     change(run, evaluation=run.read_config()["evaluation"] | {"num_samples": 8})
@@ -216,11 +222,13 @@ def test_run_without_an_encoder_has_a_page(tmp_path, capsys):
     assert "Nothing was measured" in page.sections["Result"]
 
 
+@pytest.mark.slow
 def test_large_colour_images_stay_light(tmp_path, capsys):
     run = make_drawn_run(tmp_path / "run", image_shape=(3, 64, 64))
     assert reported(capsys, f"run={run.path}").size < LARGEST
 
 
+@pytest.mark.slow
 def test_report_of_a_sweep_has_means_and_standard_errors_over_seeds(sweep, capsys):
     before = files(sweep)
     page = reported(capsys, f"sweep={sweep}")
@@ -245,6 +253,7 @@ def test_report_of_a_sweep_has_means_and_standard_errors_over_seeds(sweep, capsy
     assert page.size < LARGEST
 
 
+@pytest.mark.slow
 def test_only_finished_runs_count_and_the_others_are_named_with_reasons(sweep, capsys):
     RunDir(sweep / "2_1").update_record(status="failed", error="NonFiniteDensity: the loss is NaN")
     RunDir(sweep / "3_0").update_record(status="running")
@@ -273,6 +282,7 @@ def test_only_finished_runs_count_and_the_others_are_named_with_reasons(sweep, c
     assert page.code["Resume"] == [f"vae-lab train run_dir={sweep / name}" for name in ("2_1", "3_0")]
 
 
+@pytest.mark.slow
 def test_settings_that_vary_beside_the_seed_make_series_of_their_own(sweep, capsys):
     run = RunDir(sweep / "2_1")
     change(run, optimizer=run.read_config()["optimizer"] | {"lr": 0.5})
@@ -292,6 +302,7 @@ def test_settings_that_vary_beside_the_seed_make_series_of_their_own(sweep, caps
     assert "share no axis" in page.sections["Bound and latent size"]
 
 
+@pytest.mark.slow
 def test_fact_that_a_run_of_a_sweep_lacks_is_not_in_its_name(sweep, capsys):
     other = RunDir(sweep / "3_1")
     key = "test/log_likelihood/importance_sampling_5"
@@ -314,6 +325,7 @@ def test_sweep_in_which_nothing_is_finished_has_a_page(sweep, capsys):
     assert len(page.rows("Not in the means")) == 4 and len(page.code["Resume"]) == 4
 
 
+@pytest.mark.slow
 def test_command_of_a_sweep_is_taken_from_what_hydra_kept(sweep, capsys):
     task = ["data=digits", "model.latent_dim=2,3", "name=a sweep"]
     kept = {"hydra": {"overrides": {"hydra": ["hydra.mode=MULTIRUN"], "task": task}}}
@@ -326,6 +338,7 @@ def test_command_of_a_sweep_is_taken_from_what_hydra_kept(sweep, capsys):
     assert len(reported(capsys, f"sweep={sweep}").code["Reproduce"]) == 1
 
 
+@pytest.mark.slow
 def test_lines_of_single_runs_keep_the_threads_that_the_sweep_gave_them(sweep, capsys):
     given, plain, *_ = (RunDir(path) for path in sorted(sweep.iterdir()))
     for run, threads in ((given, 1), (plain, None)):
@@ -337,6 +350,7 @@ def test_lines_of_single_runs_keep_the_threads_that_the_sweep_gave_them(sweep, c
     assert shlex.split(first)[-1] == "threads=1" and "threads" not in second
 
 
+@pytest.mark.slow
 def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, monkeypatch):
     for latent_dim in range(2, 50):
         run = make_drawn_run(tmp_path / "many" / f"run{latent_dim}", latent_dim=latent_dim, image_shape=(1, 28, 28))
@@ -349,6 +363,7 @@ def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, mon
     assert "Left out, to keep the page light: " in page.sections["Samples"]
 
 
+@pytest.mark.slow
 def test_several_runs_have_a_page_each(sweep, capsys):
     assert main(["report", f"run={sweep}/2_0,{sweep}/3_*"]) == 0
     pages = [sweep / name / "report.html" for name in ("2_0", "3_0", "3_1")]

@@ -713,6 +713,7 @@ def test_latex_has_the_rules_of_booktabs_and_escapes_names(three, shown) -> None
 # ---- many runs ----
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported(add_run) -> None:
     add_run("a")
     code = (

@@ -207,6 +207,7 @@ def test_plan_is_printed_and_nothing_is_started(tmp_path: Path, capsys, caplog: 
     assert not (tmp_path / "runs").exists() and not (tmp_path / "probes").exists()
 
 
+@pytest.mark.slow
 def test_plan_counts_the_estimates_that_figures_make_and_not_the_snapshots(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -262,6 +262,7 @@ def test_nothing_to_judge_says_what_makes_it(tmp_path: Path) -> None:
     assert reproduction_rows(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_train_bound_comes_from_the_ledger_or_from_a_snapshot(finished_run: RunDir, tmp_path: Path) -> None:
     run = RunDir(shutil.copytree(finished_run.path, tmp_path / "runs" / "a"))
     shutil.rmtree(run.checkpoints)

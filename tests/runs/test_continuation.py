@@ -31,6 +31,7 @@ def contents(run: RunDir) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_four_epochs_equal_two_and_two_more(finished_run, tmp_path):
     train_tiny(tmp_path / "run", "trainer.max_epochs=2")
     extended = train_more(tmp_path / "run", "trainer.max_epochs=4")
@@ -39,6 +40,7 @@ def test_four_epochs_equal_two_and_two_more(finished_run, tmp_path):
     assert extended.read_config() == finished_run.read_config()
 
 
+@pytest.mark.slow
 def test_four_epochs_equal_two_and_two_more_when_the_best_was_in_between(tmp_path):
     worse_later = ("schedule=stages", "schedule.milestones=[12]", "schedule.gamma=3000", "optimizer.lr=0.001")
     whole = train_tiny(tmp_path / "whole", *worse_later, "trainer.max_epochs=4")
@@ -49,6 +51,7 @@ def test_four_epochs_equal_two_and_two_more_when_the_best_was_in_between(tmp_pat
     assert_same_training(extended, whole)
 
 
+@pytest.mark.slow
 def test_values_of_other_weights_leave_the_ledger_when_a_run_goes_on(tmp_path):
     run = train_tiny(tmp_path / "run", "max_samples=200")
     evaluate_tiny(run)
@@ -98,6 +101,7 @@ def test_the_command_line_refuses_another_config_with_exit_code_2(copied_run, ca
     assert "data.split_seed=0 (asked for: 5)" in message and "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_a_failed_run_goes_on_from_its_last_good_checkpoint(finished_run, tmp_path):
     settings = [*TINY, "schedule=stages", "schedule.milestones=[5]", "schedule.gamma=1e30"]
     assert main(["train", f"run_dir={tmp_path}/run", *settings]) == 1
@@ -139,6 +143,7 @@ def test_a_kill_while_the_result_is_measured_loses_nothing(finished_run, copied_
     assert len(scalars(copied_run)["hp/test/bound"]) == 1
 
 
+@pytest.mark.slow
 def test_hyperparameters_have_bounds_by_one_draw_of_z_only(finished_run, copied_run):
     ledger = finished_run.ledger("best")
     copied_run.update_ledger("best", ledger | {"test/bound": -1.0, "test/bound_num_samples": 8})

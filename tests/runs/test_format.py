@@ -53,6 +53,7 @@ def test_old_run_is_continued_to_a_larger_budget(old_run: RunDir) -> None:
     assert continued[-1].startswith("800,")
 
 
+@pytest.mark.slow
 def test_old_run_is_listed_and_reported(old_run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", f"root={old_run.path.parents[1]}"]) == 0
     listing = capsys.readouterr().out
@@ -72,6 +73,7 @@ def test_old_run_has_the_present_format_once_it_went_on(old_run: RunDir) -> None
     assert "matmul_backend: default\n" in (old_run.path / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_run_on_pictures_from_before_they_were_cropped_goes_on_with_stretched_ones(tmp_path: Path) -> None:
     for i in range(20):
         Image.new("LA", (9, 4 + i), (10 * i, 9 * i)).save(tmp_path / f"{i:02d}.png")

@@ -100,6 +100,7 @@ def test_what_is_frozen_leaves_the_command_out_and_has_whole_numbers():
     assert composed.keys() - frozen.keys() == {"run_dir", "allow", "name", "output_root", "sweep"}
 
 
+@pytest.mark.slow
 def test_run_is_continued_at_another_speed_and_remains_the_same_run(tmp_path):
     run = train_tiny(tmp_path / "run", "trainer.max_epochs=2", "steps_per_execution=1")
     train_tiny(tmp_path / "run", "trainer.max_epochs=4", "steps_per_execution=7", "cuda_graph=false")

@@ -67,6 +67,7 @@ KINDS: dict[str, tuple[str, str, list[str], Callable[[Path, int], None]]] = {
 }
 
 
+@pytest.mark.slow
 def test_run_finds_its_test_pictures_where_they_have_moved_with_the_others_and_by_their_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +97,7 @@ def test_run_finds_its_test_pictures_where_they_have_moved_with_the_others_and_b
     assert main([*evaluate, "num_samples=5"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_mnist")
 @pytest.mark.parametrize("kind", KINDS)
 def test_run_finds_its_data_from_elsewhere_and_where_they_have_moved(
@@ -140,6 +142,7 @@ def test_run_finds_its_data_from_elsewhere_and_where_they_have_moved(
     assert run.read_record()["samples_evaluated"] == 300
 
 
+@pytest.mark.slow
 def test_data_without_a_place_refuse_one_in_every_command(
     finished_run: RunDir, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

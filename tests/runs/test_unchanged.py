@@ -64,6 +64,7 @@ def edit(file: Path, change: Callable[[dict], object]) -> None:
 # ---- the bytes of a checkpoint ----
 
 
+@pytest.mark.slow
 def test_flipped_bit_anywhere_in_a_checkpoint_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     written, good = OLD.read_bytes(), str(read_checkpoint(OLD))
     noise, refused, file = random.Random(0), 0, tmp_path / "last.ckpt"
@@ -177,6 +178,7 @@ def test_training_does_not_go_on_from_a_checkpoint_with_values_of_another_kind(
     assert "last.ckpt is no checkpoint that this training can go on from" in refused_by(run, COMMANDS[0], capfd)
 
 
+@pytest.mark.slow
 def test_optimiser_state_of_another_model_is_refused(run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     edit(run.last, lambda content: content["optimizer_states"][0]["param_groups"][0]["params"].pop())
     assert "can go on from (ValueError: loaded state dict" in refused_by(run, COMMANDS[0], capfd)
@@ -189,6 +191,7 @@ def test_best_checkpoint_without_the_bound_that_chose_it_is_refused(
     assert "best.ckpt is no best checkpoint" in refused_by(run, COMMANDS[0], capfd)
 
 
+@pytest.mark.slow
 def test_trained_run_without_its_checkpoints_is_not_trained_anew(
     run: RunDir, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +204,7 @@ def test_trained_run_without_its_checkpoints_is_not_trained_anew(
 # ---- the settings ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
@@ -240,6 +244,7 @@ def test_settings_that_a_continuation_may_change_may_be_changed_by_hand_as_well(
 # ---- the data ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["a pixel", "more images", "another size"])
 def test_data_that_changed_under_a_run_are_refused_and_moved_ones_are_found(
     tmp_path: Path, change: str, capfd: pytest.CaptureFixture[str]

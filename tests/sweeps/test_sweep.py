@@ -68,6 +68,7 @@ def starts() -> dict[str, int]:
     return {path.name[:-7]: len(file.read_text()) if file.exists() else 0 for path, file in counted.items()}
 
 
+@pytest.mark.slow
 def test_folders_are_named_by_what_varies_and_a_hash(stand_in) -> None:
     stand_in()
     assert sweep("model.latent_dim=2,5", "model=mlp", "seed=0,1") == 0
@@ -77,6 +78,7 @@ def test_folders_are_named_by_what_varies_and_a_hash(stand_in) -> None:
         assert "sweep" not in run.read_config() and run.read_record()["choices"]["model"] == "mlp"
 
 
+@pytest.mark.slow
 def test_same_line_again_skips_what_is_finished(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in()
     assert sweep("model.latent_dim=2,5") == sweep("model.latent_dim=2,5") == 0
@@ -86,6 +88,7 @@ def test_same_line_again_skips_what_is_finished(stand_in, capfd: pytest.CaptureF
     assert captured.out.splitlines()[-1] == str(FOLDER)
 
 
+@pytest.mark.slow
 def test_further_value_and_further_key_run_new_points_only(stand_in) -> None:
     stand_in()
     assert sweep("model.latent_dim=2,5") == 0
@@ -95,6 +98,7 @@ def test_further_value_and_further_key_run_new_points_only(stand_in) -> None:
     assert starts() == {f"latent_dim-{n}": 1 for n in sizes} | {f"latent_dim-{n}_seed-1": 1 for n in sizes}
 
 
+@pytest.mark.slow
 def test_failed_job_stops_nobody_and_is_tried_again(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in(fails="dim-5")
     assert sweep("model.latent_dim=2,5,10") == 1
@@ -107,6 +111,7 @@ def test_failed_job_stops_nobody_and_is_tried_again(stand_in, capfd: pytest.Capt
     assert starts() == {"latent_dim-2": 1, "latent_dim-5": 3, "latent_dim-10": 1}
 
 
+@pytest.mark.slow
 def test_what_would_fail_again_is_not_tried_again(stand_in) -> None:
     stand_in(fails="dim-5", error="NonFiniteDensity: the loss became nan")
     assert sweep("model.latent_dim=2,5") == sweep("model.latent_dim=2,5") == 1
@@ -140,6 +145,7 @@ def test_all_configs_are_frozen_before_the_first_job_starts(stand_in, monkeypatc
     assert seen == [["latent_dim-10", "latent_dim-2", "latent_dim-5"]] * 3
 
 
+@pytest.mark.slow
 def test_sweep_of_a_yaml_needs_no_flag_and_gives_the_folder_its_name(stand_in) -> None:
     stand_in()
     line = ["train", "sweep=latent_dims", "sweep.speed_seconds=0", "seed=0,1", "model.latent_dim=2,5"]
@@ -157,6 +163,7 @@ def test_second_sweep_on_the_folder_is_refused(stand_in, capfd: pytest.CaptureFi
     assert "is being written by another process" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_further_data_set_runs_new_points_only(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in()
     assert sweep("data=digits", "model.latent_dim=2,5") == 0
@@ -177,6 +184,7 @@ def test_point_that_is_asked_for_twice_is_made_once(stand_in, capfd: pytest.Capt
     assert starts() == {"seed-0": 1, "seed-1": 1} and "asked for 2 times" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_equal_first_digits_of_the_hash_are_no_equal_runs(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in()
     real = sweep_points.identity_hash
@@ -190,6 +198,7 @@ def test_equal_first_digits_of_the_hash_are_no_equal_runs(stand_in, monkeypatch:
     assert len(list(FOLDER.glob("run-abcdef*"))) == 2
 
 
+@pytest.mark.slow
 def test_run_that_was_extended_by_hand_does_not_stop_its_sweep(stand_in) -> None:
     stand_in()
     assert sweep("model.latent_dim=2,5") == 0
@@ -199,6 +208,7 @@ def test_run_that_was_extended_by_hand_does_not_stop_its_sweep(stand_in) -> None
     assert len(list(FOLDER.glob("latent_dim-2-*"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["config.yaml", "run.json"])
 def test_broken_run_directory_fails_alone(stand_in, capfd: pytest.CaptureFixture[str], file: str) -> None:
     stand_in()
@@ -355,6 +365,7 @@ def kept_samples(run: RunDir) -> int:
     return torch.load(run.checkpoints / "last.ckpt", weights_only=True)["vae_lab"]["samples"]
 
 
+@pytest.mark.slow
 def test_search_is_continued_through_its_own_storage(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     optuna = pytest.importorskip("optuna")
     stand_in()
@@ -386,6 +397,7 @@ def test_continued_search_proposes_no_point_again(stand_in) -> None:
     assert all(config["model"]["latent_dim"] in (2, 5, 8) for config in configs)
 
 
+@pytest.mark.slow
 def test_search_of_something_else_in_the_same_folder_learns_nothing_from_its_trials(stand_in) -> None:
     pytest.importorskip("optuna")
     stand_in()

@@ -74,6 +74,7 @@ def test_tracing_computes_nothing_and_changes_nothing():
     assert [tensor.data_ptr() for tensor in traced.arguments[0]] == [w.data_ptr() for w in eager.model.parameters()]
 
 
+@pytest.mark.slow
 def test_name_of_a_compiled_step_follows_the_computation_and_the_threads_not_the_weights():
     (eager, batch), (other, _) = make_eager(), make_eager()
     name = compiled_file(trace(eager, batch, 100), 1)
@@ -102,6 +103,7 @@ def test_a_step_that_looks_at_its_numbers_fails_where_it_must_be_compiled():
         step(batch, 0)
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails_is_named_with_its_last_words(caplog, monkeypatch):
     script = "import sys; sys.exit('no such header')"
     popen = compiled.subprocess.Popen
@@ -114,6 +116,7 @@ def test_a_compiler_that_fails_is_named_with_its_last_words(caplog, monkeypatch)
     assert not Path(compiler.folder).exists()
 
 
+@pytest.mark.slow
 def test_compiling_that_is_not_waited_for_ends_with_the_processes_that_it_has_started(monkeypatch):
     popen, script = subprocess.Popen, "import subprocess; subprocess.run(['sleep', '60'])"
     monkeypatch.setattr(compiled.subprocess, "Popen", lambda _, **to: popen([sys.executable, "-c", script], **to))
@@ -132,6 +135,7 @@ def test_compiling_that_is_not_waited_for_ends_with_the_processes_that_it_has_st
     assert not Path(compiler.folder).exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_is_to_stop_does_not_wait_for_the_compiler(monkeypatch):
     popen = subprocess.Popen
     monkeypatch.setattr(compiled.subprocess, "Popen", lambda _, **to: popen(["sleep", "60"], **to))
@@ -152,6 +156,7 @@ def test_compiling_clears_up_behind_a_training_that_was_killed(tmp_path, monkeyp
     assert folder.exists() == (training == "here")
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_to_is_done_without(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError("somebody else's")
