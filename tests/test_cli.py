@@ -202,9 +202,18 @@ def test_help_and_version_are_words_as_well(capsys: pytest.CaptureFixture[str]) 
     assert "vae-lab COMMAND" in out and out.splitlines()[-1] == f"vae-lab {__version__}"
 
 
+def make_run(path: Path) -> None:
+    """What makes a folder a run directory for whoever looks no further."""
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text("seed: 0\n")
+    (path / "run.json").write_text('{"status": "finished"}')
+
+
 def test_a_path_alone_is_a_run(replace_train, work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = []
     replace_train(lambda cfg: found.append(cfg.run) or work_folder)
+    for name in ("outputs/x", "y"):
+        make_run(Path(name))
     for line in (["outputs/x", "run=y"], ["outputs/*", "seed=1"], ["latest"]):
         assert main(["evaluate", *line]) == 0
     assert found == [["outputs/x", "y"], ["outputs/*"], ["latest"]]
@@ -224,6 +233,12 @@ def test_first_line_says_what_happens_before_hydra_and_pytorch_are_imported(work
         "main(['train', 'data=mnist', 'seed=3'])"
     )
     assert python("-c", code).stdout == "set() vae-lab train: loading PyTorch, then training with data=mnist seed=3\n"
+
+
+def test_run_that_is_not_there_is_refused_before_pytorch_is_imported(work_folder: Path) -> None:
+    code = "import sys; from vae_lab.cli import main; print(main(['evaluate', 'run=nowhere']), 'torch' in sys.modules)"
+    result = python("-c", code)
+    assert result.stdout == "2 False\n" and result.stderr.startswith("vae-lab evaluate: nowhere is no run directory")
 
 
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -315,8 +330,9 @@ def test_a_refused_sweep_of_another_command_leaves_nothing_behind(work_folder: P
 @pytest.mark.parametrize("stop", [Interrupted("continue: vae-lab train run_dir=r"), KeyboardInterrupt()])
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
 def test_interruption_stops_everything_with_exit_code_130(
-    stop: BaseException, sweep: list[str], replace_train, capfd: pytest.CaptureFixture[str]
+    stop: BaseException, sweep: list[str], replace_train, work_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    make_run(Path("r"))
     calls = []
 
     def command(cfg: DictConfig) -> Path:

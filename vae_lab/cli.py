@@ -18,7 +18,15 @@ from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
 from vae_lab.commands.typed import RUN, understood
 from vae_lab.errors import INTERRUPTED, MISTAKE, ConfigError, Interrupted, missing, nearest
-from vae_lab.wiring.arguments import in_a_shell, quoted, read_arguments, with_any_place, with_one_list, with_texts
+from vae_lab.wiring.arguments import (
+    in_a_shell,
+    paths_of,
+    quoted,
+    read_arguments,
+    with_any_place,
+    with_one_list,
+    with_texts,
+)
 from vae_lab.wiring.folders import CommandLine, choices, package_configs, require_text
 from vae_lab.wiring.keys import OPEN, CommandKeys
 from vae_lab.wiring.terminal import put, say
@@ -167,6 +175,10 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         given = {text.partition("=")[0].lstrip("+") for text in overrides}
         if absent := [key for key, about in keys.of_group[""].items() if about.value == OPEN and key not in given]:
             raise ConfigError(missing(absent))
+        if takes_runs and not flags.multirun and (paths := paths_of(overrides, RUN)):
+            from vae_lab.runs.directory import named_runs
+
+            named_runs(paths)  # refused before PyTorch is loaded
         announce(name, COMMANDS[name], said)
     import hydra
 

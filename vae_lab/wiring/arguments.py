@@ -182,15 +182,20 @@ def with_any_place(overrides: Sequence[str]) -> list[str]:
     return [f"++{text}" if text.startswith(places) else text for text in overrides]
 
 
+def paths_of(overrides: Sequence[str], name: str) -> list[str]:
+    """All paths of a list key on a command line for Hydra; none where a reference is, which is Hydra's to resolve."""
+    own = [text.partition("=")[2] for text in overrides if text.startswith(f"{name}=")]
+    if any("${" in text for text in own):
+        return []
+    return [path for text in own for path in _values(name, text, Key("", is_list=True, is_path=True))]
+
+
 def with_one_list(overrides: Sequence[str], name: str) -> list[str]:
     """A command line for Hydra in which all paths of a list key are one list in Hydra's grammar, at its end."""
-    own = [text for text in overrides if text.startswith(f"{name}=")]
-    if not own or any("${" in text for text in own):  # a reference is Hydra's to resolve
+    if not (paths := paths_of(overrides, name)):
         return list(overrides)
-    paths = [
-        path for text in own for path in _values(name, text.partition("=")[2], Key("", is_list=True, is_path=True))
-    ]
-    return [*(text for text in overrides if text not in own), f"{name}=[{','.join(map(quoted, paths))}]"]
+    others = [text for text in overrides if not text.startswith(f"{name}=")]
+    return [*others, f"{name}=[{','.join(map(quoted, paths))}]"]
 
 
 def named_paths(name: str, values: Sequence[str]) -> dict[Path, bool]:
