@@ -50,15 +50,6 @@ CAUSES = (
     "replacement"
 )
 
-TRIED = {
-    ("mnist", 20, "wake_sleep"): "tried, and lower after 1e5 samples: step sizes of 0.02 and 0.1",
-    ("mnist", 200, "wake_sleep"): (
-        "tried, and lower on the train curve: an initial standard deviation of 0.003 or 0.02, a step size of 0.02, "
-        "grey sleep inputs"
-    ),
-}
-"""What was tried where our curve stays below the published one."""
-
 Moments = Callable[[str, float], float | None]
 """(label of a run, count) -> the train bound with the weights of that moment, if it is known."""
 
@@ -113,8 +104,6 @@ def figure2_values(ours: pd.DataFrame, published: pd.DataFrame, train_bound: Mom
             notes = [CAUSES] if verdict == EXPLAIN else []
             if split == "train" and (moment := train_bound(str(curve["label"].iloc[0]), count)) is not None:
                 notes.append(f"{moment:.1f} with the weights of that moment")
-            if verdict == FAIL and (tried := TRIED.get((dataset, latent_dim, method))):
-                notes.append(tried)
             yield Row("figure 2", claim, count, target, value, value - target, verdict, "; ".join(notes))
         yield from not_reached("figure 2", claim, absent, curve)
 
