@@ -1,5 +1,8 @@
 """What a command leaves open is decided when a run is planned, and stands in its config from then on."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,6 +53,25 @@ def test_small_data_sets_have_a_budget_in_minibatches_and_a_first_evaluation_tha
 def test_a_schedule_that_fills_the_budget_fills_the_one_that_was_decided():
     assert plan("schedule=warmup_cosine")["schedule"]["total_samples"] == 500_000
     assert plan("schedule=warmup_cosine", "max_samples=1000")["schedule"]["total_samples"] == 1000
+
+
+@pytest.mark.slow
+def test_whoever_only_waits_for_trainings_finds_what_the_data_decide_without_loading_pytorch():
+    code = (
+        "import sys\n"
+        "from vae_lab.errors import ConfigError\n"
+        "from vae_lab.jobs.planned import planned_config\n"
+        "from vae_lab.wiring.compose import compose_command\n"
+        "print(planned_config(compose_command('train', [])[0])['max_samples'])\n"
+        "try:\n"
+        "    planned_config(compose_command('train', ['data=npz', 'data.path=/nowhere.npz'])[0])\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+        "print({'torch', 'pytorch_lightning'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    budget, refused, loaded = done.stdout.splitlines()
+    assert (budget, loaded) == ("500000", "set()") and "no file /nowhere.npz" in refused
 
 
 def test_what_cannot_be_a_budget_is_left_for_the_training_to_refuse():

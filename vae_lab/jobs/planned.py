@@ -2,8 +2,11 @@
 
 import copy
 import json
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from multiprocessing import get_context
 from typing import Any
 
 from vae_lab.runs.continuation import budget_in_samples
@@ -53,7 +56,22 @@ def planned_config(composed: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)  # the points of a sweep have few data sets
 def facts_of(section: str) -> tuple[dict[str, Any], int, int]:
-    """What the data set of this section, as JSON, finds in its files; its number of training images; its batch size."""
+    """What the data set of this section, as JSON, finds in its files; its number of training images; its batch size.
+
+    Where PyTorch is not loaded, a process of its own looks: whoever only waits for trainings is not to load it.
+    """
+    if "torch" in sys.modules:
+        return read_facts(section)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(read_facts, section).result()
+
+
+def read_facts(section: str) -> tuple[dict[str, Any], int, int]:
+    """The same, found in this process.
+
+    Raises:
+        ConfigError: the data set cannot be read, or its keys are refused.
+    """
     data = build.instantiate(json.loads(section), "data")
     return data.found, data.num_train, data.batch_size
 
