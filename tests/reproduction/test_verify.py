@@ -292,7 +292,9 @@ EXPECTED = {"test/bound": {"value": -104.1, "tolerance": 1.0}}
 
 
 def preset_run(path: Path, bound: float, **record: Any) -> Path:
+    given = str(record.get("overrides"))
     config = {"seed": 0, "data": {}, "model": {}, "trainer": {}, "expected": EXPECTED}
+    config |= {"callbacks": {"mine": {"_target_": "my.Callback"}}} if "callbacks" in given else {}
     facts = {
         "choices": {"experiment": "mnist"},
         "overrides": ["experiment=mnist", "seed=3", "threads=2", "trainer.devices=1"],
@@ -319,6 +321,7 @@ def test_run_is_judged_by_its_preset(bound: float, verdict: str, tmp_path: Path)
     ("record", "message"),
     [
         ({"overrides": ["experiment=mnist", "model.latent_dim=3"]}, "model.latent_dim=3"),
+        ({"overrides": ["experiment=mnist", "+callbacks.mine._target_=my.Callback"]}, "callbacks.mine"),
         ({"overrides": ["experiment=mnist", "max_samples=3"]}, "does not apply"),
         ({"overrides": ["experiment=mnist", "trainer.max_epochs=3"]}, "trainer.max_epochs=3"),
     ],

@@ -79,6 +79,14 @@ def test_folders_are_named_by_what_varies_and_a_hash(stand_in) -> None:
 
 
 @pytest.mark.slow
+def test_folders_are_named_by_the_settings_of_callbacks_that_are_none_of_the_labs(stand_in) -> None:
+    stand_in()
+    own = "+callbacks.mine._target_=pytorch_lightning.callbacks.RichModelSummary"
+    assert sweep(own, "+callbacks.mine.max_depth=1,2", "seed=0") == 0
+    assert starts() == {"max_depth-1": 1, "max_depth-2": 1}
+
+
+@pytest.mark.slow
 def test_same_line_again_skips_what_is_finished(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in()
     assert sweep("model.latent_dim=2,5") == sweep("model.latent_dim=2,5") == 0

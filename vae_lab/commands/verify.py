@@ -83,7 +83,7 @@ def preset_rows(run: RunDir, data_root: str | None = None) -> list[Row]:
         what = f"experiment={name} has" if name else "it was no experiment's run, and has"
         raise RunError(f"{run.path}: {what} no key `expected` to be judged by")
     given = record.get("overrides") or []
-    if changed := [text for text in given if is_computed(text) and key_of(text) not in HARMLESS]:
+    if changed := [text for text in given if is_computed(text, config) and key_of(text) not in HARMLESS]:
         raise RunError(
             f"{run.path} is not experiment={name} as it stands but has {', '.join(changed)}: its expectation "
             "does not apply"

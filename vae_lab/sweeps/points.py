@@ -80,7 +80,7 @@ class Space:
         if requested["run_dir"] is not None:
             raise ConfigError("run_dir must be null in a sweep, or all its jobs would share one: leave it out")
         config = planned_config(requested)
-        shown = [text for text in varied if is_computed(text)]
+        shown = [text for text in varied if is_computed(text, config)]
         return Point(config, choices, overrides, shown, RunDir(run_folder(folder, shown, config)))
 
 
