@@ -230,9 +230,12 @@ def test_first_line_says_what_happens_before_hydra_and_pytorch_are_imported(work
         "        sys.exit()\n"
         "sys.stderr = Watch()\n"
         "from vae_lab.cli import main\n"
-        "main(['train', 'data=mnist', 'seed=3'])"
+        "main(['train', *sys.argv[1:]])"
     )
-    assert python("-c", code).stdout == "set() vae-lab train: loading PyTorch, then training with data=mnist seed=3\n"
+    what = "training with data=mnist seed=3"
+    one, several = python("-c", code, *what.split()[2:]), python("-c", code, *what.split()[2:], "-m")
+    assert one.stdout == f"set() vae-lab train: loading PyTorch, then {what}\n"
+    assert several.stdout == f"set() vae-lab train: {what}\n"
 
 
 def test_run_that_is_not_there_is_refused_before_pytorch_is_imported(work_folder: Path) -> None:

@@ -179,7 +179,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             from vae_lab.runs.directory import named_runs
 
             named_runs(paths)  # refused before PyTorch is loaded
-        announce(name, COMMANDS[name], said)
+        is_sweep = flags.multirun or keys.chosen.get("sweep")
+        announce(name, COMMANDS[name], said, loads_pytorch=not is_sweep)
     import hydra
 
     from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code
@@ -216,11 +217,12 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return exit_code(line, endings)
 
 
-def announce(name: str, command: Command, overrides: Sequence[str]) -> None:
+def announce(name: str, command: Command, overrides: Sequence[str], *, loads_pytorch: bool = True) -> None:
     """Says on stderr what will be done, before the seconds in which the libraries are imported."""
     with_what = " ".join([command.doing, *overrides])
     what = with_what if overrides else f"{command.doing.removesuffix(' with')} with the defaults"
-    say(f"vae-lab {name}", what if "torch" in sys.modules else f"loading PyTorch, then {what}")
+    is_next = loads_pytorch and "torch" not in sys.modules  # a sweep leaves it to its jobs
+    say(f"vae-lab {name}", f"loading PyTorch, then {what}" if is_next else what)
 
 
 def complete(flag: str, arguments: Sequence[str]) -> int:
