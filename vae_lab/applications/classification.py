@@ -147,5 +147,5 @@ def error_rates(
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Of a mean; None where a single value does not show it."""
+    """The standard error of a mean; None where a single value does not show it."""
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None

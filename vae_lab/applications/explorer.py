@@ -82,7 +82,7 @@ class Frame:
 
     @property
     def num_bytes(self) -> float:
-        """Of the weights in the page."""
+        """How many bytes the weights take in the page."""
         sizes = {"float16": 2, "float32": 4}
         numbers = {name: sum(p.numel() for p in getattr(self.model, name).parameters()) for name in self.kinds}
         return sum(4 / 3 * sizes[kind] * numbers[name] for name, kind in self.kinds.items())
@@ -126,7 +126,7 @@ def with_weights(model: VAE, kinds: Mapping[str, str]) -> VAE:
 
 @torch.no_grad()
 def largest_change(models: tuple[VAE, VAE], z: tuple[Tensor, Tensor]) -> float:
-    """By how much a decoded pixel of one model at its z differs from the other's at most; infinite for no number."""
+    """The largest difference of a pixel that two models decode, each at its z; infinite for no number."""
     changes = []
     for pair in zip(*(each.split(BLOCK) for each in z), strict=True):
         one, other = (model.likelihood(some).mean for model, some in zip(models, pair, strict=True))

@@ -23,7 +23,7 @@ class Parameters(nn.Module):
         self.model, self.density, self.outputs = model, density, outputs
 
     def forward(self, given: Tensor) -> tuple[Tensor, ...]:
-        """In the order of `outputs`."""
+        """The parameters, in the order of `outputs`."""
         density = getattr(self.model, self.density)(given)
         return tuple(getattr(density, name) for name in self.outputs)
 

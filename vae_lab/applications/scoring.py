@@ -18,7 +18,7 @@ from vae_lab.randomness import NOISE_BLOCK
 
 @dataclass(frozen=True)
 class Scores:
-    """Of every image, in nats; float64, on the CPU."""
+    """What was measured of every image, in nats; float64, on the CPU."""
 
     log_likelihood: Float[Tensor, " num"]
     standard_error: Float[Tensor, " num"]

@@ -118,7 +118,7 @@ def traced(network: nn.Module, example: Tensor, what: str) -> Program:
 
 
 class _Tracing:
-    """From the nodes of an exported graph to a program."""
+    """Makes a program of the nodes of an exported graph."""
 
     def __init__(self, what: str, program: Program) -> None:
         self.what, self.program = what, program

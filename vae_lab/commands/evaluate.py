@@ -151,7 +151,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def measurements(run: Run, estimators: Sequence[Estimator], settings: EvaluateSettings) -> Iterator[Measurement]:
-    """Of every split the bound, where there is an encoder, log p(x) by each estimator, and the baselines."""
+    """What is measured of every split: the bound, if there is an encoder, log p(x) by each estimator, the baselines."""
     same = {"seed": settings.seed, "num_datapoints": settings.num_datapoints}
     for split in settings.splits:
         if run.model.has_encoder:

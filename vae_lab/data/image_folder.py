@@ -110,17 +110,17 @@ class ImageFolder(ImageData):
 
     @property
     def channels(self) -> int:
-        """As asked for, or 3 where a picture has colours."""
+        """The channels that are asked for, or 3 where a picture has colours."""
         return self._channels or (3 if "colour" in self._modes else 1)
 
     @property
     def bits(self) -> int:
-        """As asked for, or 16 where a picture has more than 8 a channel."""
+        """The bits that are asked for, or 16 where a picture has more than 8 a channel."""
         return self._bits or (16 if "deep" in self._modes else 8)
 
     @property
     def layout(self) -> str:
-        """As asked for, or what the names of the folders say.
+        """The layout that is asked for, or what the names of the folders say.
 
         Raises:
             ConfigError: train and test, say, are there beside other folders: it is not clear whether these are splits.

@@ -63,7 +63,7 @@ class Quadrature(Estimator):
         return fine, (fine - coarse).square()
 
     def summary(self, estimate: Estimate) -> dict[str, float]:
-        """As `_se` the mean absolute change: no more is known of errors that are not random."""
+        """Takes the mean absolute change for `_se`: no more is known of errors that are not random."""
         return {"_se": float(estimate.variance.sqrt().mean())}
 
 

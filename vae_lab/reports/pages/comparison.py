@@ -104,14 +104,15 @@ def curves_section(runs: Mapping[str, Overview]) -> Section:
             split, _, estimator = key.partition("/log_likelihood/")
             caption = f"{key}{'; thin dots: the running mean over training minibatches' * (len(lines) > len(group))}."
             losses = [f"{label}{trained_with(loss)}" for label, run in group.items() if (loss := loss_of(run.settings))]
-            told = f" {enumerated(losses)}." if losses else ""
-            caption += told
+            sentence = f" {enumerated(losses)}." if losses else ""
+            caption += sentence
             if estimator:
-                told, caption = "", f"log p(x) on {split} by {estimator}."
+                sentence, caption = "", f"log p(x) on {split} by {estimator}."
             data, quantity = next(iter(group.values())).data, "log p(x)" if estimator else "bound"
             shown = [line for line in lines if line.samples]
             draw = partial(curves, shown, title=data, quantity=quantity)
-            section.draw(draw, caption, alt=described(shown, f"{key.partition('/')[0]} {quantity}") + told, pdf=True)
+            alt = described(shown, f"{key.partition('/')[0]} {quantity}") + sentence
+            section.draw(draw, caption, alt=alt, pdf=True)
     if empty := [label for label, run in runs.items() if not run.curve]:
         section.text.append(f"Not evaluated yet: {enumerated(empty)}.")
     return section
