@@ -118,7 +118,7 @@ def refuse_damaged(run: RunDir, assembled: Assembled) -> None:
         _ = RunningMeans(content["vae_lab"]["running"]), dict(content["vae_lab"]["latest"])
         _ = content["epoch"], content["global_step"], int(content["pytorch-lightning_version"].split(".")[0])
         _ = content.get("callbacks") is None or content["callbacks"].keys()
-        _ = list(content.get("measured", ())), content.get("seconds", 0.0) + 0.0
+        _ = list(content["measured"]), content["seconds"] + 0.0
     except DAMAGE as error:
         raise RunError(
             f"{run.last} is no checkpoint that this training can go on from ({type(error).__name__}: {error}): put the "

@@ -17,7 +17,7 @@ from typing import Any
 from vae_lab.errors import RunError
 from vae_lab.reports.values import ABSENT, as_text, number_or_none
 from vae_lab.runs.curve import read_rows, series
-from vae_lab.runs.directory import FOLDERS, MARKS, RunDir
+from vae_lab.runs.directory import FOLDERS, MARKS, NEEDED, RunDir
 from vae_lab.runs.identity import is_computed
 from vae_lab.runs.result import draws_of, latest
 from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
@@ -243,7 +243,7 @@ def _search(root: Path, seen: set[tuple[int, int]]) -> Iterator[Overview]:
         names = {item.name for item in found}
         if names & MARKS:
             yield glance(folder)
-            if {"config.yaml", "run.json"} <= names:
+            if names >= NEEDED:
                 continue
         waiting += [
             Path(item.path)
