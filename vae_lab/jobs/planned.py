@@ -2,6 +2,7 @@
 
 import copy
 import json
+import signal
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -62,7 +63,8 @@ def facts_of(section: str) -> tuple[dict[str, Any], int, int]:
     """
     if "torch" in sys.modules:
         return read_facts(section)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # a Ctrl-C is for this process
+    with ProcessPoolExecutor(1, get_context("spawn"), **deaf) as pool:
         return pool.submit(read_facts, section).result()
 
 
