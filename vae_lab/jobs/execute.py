@@ -33,13 +33,14 @@ from vae_lab.errors import (
 )
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.settle import settled
+from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs.continuation import is_larger
 from vae_lab.runs.curve import keep_rows, read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
 from vae_lab.runs.identity import BUDGET, whole
 from vae_lab.runs.load import DAMAGE, ledger_facts, load_weights, read_checkpoint, refuse_other_weights, samples_of
-from vae_lab.runs.measured import baseline, bound
+from vae_lab.runs.measured import INDEPENDENT_PIXELS, baseline_entries
 from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import baseline_keys, baseline_name, loss_facts, results
@@ -319,16 +320,18 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
     if known.get("samples_evaluated") != samples:  # of other weights; else perhaps measured with more draws
         known = {}
     for split in assembled.data.splits:
-        wanted = [
-            baseline(split),
-            *([bound(split, num_samples=1, seed=assembled.lit.seed)] if model.has_encoder else []),
-        ]
-        for measurement in wanted:
-            if f"{split}/{measurement.quantity}" not in known:
-                images = assembled.data.measured(split).images
-                entries |= measurement.entries(model, assembled.data, images, split)
+        if f"{split}/{INDEPENDENT_PIXELS}" not in known:
+            images = assembled.data.measured(split).images
+            entries |= baseline_entries(model, assembled.data, images, split)
+        if f"{split}/bound" in known:
+            continue
         if not model.has_encoder:
             entries |= assembled.curve.log_likelihood(model, assembled.data, split)
+            continue
+        images = assembled.data.measured(split).images.to(device)
+        sums = measure_bound(model, images, num_samples=1, seed=assembled.lit.seed)
+        entries |= {f"{split}/{name}": value for name, value in summarise(sums, num_samples=1).items()}
+        entries |= {f"{split}/bound_num_samples": 1, f"{split}/bound_seed": assembled.lit.seed}
     entries |= known
     run.update_ledger(checkpoint, entries)
     log_hyperparameters(assembled, entries)

@@ -66,13 +66,8 @@ class Measurement:
     """The first so many of the split; None: all."""
     request: Mapping[str, Any]
     """What else decides it, in the ledger as `<key>_<name>`. An entry that lacks one of these is not recognised."""
-    make: Callable[[VAE, ImageData, Float[Tensor, "num channel height width"], str], dict[str, Any]]
-    """(model, its data, images of these, the split's name in the ledger) -> the ledger's entries."""
-
-    def entries(self, model: VAE, data: ImageData, images: Tensor, name: str) -> dict[str, Any]:
-        """What the ledger says about a measurement made now, what was asked for with it; arguments as of `make`."""
-        asked = {f"{name}/{self.quantity}_{key}": value for key, value in self.request.items()}
-        return self.make(model, data, images, name) | asked
+    make: Callable[[Run, Float[Tensor, "num channel height width"], str], dict[str, Any]]
+    """(run, images, the split's name in the ledger) -> the ledger's entries."""
 
     def find(self, ledger: Mapping[str, Any]) -> Measured | None:
         """The value of an equal request in a ledger."""
@@ -101,7 +96,7 @@ class Measurement:
         name = subset_name(self.split, len(images), len(run.data.splits[self.split]))
         key = f"{name}/{self.quantity}"
         log.info("%s, %s.ckpt: %s of %d datapoints", run.path.name, run.checkpoint, key, len(images))
-        entries = self.entries(run.model, run.data, images, name)
+        entries = self.make(run, images, name) | {f"{key}_{k}": value for k, value in self.request.items()}
         if not save:
             return Measured(key, entries)
         facts = {"checkpoint": run.checkpoint, "samples_evaluated": run.samples, **ledger_facts(run.data, run.config)}
@@ -127,9 +122,9 @@ class Measurement:
 def bound(split: str, *, num_samples: int, seed: int, num_datapoints: int | None = None) -> Measurement:
     """The bound with `num_samples` draws of z per datapoint, its terms, and the active units."""
 
-    def make(model: VAE, data: ImageData, images: Tensor, name: str) -> dict[str, Any]:
-        images = images.to(next(model.parameters()).device)
-        sums = measure_bound(model, images, num_samples=num_samples, seed=seed)
+    def make(run: Run, images: Tensor, name: str) -> dict[str, Any]:
+        images = images.to(next(run.model.parameters()).device)
+        sums = measure_bound(run.model, images, num_samples=num_samples, seed=seed)
         return {f"{name}/{key}": value for key, value in summarise(sums, num_samples=num_samples).items()}
 
     return Measurement("bound", split, num_datapoints, {"num_samples": num_samples, "seed": seed}, make)
@@ -138,21 +133,34 @@ def bound(split: str, *, num_samples: int, seed: int, num_datapoints: int | None
 def log_likelihood(split: str, estimator: Estimator, *, seed: int, num_datapoints: int | None = None) -> Measurement:
     """The marginal log-likelihood log p(x) by an estimator."""
 
-    def make(model: VAE, data: ImageData, images: Tensor, name: str) -> dict[str, Any]:
-        return measure_log_likelihood(model, images, name, estimator, seed=seed)
+    def make(run: Run, images: Tensor, name: str) -> dict[str, Any]:
+        return measure_log_likelihood(run.model, images, name, estimator, seed=seed)
 
     request = {"seed": seed, "settings": settings_of(estimator)}
     return Measurement(f"{estimator.quantity}/{estimator.label}", split, num_datapoints, request, make)
 
 
 def baseline(split: str, *, num_datapoints: int | None = None) -> Measurement:
-    """What models without a network, fitted to the train split, score on the datapoints; nothing without them."""
+    """What models without a network score on the datapoints, for a likelihood that has such models."""
 
-    def make(model: VAE, data: ImageData, images: Tensor, name: str) -> dict[str, Any]:
-        if (kind := kind_of_likelihood(model)) is None:
-            return {}
-        values = measure_baselines(data, images, kind, model.latent_dim)
-        entries = {f"{name}/{key}": value for key, value in values.items()}
-        return entries | {f"{name}/{INDEPENDENT_PIXELS}_num_datapoints": len(images)}
+    def make(run: Run, images: Tensor, name: str) -> dict[str, Any]:
+        return baseline_entries(run.model, run.data, images, name)
 
     return Measurement(INDEPENDENT_PIXELS, split, num_datapoints, {}, make)
+
+
+def baseline_entries(model: VAE, data: ImageData, images: Tensor, name: str) -> dict[str, Any]:
+    """The ledger's entries about the baselines of a model on images; none where its likelihood has no baseline.
+
+    Args:
+        model: whose likelihood and latent size they share.
+        data: whose train split they are fitted to.
+        images: of one of its splits.
+        name: of that split in the ledger.
+    """
+    kind = kind_of_likelihood(model)
+    if kind is None:
+        return {}
+    values = measure_baselines(data, images, kind, model.latent_dim)
+    entries = {f"{name}/{key}": value for key, value in values.items()}
+    return entries | {f"{name}/{INDEPENDENT_PIXELS}_num_datapoints": len(images)}
