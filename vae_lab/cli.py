@@ -179,7 +179,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             from vae_lab.runs.directory import named_runs
 
             named_runs(paths)  # refused before PyTorch is loaded
-        is_sweep = flags.multirun or keys.chosen.get("sweep")
+        is_sweep = name == "train" and (flags.multirun or keys.chosen.get("sweep"))
         announce(name, COMMANDS[name], said, loads_pytorch=not is_sweep)
     import hydra
 

@@ -94,6 +94,11 @@ def test_tolerances_of_figure_2(shift: float, early: str, late: str, frey: str) 
         expected = frey if row.claim.startswith("Frey") else early if row.samples == 1e6 else late
         assert row.verdict == expected, row
         assert ("known causes" in row.note) == (row.verdict == EXPLAIN)
+        assert ("tried" in row.note) == (
+            row.verdict == FAIL
+            and any(f"Nz = {size}, wake-sleep" in row.claim for size in (20, 200))
+            and "MNIST" in row.claim
+        )
 
 
 def test_train_is_judged_by_running_means_and_the_weights_of_the_moment_stand_beside() -> None:

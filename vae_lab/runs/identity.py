@@ -80,8 +80,7 @@ def kind_of(key: str, config: Mapping[str, Any] | None = None) -> Kind:
     """
     names = key_of(key).split(".")
     if config is not None and names[0] == "callbacks" and names[1:]:
-        target = f"callbacks.{names[1]}._target_"
-        is_own = str(config.get(target) or value_at(config, target) or OWN_CALLBACKS).startswith(OWN_CALLBACKS)
+        is_own = str(_target(config, f"callbacks.{names[1]}") or OWN_CALLBACKS).startswith(OWN_CALLBACKS)
         return Kind.WATCHING if is_own else Kind.COMPUTED
     return next(
         (KINDS[known] for i in range(len(names), 0, -1) if (known := ".".join(names[:i])) in KINDS), Kind.COMPUTED
@@ -150,9 +149,7 @@ def former_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         f"{component}.{name}": value
         for component, classes in FORMERLY.items()
-        for name, value in classes.get(
-            str(config.get(f"{component}._target_") or value_at(config, f"{component}._target_")), {}
-        ).items()
+        for name, value in classes.get(str(_target(config, component)), {}).items()
     }
 
 
@@ -179,6 +176,12 @@ def changed_settings(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> dic
     """The fixed settings that a config has no longer as they were -> what they are and were; None: not there."""
     now = fixed_settings(config)
     return {key: (now.get(key), fixed.get(key)) for key in {**fixed, **now} if now.get(key) != fixed.get(key)}
+
+
+def _target(config: Mapping[str, Any], component: str) -> Any:
+    """The class of a component in a config, nested or by dotted keys; None where there is none."""
+    key = f"{component}._target_"
+    return config.get(key) or value_at(config, key)
 
 
 def _plain(value: Any) -> Any:

@@ -102,17 +102,18 @@ def curves_section(runs: Mapping[str, Overview]) -> Section:
                     running = run.series("train/bound_running")
                     lines.append(Line(label, *running, colour, ":", is_named=False))
             split, _, estimator = key.partition("/log_likelihood/")
-            caption = f"{key}{'; thin dots: the running mean over training minibatches' * (len(lines) > len(group))}."
-            losses = [f"{label}{trained_with(loss)}" for label, run in group.items() if (loss := loss_of(run.settings))]
-            sentence = f" {enumerated(losses)}." if losses else ""
-            caption += sentence
+            data, shown = next(iter(group.values())).data, [line for line in lines if line.samples]
             if estimator:
-                sentence, caption = "", f"log p(x) on {split} by {estimator}."
-            data, quantity = next(iter(group.values())).data, "log p(x)" if estimator else "bound"
-            shown = [line for line in lines if line.samples]
-            draw = partial(curves, shown, title=data, quantity=quantity)
-            alt = described(shown, f"{key.partition('/')[0]} {quantity}") + sentence
-            section.draw(draw, caption, alt=alt, pdf=True)
+                quantity, caption = "log p(x)", f"log p(x) on {split} by {estimator}."
+                alt = described(shown, f"{split} {quantity}")
+            else:
+                known = {label: loss_of(run.settings) for label, run in group.items()}
+                losses = [f"{label}{trained_with(loss)}" for label, loss in known.items() if loss]
+                sentence = f" {enumerated(losses)}." if losses else ""
+                dots = "; thin dots: the running mean over training minibatches" * (len(lines) > len(group))
+                quantity, caption = "bound", f"{key}{dots}.{sentence}"
+                alt = described(shown, f"{key.partition('/')[0]} {quantity}") + sentence
+            section.draw(partial(curves, shown, title=data, quantity=quantity), caption, alt=alt, pdf=True)
     if empty := [label for label, run in runs.items() if not run.curve]:
         section.text.append(f"Not evaluated yet: {enumerated(empty)}.")
     return section
