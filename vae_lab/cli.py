@@ -23,7 +23,6 @@ from vae_lab.wiring.arguments import (
     paths_of,
     quoted,
     read_arguments,
-    with_any_place,
     with_one_list,
     with_texts,
 )
@@ -166,7 +165,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     words = [*flags.overrides, *(word for word in further if word not in unknown)]  # behind such a flag all are further
     typed = CommandLine(name, config_name, folders, words)
     said = with_texts(understood(typed, keys, arguments, unknown))
-    overrides = with_any_place(said) if name == "train" else said
+    overrides = said
+    if name == "train":
+        from vae_lab.runs.place import with_any_place
+
+        overrides = with_any_place(said)
     takes_runs = RUN in keys.keys
     refuse_hydras_places(name, overrides, takes_runs=takes_runs)
     line = CommandLine(name, config_name, folders, overrides)

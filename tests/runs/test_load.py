@@ -57,6 +57,14 @@ def test_what_a_run_gives_is_detached_repeatable_and_in_the_unit_interval(loaded
     assert not first.requires_grad and first.min() >= 0 and first.max() <= 1
 
 
+def test_loading_draws_nothing_of_the_noise_of_its_caller(finished_run):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    load_run(finished_run.path)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
 def test_a_path_that_is_no_run_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(RunError, match=f"{path} is no run directory"):

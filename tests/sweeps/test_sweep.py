@@ -428,7 +428,10 @@ def test_space_that_cannot_be_searched_is_refused(capfd: pytest.CaptureFixture[s
     assert "optimizer.lr=interval(0.1,0.01) is no space to search: " in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("unlike", ["likelihood=bernoulli,continuous_bernoulli", "data.binarization=none,dynamic"])
+@pytest.mark.parametrize(
+    "unlike",
+    ["likelihood=bernoulli,continuous_bernoulli", "data.binarization=none,dynamic", "data.split_seed=0,1"],
+)
 def test_search_over_bounds_that_cannot_be_compared_is_refused(unlike: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "sweep=search", unlike, "sweep.dry_run=false"]) == 2
     key = unlike.partition("=")[0]

@@ -24,8 +24,9 @@ from vae_lab.commands.explanations import explain, is_mistake
 from vae_lab.commands.task import Task
 from vae_lab.commands.typed import understood
 from vae_lab.errors import ConfigError, Interrupted
+from vae_lab.runs.place import with_any_place
 from vae_lab.training.matmul import MKLDNN
-from vae_lab.wiring.arguments import override, with_any_place, with_texts
+from vae_lab.wiring.arguments import override, with_texts
 from vae_lab.wiring.compose import compose_command, started
 from vae_lab.wiring.folders import CommandLine, package_configs
 from vae_lab.wiring.keys import CommandKeys

@@ -12,16 +12,12 @@ from vae_lab.figures.base import check_scale
 from vae_lab.reproduction.claims import Row, judge
 from vae_lab.reproduction.verdicts import PLATEAU, as_table, failure, reproduction_rows, write_rows
 from vae_lab.runs.directory import RunDir, named_runs
-from vae_lab.runs.identity import is_computed
+from vae_lab.runs.identity import is_the_preset
 from vae_lab.runs.place import require_place
 from vae_lab.runs.result import draws_of_z
 from vae_lab.wiring import build
-from vae_lab.wiring.dotted import key_of
 
 log = logging.getLogger("vae_lab")
-
-HARMLESS = ("experiment", "seed", "trainer")
-"""Overrides that leave a preset what it is, besides those that change nothing that is computed."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def preset_rows(run: RunDir, data_root: str | None = None) -> list[Row]:
         what = f"experiment={name} has" if name else "it was no experiment's run, and has"
         raise RunError(f"{run.path}: {what} no key `expected` to be judged by")
     given = record.get("overrides") or []
-    if changed := [text for text in given if is_computed(text, config) and key_of(text) not in HARMLESS]:
+    if changed := [text for text in given if not is_the_preset(text, config)]:
         raise RunError(
             f"{run.path} is not experiment={name} as it stands but has {', '.join(changed)}: its expectation "
             "does not apply"

@@ -18,14 +18,12 @@ from vae_lab.errors import RunError
 from vae_lab.reports.values import ABSENT, as_text, number_or_none
 from vae_lab.runs.curve import read_rows, series
 from vae_lab.runs.directory import FOLDERS, MARKS, NEEDED, RunDir
-from vae_lab.runs.identity import is_computed
+from vae_lab.runs.identity import decides_the_density
 from vae_lab.runs.result import draws_of, latest
 from vae_lab.runs.small_files import Unreadable, read_ledger, read_record, read_settings
 
 BROKEN = "broken"
 """The status of what cannot be read."""
-TRAINING_ONLY = ("data.batch_size", "data.train_size")
-"""Settings of the data set that leave its test split as it is."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +120,8 @@ class Overview:
     @property
     def test_conditions(self) -> dict[str, str]:
         """The settings that runs must share for their test values in nats to be comparable."""
-        data = {key: as_text(value) for key, value in self.settings.items() if key.startswith("data.")}
-        return {key: text for key, text in data.items() if is_computed(key) and key not in TRAINING_ONLY} | {
-            "likelihood": self.likelihood
-        }
+        shared = {key: as_text(value) for key, value in self.settings.items() if decides_the_density(key)}
+        return {**shared, "likelihood": self.likelihood}
 
     @property
     def draws(self) -> int:

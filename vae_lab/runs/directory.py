@@ -174,6 +174,10 @@ class RunDir:
         """
         return small_files.read_config(self.path)
 
+    def config_text(self) -> str:
+        """config.yaml as it stands, whatever it says."""
+        return small_files.read_text(self.path, "config.yaml")
+
     def write_config(self, config: Mapping[str, Any], **record: Any) -> None:
         """Freezes a config in the present format; run.json gets its number, the config's hash and further entries."""
         write_text(self.path / "config.yaml", small_files.settings_text(config), new_folder=False)

@@ -66,6 +66,10 @@ BUDGET = keys_of(Kind.BUDGET)
 """The keys of the budget: samples, and passes over the data."""
 PLACES = (*keys_of(Kind.PLACE), "data.path")
 """The keys of the place of a data set, of which it has one or none."""
+TRAINING_ONLY = ("data.batch_size", "data.train_size")
+"""Settings of a data set that leave the images that a bound is measured on as they are."""
+KEEPS_A_PRESET = ("experiment", "seed", "trainer")
+"""Keys that leave an experiment what it is, besides those that change nothing that is computed."""
 OWN_CALLBACKS = "vae_lab.callbacks."
 FIXED = "fixed_settings"
 """The entry of run.json by which a config.yaml is known that was changed by hand."""
@@ -90,6 +94,18 @@ def kind_of(key: str, config: Mapping[str, Any] | None = None) -> Kind:
 def is_computed(key: str, config: Mapping[str, Any] | None = None) -> bool:
     """Whether a key identifies a run: two runs that agree in all of these compute the same, but for rounding."""
     return kind_of(key, config) in (Kind.COMPUTED, Kind.BUDGET, Kind.OWN_DATA)
+
+
+def decides_the_density(key: str) -> bool:
+    """Whether only runs that agree in a key have comparable bounds: it decides the density, or the images."""
+    name = key_of(key)
+    is_data = name == "data" or (name.startswith("data.") and is_computed(name) and name not in TRAINING_ONLY)
+    return is_data or name == "likelihood"
+
+
+def is_the_preset(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a run is still its experiment's when its command line has a key, or an override."""
+    return not is_computed(key, config) or key_of(key) in KEEPS_A_PRESET
 
 
 def may_change(key: str) -> bool:

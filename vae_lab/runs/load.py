@@ -164,7 +164,8 @@ def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, dat
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)  # the run's, whatever a notebook has chosen
     try:
-        model = build.model(config["model"], copies=1, image_shape=tuple(record["image_shape"]), **without)
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and the notebook's noise goes on
+            model = build.model(config["model"], copies=1, image_shape=tuple(record["image_shape"]), **without)
     finally:
         torch.set_default_dtype(default)
     fill(model, content, file)

@@ -4,17 +4,27 @@ config.yaml keeps the place as it was typed; run.json has beside it, in `data_pl
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vae_lab.errors import ConfigError
-from vae_lab.runs.identity import PLACES
+from vae_lab.runs.identity import PLACES, Kind, keys_of
+from vae_lab.wiring.arguments import unquoted
 from vae_lab.wiring.dotted import value_at
 
 
 def place_key(config: Mapping[str, Any]) -> str | None:
     """The key of a config that says where its data lie; None: nowhere, as the digits."""
     return next((key for key in PLACES if isinstance(value_at(config, key), str)), None)
+
+
+def with_any_place(overrides: Sequence[str]) -> list[str]:
+    """A command line for Hydra in which the place of the data of a run that goes on is a key of every data set."""
+    run_dir = next((text.partition("=")[2] for text in overrides if text.startswith("run_dir=")), "")
+    if not os.path.isfile(os.path.join(os.path.expanduser(unquoted(run_dir)), "run.json")):
+        return list(overrides)
+    places = (*keys_of(Kind.PLACE), *keys_of(Kind.OWN_DATA))
+    return [f"++{text}" if text.partition("=")[0] in places else text for text in overrides]
 
 
 def require_place(config: Mapping[str, Any], key: str, given: object, run: object) -> None:

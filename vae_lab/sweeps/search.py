@@ -23,15 +23,11 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from vae_lab.errors import ConfigError, require_integer
-from vae_lab.runs.identity import identity_hash
+from vae_lab.runs.identity import decides_the_density, identity_hash
 from vae_lab.sweeps.points import Space
 from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
-
-
-UNLIKE = ("data", "data.binarization", "likelihood")
-"""Keys whose values make bounds that cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = build.settings(SearchSettings, config, "hydra.sweeper")
-    if unlike := [key for key in UNLIKE if key in space.swept]:
+    if unlike := [key for key in space.swept if decides_the_density(key)]:
         raise ConfigError(
             f"{unlike[0]} must have one value in a search, got {space.swept[unlike[0]].input_line}: a bound of "
             "another density, or of other pixels, is no better and no worse; search once for each"

@@ -104,9 +104,9 @@ def _values(name: str, text: str, key: Key) -> list[str]:
     if key.is_path and os.path.exists(os.path.expanduser(text)):
         values = [text]
     elif key.is_list:
-        values = [_unquoted(item) for item in _items(text, *(("", "") if key.is_path else ("[({", "])}")))]
+        values = [unquoted(item) for item in _items(text, *(("", "") if key.is_path else ("[({", "])}")))]
     else:
-        values = [_unquoted(text) if key.is_path else text]
+        values = [unquoted(text) if key.is_path else text]
     for value in values:
         if not value:
             raise ConfigError(
@@ -134,7 +134,7 @@ def _items(text: str, opening: str, closing: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
     """What stands in quotation marks; a text without them as it is."""
     if len(text) < 2 or text[0] not in QUOTES or text[0] != text[-1]:
         return text
@@ -171,15 +171,6 @@ def with_texts(overrides: Sequence[str]) -> list[str]:
         else text
         for text, (key, sign, value) in ((text, text.partition("=")) for text in overrides)
     ]
-
-
-def with_any_place(overrides: Sequence[str]) -> list[str]:
-    """A command line for Hydra in which the place of the data of a run that goes on is a key of every data set."""
-    run_dir = next((text.partition("=")[2] for text in overrides if text.startswith("run_dir=")), "")
-    if not os.path.isfile(os.path.join(os.path.expanduser(_unquoted(run_dir)), "run.json")):
-        return list(overrides)
-    places = ("data.root=", "data.path=", "data.test_path=")
-    return [f"++{text}" if text.startswith(places) else text for text in overrides]
 
 
 def paths_of(overrides: Sequence[str], name: str) -> list[str]:

@@ -24,7 +24,6 @@ from vae_lab.runs.result import (
     results,
     trained_with,
 )
-from vae_lab.runs.small_files import read_text
 from vae_lab.wiring.table import Cell, Table, number
 from vae_lab.wiring.terminal import duration
 
@@ -195,7 +194,7 @@ def settings_section(run: Overview) -> Section:
     if isinstance(layers, list) and is_number(num):
         cells = [list(map(as_text, layer)) for layer in layers if isinstance(layer, list) and len(layer) == 3]
         tables.append(Table(("layer", "what it is", "parameters"), cells, f"The model has {num:,} parameters."))
-    whole = read_text(run.path, "config.yaml")
+    whole = RunDir(run.path).config_text()
     return Section("Settings", tables=tables, details={"All settings: config.yaml": whole})
 
 
