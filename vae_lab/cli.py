@@ -23,6 +23,7 @@ from vae_lab.wiring.arguments import (
     paths_of,
     quoted,
     read_arguments,
+    with_brackets,
     with_one_list,
     with_texts,
 )
@@ -200,8 +201,9 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     put(str(folder))
                     return 0
                 # in the order that Hydra's own parser reads: overrides before flags
-                if takes_runs and not flags.multirun:
-                    overrides = with_one_list(overrides, RUN)
+                if name != "train" and not flags.multirun:
+                    lists = [key for key, about in keys.keys.items() if about.value[:1] == "[" or about.value == "null"]
+                    overrides = with_brackets(with_one_list(overrides, RUN), lists)
                 sys.argv[1:] = [
                     *overrides,
                     *([f"hydra.sweep.dir={quoted(reports)}"] if flags.multirun else []),  # for Hydra's own notes

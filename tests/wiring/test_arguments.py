@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from vae_lab.cli import COMMANDS, main
 from vae_lab.commands.help import WIDTH, Command
 from vae_lab.errors import ConfigError, Failed, require_integer, require_number
-from vae_lab.wiring.arguments import key, keys_of, named_paths, quoted, read_arguments, with_one_list
+from vae_lab.wiring.arguments import key, keys_of, named_paths, quoted, read_arguments, with_brackets, with_one_list
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,21 @@ def test_a_reference_and_other_keys_are_left_to_hydra() -> None:
         assert with_one_list(typed, "run") == typed
     with pytest.raises(ConfigError, match="run must not be empty"):
         with_one_list(["run=a,,b"], "run")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("only=a,b-2", "only=[a,b-2]"),
+        ("only=[a,b]", "only=[a,b]"),
+        ("only=a", "only=a"),
+        ("only=${x},b", "only=${x},b"),
+        ("only=choice(a,b)", "only=choice(a,b)"),
+        ("seed=1,2", "seed=1,2"),
+    ],
+)
+def test_several_values_of_a_key_that_takes_a_list_are_one(typed: str, meant: str) -> None:
+    assert with_brackets([typed], ["only"]) == [meant]
 
 
 def test_pattern_names_the_folders_that_it_matches_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

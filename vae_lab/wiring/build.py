@@ -129,6 +129,8 @@ def model(config: Any, *, copies: int, **given: Any) -> Any:
 def settings(kind: type[Settings], config: Mapping[str, Any] | DictConfig, group: str = "") -> Settings:
     """Those keys of a config that a dataclass has, as its object; the others belong to components, or to the user.
 
+    One value, where several are meant, is a list of one.
+
     Args:
         kind: the dataclass; its annotations are the types, and its `__post_init__` checks the ranges.
         config: of a command, or a group of it.
@@ -142,7 +144,11 @@ def settings(kind: type[Settings], config: Mapping[str, Any] | DictConfig, group
     if absent := [key for name, key in keys.items() if name not in values and not hasattr(kind, name)]:
         raise ConfigError(missing(absent))
     hints = type_hints(kind)
-    return kind(**{name: of_type(values[name], hints[name], key) for name, key in keys.items() if name in values})
+    given = {name: values[name] for name in keys if name in values}
+    given |= {
+        name: [value] for name, value in given.items() if not _fits(value, hints[name]) and _fits([value], hints[name])
+    }
+    return kind(**{name: of_type(value, hints[name], keys[name]) for name, value in given.items()})
 
 
 def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
