@@ -46,6 +46,6 @@ def make_drawn_run(
     if measured:
         for samples, bound in ((100, -90.0), (2000, -30.0), (40_000, -20.0)):
             row = {"samples_evaluated": samples, "train/bound_running": bound - 1, "test/bound": bound}
-            append_row(run.curve, row)
+            append_row(run.curve_file, row)
         run.update_ledger("last", {"test/bound": -20.04, "samples_evaluated": 40_000, "checkpoint": "last"})
     return run

@@ -25,7 +25,7 @@ SETTINGS = (
 
 def test_mnist_trains_and_is_evaluated(tmp_path):
     run = train_more(tmp_path / "run", "data=mnist", *SETTINGS, "max_samples=10000")
-    rows = read_rows(run.curve)
+    rows = read_rows(run.curve_file)
     assert rows[-1]["test/bound"] > rows[0]["test/bound"] + 50 and rows[-1]["test/bound"] > -230
     assert run.ledger("best")["scale"] == "x/255" and run.ledger("best")["likelihood"] == "BernoulliLikelihood"
     counts = [run.ledger("best")[f"{split}/num_datapoints"] for split in ("train", "val", "test")]
@@ -37,7 +37,7 @@ def test_mnist_trains_and_is_evaluated(tmp_path):
 @pytest.mark.parametrize("split", ["random", "blocked"])
 def test_frey_face_trains_and_is_evaluated(tmp_path, split):
     run = train_more(tmp_path / "run", "data=frey_face", *SETTINGS, "max_samples=10000", f"data.split={split}")
-    rows = read_rows(run.curve)
+    rows = read_rows(run.curve_file)
     assert rows[-1]["test/bound"] > rows[0]["test/bound"] + 100 and rows[-1]["test/bound"] > 200
     assert "val/bound" not in rows[0] and run.default_checkpoint == "last"
     ledger = run.ledger("last")

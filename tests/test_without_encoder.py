@@ -34,7 +34,7 @@ def run(tmp_path_factory) -> RunDir:
 
 @pytest.mark.slow
 def test_curve_and_ledger_hold_log_likelihood_and_nothing_of_an_encoder(run):
-    rows = read_rows(run.curve)
+    rows = read_rows(run.curve_file)
     assert [row["samples_evaluated"] for row in rows] == [1500, 2250, 5250, 6000]
     ledger = json.loads((run.path / "metrics.json").read_text())
     for names in (*rows, ledger):
@@ -75,7 +75,7 @@ def test_continued_chains_are_those_of_the_undisturbed_run(run, tmp_path):
     train_more(other.path, "max_samples=6000")
     assert "objective.chain" in weights(other)
     assert_equal(weights(run), weights(other))
-    assert run.curve.read_text() == other.curve.read_text()
+    assert run.curve_file.read_text() == other.curve_file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -115,5 +115,5 @@ def test_curve_refuses_an_estimator_that_needs_an_encoder_or_data_of_its_own(nam
             num_datapoints=1,
             estimator=estimator,
             seed=0,
-            curve=tmp_path / "metrics.csv",
+            curve_file=tmp_path / "metrics.csv",
         )

@@ -130,7 +130,7 @@ def assert_same_training(run: RunDir, other: RunDir) -> None:
         assert ours["vae_lab"] == theirs["vae_lab"], name
         assert_equal(ours["state_dict"], theirs["state_dict"])
         assert_equal(ours["optimizer_states"], theirs["optimizer_states"])
-    assert run.curve.read_text() == other.curve.read_text()
+    assert run.curve_file.read_text() == other.curve_file.read_text()
     assert run.ledger("best") == other.ledger("best")
     assert scalars(run) == scalars(other)
 

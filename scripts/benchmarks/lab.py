@@ -134,24 +134,24 @@ class EvaluationShare(LongRun):
         train_once(self.config, clock)
         training = clock.seconds - clock.evaluations
         self.facts |= {"training_seconds": training, "evaluation_seconds": clock.evaluations}
-        self.facts["of_which_measuring"] = clock.curve.seconds
+        self.facts["of_which_measuring"] = clock.evaluation.seconds
         return clock.evaluations / training
 
 
 class EvaluationClock(Clock):
-    """Adds up the time in which the curve is at work, with all that an evaluation makes others do."""
+    """Adds up the time of evaluating, with all that an evaluation makes others do."""
 
     def attach(self, assembled: Assembled) -> None:
         super().attach(assembled)
-        self.curve, self.evaluations = assembled.curve, 0.0
-        work = assembled.curve.on_train_batch_end
+        self.evaluation, self.evaluations = assembled.evaluation, 0.0
+        work = assembled.evaluation.on_train_batch_end
 
         def timed(*arguments: Any) -> None:
             started = self.now()
             work(*arguments)
             self.evaluations += self.now() - started
 
-        assembled.curve.on_train_batch_end = timed  # pyright: ignore[reportAttributeAccessIssue]
+        assembled.evaluation.on_train_batch_end = timed  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Growth(LongRun):
@@ -242,7 +242,7 @@ def train_once(config: Mapping[str, Any], clock: Clock) -> list[dict[str, float]
         clock.attach(assembled)
         plan_run(run.path, config)
         fit(run, assembled)
-        return read_rows(run.curve)
+        return read_rows(run.curve_file)
 
 
 def training_images(experiment: str) -> Tensor:

@@ -88,7 +88,7 @@ def content_of(folder: Path) -> dict[str, str]:
 def result_of(run_dir: RunDir) -> dict[str, Any]:
     """What a training came to: all that must not depend on kills; weights and optimisers by their bits."""
     return {
-        "curve": run_dir.curve.read_text(),
+        "curve": run_dir.curve_file.read_text(),
         "ledger": {name: run_dir.ledger(name) for name in ("best", "last")},
         "status": run_dir.read_status(),
         **{f"{name}.ckpt": bits_of(run_dir.checkpoints / f"{name}.ckpt") for name in ("best", "last")},

@@ -14,7 +14,7 @@ def make(tmp_path, *overrides: str) -> BoundCurve:
         from omegaconf import OmegaConf
 
         config = OmegaConf.to_container(cfg.evaluation, resolve=True)
-    return build.instantiate(config, "evaluation", seed=0, curve=tmp_path / "metrics.csv")
+    return build.instantiate(config, "evaluation", seed=0, curve_file=tmp_path / "metrics.csv")
 
 
 def test_marks_are_logarithmic_and_at_the_multiples(tmp_path):

@@ -12,7 +12,7 @@ from vae_lab.training.lit_module import LitVAE
 def make(tmp_path, bounds, patience, min_delta=0.0) -> EarlyStopping:
     for i, bound in enumerate(bounds):
         append_row(tmp_path / "metrics.csv", {"samples_evaluated": 100 * (i + 1), "val/bound": bound})
-    return EarlyStopping(patience=patience, min_delta=min_delta, curve=tmp_path / "metrics.csv")
+    return EarlyStopping(patience=patience, min_delta=min_delta, curve_file=tmp_path / "metrics.csv")
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_waiting_for_a_bound_that_nobody_measures_is_refused(tmp_path):
 def test_wrong_settings_are_refused(tmp_path, key, value):
     settings = {"patience": 1, "min_delta": 0.0} | {key: value}
     with pytest.raises(ValueError, match=rf"early_stopping\.{key} must be .*got {value}"):
-        EarlyStopping(**settings, curve=tmp_path / "metrics.csv")
+        EarlyStopping(**settings, curve_file=tmp_path / "metrics.csv")

@@ -115,12 +115,12 @@ def test_figure_yaml_describes_a_figure_of_its_name(name):
     assert isinstance(made, PaperFigure)
     assert made.name == name
     for scale in SCALES:
-        labels = [curve.label for curve in made.curves(scale)]
+        labels = [curve.label for curve in made.needed_runs(scale)]
         assert len(set(labels)) == len(labels) > 0
 
 
 def curves_of(name, scale="quick"):
-    return build.instantiate(settings("figure", f"figure={name}")["figure"], "figure").curves(scale)
+    return build.instantiate(settings("figure", f"figure={name}")["figure"], "figure").needed_runs(scale)
 
 
 def test_figures_4_and_5_share_the_runs_of_figure_2():
@@ -153,7 +153,7 @@ def test_overrides_of_every_curve_compose_a_training(tmp_path, name):
 
 @pytest.mark.slow
 def test_missing_command_trains_the_run_that_is_missing(tmp_path):
-    (curve, _) = [curve for curve in build.instantiate(settings("figure", *DIGITS)["figure"], "figure").curves("quick")]
+    (curve, _) = [curve for curve in build.instantiate(settings("figure", *DIGITS)["figure"], "figure").needed_runs("quick")]
     path = tmp_path / "runs" / curve.label
     arguments = shlex.split(curve.command(path))[2:]
     assert main(["train", *arguments, "threads=1", "model.encoder.hidden=[8]", "callbacks=none"]) == 0

@@ -56,7 +56,7 @@ def test_frozen_config_is_resolved_and_says_what_the_run_is(finished_run):
 
 
 def test_curve_has_a_row_at_every_mark_and_at_the_end(finished_run):
-    rows = read_rows(finished_run.curve)
+    rows = read_rows(finished_run.curve_file)
     assert [row["samples_evaluated"] for row in rows] == [100, 200, 250, 400, 650, 1000, 1200]
     for row in rows:
         assert all(torch.tensor(list(row.values())).isfinite())
@@ -70,7 +70,7 @@ def test_curve_has_a_row_at_every_mark_and_at_the_end(finished_run):
 
 def test_event_files_hold_the_curve_and_the_hyperparameters(finished_run):
     curves = scalars(finished_run)
-    rows = read_rows(finished_run.curve)
+    rows = read_rows(finished_run.curve_file)
     for name in set(rows[0]) - {"samples_evaluated"}:
         expected = [(row["samples_evaluated"], pytest.approx(row[name], rel=1e-6)) for row in rows]
         assert curves[name] == expected, name
@@ -112,7 +112,7 @@ def test_ledger_is_the_bound_of_the_best_checkpoint_and_says_on_what(finished_ru
 def test_same_seed_gives_the_same_bits_and_another_seed_others(finished_run, tmp_path):
     assert_same_training(train_tiny(tmp_path / "same", "trainer.max_epochs=4"), finished_run)
     other = train_tiny(tmp_path / "other", "trainer.max_epochs=4", "seed=1")
-    assert other.curve.read_text() != finished_run.curve.read_text()
+    assert other.curve_file.read_text() != finished_run.curve_file.read_text()
 
 
 @pytest.mark.parametrize("binarization", ["none", "dynamic"])
@@ -231,13 +231,13 @@ def test_non_finite_density_fails_the_run_and_keeps_the_last_good_checkpoint(tmp
     assert run.read_status() == "failed" and str(caught.value) in run.read_record()["error"]
     assert checkpoint(run)["vae_lab"]["samples"] == 250
     assert all(value.isfinite().all() for value in weights(run).values())
-    assert [row["samples_evaluated"] for row in read_rows(run.curve)] == [100, 200, 250]
+    assert [row["samples_evaluated"] for row in read_rows(run.curve_file)] == [100, 200, 250]
     assert load_run(run.path).samples == 250
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path):
     run = train_tiny(tmp_path / "run", "early_stopping.patience=2", "early_stopping.min_delta=1000")
-    assert [row["samples_evaluated"] for row in read_rows(run.curve)] == [100, 200, 250]
+    assert [row["samples_evaluated"] for row in read_rows(run.curve_file)] == [100, 200, 250]
     assert run.read_status() == "finished" and run.read_record()["stopped_early"] is True
     assert run.read_record()["samples_evaluated"] == 250 == checkpoint(run)["vae_lab"]["samples"]
 
@@ -245,7 +245,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tmp_path):
 def test_best_checkpoint_is_the_one_of_the_highest_validation_bound(tmp_path):
     worse_later = ("schedule=stages", "schedule.milestones=[8]", "schedule.gamma=2000")
     run = train_tiny(tmp_path / "run", *worse_later, "trainer.max_epochs=4", "optimizer.lr=0.002")
-    rows = read_rows(run.curve)
+    rows = read_rows(run.curve_file)
     best = max(rows, key=lambda row: row["val/bound"])
     assert best["samples_evaluated"] < 1200
     assert checkpoint(run, "best")["vae_lab"]["samples"] == best["samples_evaluated"]
@@ -262,7 +262,7 @@ def test_snapshots_are_kept_at_their_counts_and_change_nothing_else(finished_run
     assert "optimizer_states" not in snapshot
     assert_equal(snapshot["state_dict"], weights(run))
     assert_equal(weights(run), weights(finished_run))
-    assert run.curve.read_text() == finished_run.curve.read_text()
+    assert run.curve_file.read_text() == finished_run.curve_file.read_text()
 
 
 @pytest.mark.slow
@@ -278,14 +278,14 @@ def test_gradient_clipping_changes_the_training(finished_run, tmp_path):
 
 def test_schedule_sets_the_learning_rate_once_per_minibatch(tmp_path):
     run = train_tiny(tmp_path / "run", "schedule=stages", "schedule.milestones=[3,10]", "max_samples=600")
-    rates = {row["samples_evaluated"]: row["learning_rate"] for row in read_rows(run.curve)}
+    rates = {row["samples_evaluated"]: row["learning_rate"] for row in read_rows(run.curve_file)}
     assert rates == pytest.approx({100: 1e-3, 200: 1e-4, 250: 1e-4, 400: 1e-4, 600: 1e-5})
 
 
 def test_kl_warmup_is_logged_and_the_logged_bound_is_unweighted(tmp_path):
     run = train_tiny(tmp_path / "run", "objective.kl_warmup_samples=200", "max_samples=200")
     assert "KL weight: 1, rising from 0 over the first 200 samples" in run.log.read_text()
-    row = read_rows(run.curve)[0]
+    row = read_rows(run.curve_file)[0]
     expected = row["train/reconstruction_running"] - row["train/kl_running"]
     assert row["train/bound_running"] == pytest.approx(expected, abs=1e-4) and row["train/kl_running"] > 0
 
@@ -302,7 +302,7 @@ def test_parameter_prior_pulls_the_weights_in(tmp_path):
 
 def test_mixed_precision_trains_float32_weights(tmp_path):
     run = train_tiny(tmp_path / "run", "trainer.precision=bf16-mixed", "trainer.max_epochs=2")
-    rows = read_rows(run.curve)
+    rows = read_rows(run.curve_file)
     assert rows[-1]["test/bound"] > rows[0]["test/bound"]
     assert {value.dtype for value in weights(run).values()} == {torch.float32}
     assert run.ledger("best")["test/bound"] == pytest.approx(rows[-1]["test/bound"], abs=1e-4)

@@ -50,7 +50,7 @@ def ours(axes):
 
 
 def test_curves_are_both_methods_of_nine_panels():
-    labels = [curve.label for curve in figure2().curves("quick")]
+    labels = [curve.label for curve in figure2().needed_runs("quick")]
     assert len(labels) == 18
     assert {"mnist_200_wake_sleep", "frey_face_2_aevb"} < set(labels)
 
@@ -59,7 +59,7 @@ def test_collect_takes_the_running_train_mean_and_the_test_bound(tmp_path):
     run = plan_run(tmp_path / "mnist_3_aevb", {"seed": 0, "data": {}, "trainer": {}})
     for samples, train, test in ((100, -200.5, -199.0), (200, -180.5, -179.0)):
         row = {"samples_evaluated": samples, "train/bound_running": train, "train/bound": 0.0, "test/bound": test}
-        append_row(run.curve, row | {"learning_rate": 0.02})
+        append_row(run.curve_file, row | {"learning_rate": 0.02})
     table = figure2().collect({"mnist_3_aevb": run}, "quick")
     assert tuple(table) == Figure2.columns
     assert select(table, split="train")["bound_nats"].tolist() == [-200.5, -180.5]

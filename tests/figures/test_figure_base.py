@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Curve, PaperFigure, check_by_scale, check_scale, records, select
+from vae_lab.figures.base import NeededRun, PaperFigure, check_by_scale, check_scale, records, select
 from vae_lab.figures.section5 import FIGURE2, FIGURE3, Section5, figure2_published, figure3_published
 from vae_lab.runs.directory import RunDir, plan_run
 
-CURVE = Curve("a_2", ("data=digits", "evaluation.splits=[test]"), (0.01, 0.02), 2000, (500, 1000))
+CURVE = NeededRun("a_2", ("data=digits", "evaluation.splits=[test]"), (0.01, 0.02), 2000, (500, 1000))
 BUDGET = {"quick": 1000, "standard": 2000, "paper": 3000}
 
 
@@ -58,7 +58,7 @@ def test_command_can_be_pasted_and_holds_budget_and_snapshots(tmp_path):
 
 def test_label_that_is_no_folder_name_is_refused():
     with pytest.raises(ValueError, match="label must be of letters"):
-        Curve("a/b", (), (), 1)
+        NeededRun("a/b", (), (), 1)
 
 
 def test_missing_run_is_named_with_the_command_that_makes_it(tmp_path):
@@ -120,7 +120,7 @@ def test_published_curves_have_their_columns_and_known_values():
 
 def test_section5_curves_differ_between_methods_by_the_method_only():
     training = section5()
-    aevb, wake_sleep = (training.curve("mnist", 20, method, "standard") for method in training.methods)
+    aevb, wake_sleep = (training.needed_run("mnist", 20, method, "standard") for method in training.methods)
     assert (aevb.label, wake_sleep.label) == ("mnist_20_aevb", "mnist_20_wake_sleep")
     assert set(aevb.overrides) ^ set(wake_sleep.overrides) == {"objective=aevb", "objective=wake_sleep"}
     assert (aevb.max_samples, aevb.learning_rates) == (2000, (0.01, 0.02))
@@ -129,16 +129,16 @@ def test_section5_curves_differ_between_methods_by_the_method_only():
 def test_section5_panel_has_overrides_of_its_own_for_both_methods():
     training = section5(panels={"mnist_2": ["initialization.std=0.1"]})
     for method in training.methods:
-        own, plain = (set(training.curve("mnist", size, method, "quick").overrides) for size in (2, 20))
+        own, plain = (set(training.needed_run("mnist", size, method, "quick").overrides) for size in (2, 20))
         assert own ^ plain == {"model.latent_dim=2", "initialization.std=0.1", "model.latent_dim=20"}
-    after = training.curve("mnist", 2, "aevb", "quick").overrides
+    after = training.needed_run("mnist", 2, "aevb", "quick").overrides
     assert after.index("initialization.std=0.1") > after.index("experiment=mnist_paper"), "the later one wins"
 
 
 def test_section5_keeps_snapshots_as_far_as_the_budget_reaches():
-    kept = {scale: section5().curve("mnist", 2, "aevb", scale).snapshots for scale in BUDGET}
+    kept = {scale: section5().needed_run("mnist", 2, "aevb", scale).snapshots for scale in BUDGET}
     assert kept == {"quick": (1000,), "standard": (1000, 2000), "paper": (1000, 2000)}
-    assert section5(snapshots=[]).curve("mnist", 2, "aevb", "quick").snapshots == ()
+    assert section5(snapshots=[]).needed_run("mnist", 2, "aevb", "quick").snapshots == ()
 
 
 @pytest.mark.parametrize("panel", ["frey_face_2", "mnist", "mnist_two"])
@@ -153,7 +153,7 @@ def test_figure_that_only_reads_makes_no_estimate():
 
 def test_section5_refuses_unknown_names_and_budgets_that_do_not_fit():
     with pytest.raises(ValueError, match="must hold 'frey_face', which is drawn, got mnist"):
-        section5().curve("frey_face", 2, "aevb", "quick")
+        section5().needed_run("frey_face", 2, "aevb", "quick")
     with pytest.raises(ValueError, match="must name the data sets mnist, got digits"):
         section5(max_samples={"digits": BUDGET})
 

@@ -49,7 +49,7 @@ def canned():
 
 
 def test_curves_are_both_methods_on_every_training_set():
-    curves = {curve.label: curve for curve in full_vb_figure().curves("quick")}
+    curves = {curve.label: curve for curve in full_vb_figure().needed_runs("quick")}
     assert list(curves) == [f"full_vb_{size}_{method}" for size in (100, 1000) for method in ("full", "plain")]
     full = curves["full_vb_100_full"]
     assert full.overrides == ("experiment=mnist_paper", "data.train_size=100", "objective=full_variational_bayes")
@@ -70,7 +70,7 @@ def test_draws_of_the_snapshots_are_measured_and_kept(tmp_path, short_run):
         "full_vb_100_plain": short_run(tmp_path / "full_vb_100_plain"),
     }
     table = measured(full_vb_figure(), runs)
-    counted = {curve.label: full_vb_figure().num_estimates(curve) for curve in full_vb_figure().curves("quick")}
+    counted = {curve.label: full_vb_figure().num_estimates(curve) for curve in full_vb_figure().needed_runs("quick")}
     assert tuple(table) == FullVariationalBayesFigure.columns
     assert set(table["samples_evaluated"]) == {100, 200}
     for method, quantities in (

@@ -107,10 +107,10 @@ def test_what_stumbles_after_a_ctrl_c_is_an_interruption_that_goes_on(tmp_path, 
 
 def test_rows_that_vanish_from_the_curve_during_a_training_end_it(tmp_path, monkeypatch):
     run = RunDir(tmp_path / "run")
-    once_after_three_evaluations(monkeypatch, lambda: cut(run.curve))
+    once_after_three_evaluations(monkeypatch, lambda: cut(run.curve_file))
     with pytest.raises(RunError, match=r"metrics\.csv was changed or deleted .* it ended at 250 samples"):
         train_tiny(run.path, SETTINGS)
-    assert [row["samples_evaluated"] for row in read_rows(run.curve)] == [100, 200]
+    assert [row["samples_evaluated"] for row in read_rows(run.curve_file)] == [100, 200]
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_rows_that_vanish_from_the_curve_during_a_training_end_it(tmp_path, monk
 )
 def test_rows_that_are_missing_behind_the_checkpoint_are_named(tmp_path, finished_run, caplog, damage, missing):
     run = RunDir(shutil.copytree(finished_run.path, tmp_path / "run"))
-    cut(run.curve)  # the last one, at the end of the budget, which a longer run has not
-    damage(run.curve)
+    cut(run.curve_file)  # the last one, at the end of the budget, which a longer run has not
+    damage(run.curve_file)
     train_more(run.path, "trainer.max_epochs=5")
     (warning,) = [record.getMessage() for record in caplog.records if "lacks" in record.getMessage()]
     assert re.search(missing, warning)
@@ -185,7 +185,7 @@ def test_what_lightning_ends_is_interrupted_with_a_checkpoint_and_goes_on(tmp_pa
     assert "Timer" not in checkpoint(run)["callbacks"]
     monkeypatch.undo()
     train_more(run.path)
-    assert run.read_status() == "finished" and run.curve.read_text() == finished_run.curve.read_text()
+    assert run.read_status() == "finished" and run.curve_file.read_text() == finished_run.curve_file.read_text()
     assert_equal(weights(run), weights(finished_run))  # and all else but the identity, to which the timer belongs
     assert os.environ.get("VAE_LAB_RUN_DIR") is None
 

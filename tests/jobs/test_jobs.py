@@ -279,7 +279,7 @@ def test_killed_training_is_resumed_as_if_nothing_had_happened(tmp_path: Path) -
     outcomes = run_jobs(planned, num_parallel=2)
     assert statuses(outcomes) == ["resumed", "finished"], [outcome.reason for outcome in outcomes]
     undisturbed = train_tiny(tmp_path / "undisturbed", *budget)
-    assert read_rows(planned[0].run.curve) == read_rows(undisturbed.curve)
+    assert read_rows(planned[0].run.curve_file) == read_rows(undisturbed.curve_file)
 
 
 @pytest.mark.slow

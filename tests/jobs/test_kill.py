@@ -43,18 +43,18 @@ def is_being_saved(run: RunDir) -> bool:
 
 def is_in_an_epoch(run: RunDir) -> bool:
     """Between two evaluations: some rows, and not the last."""
-    return run.curve.is_file() and run.curve.read_text().count("\n") >= 5
+    return run.curve_file.is_file() and run.curve_file.read_text().count("\n") >= 5
 
 
 def is_evaluated(run: RunDir) -> bool:
     """During an evaluation: a new row is there, and the checkpoint that belongs to it not yet."""
-    rows = run.curve.read_bytes().count(b"\n") if run.curve.is_file() else 0
+    rows = run.curve_file.read_bytes().count(b"\n") if run.curve_file.is_file() else 0
     return rows >= 2 and any(run.checkpoints.glob(".best.ckpt.*.tmp"))
 
 
 def is_at_the_end(run: RunDir) -> bool:
     """During the last evaluation or soon after: every row is written, the ledger is not."""
-    return run.curve.is_file() and "\n4500," in run.curve.read_text()
+    return run.curve_file.is_file() and "\n4500," in run.curve_file.read_text()
 
 
 def wait_for(process: subprocess.Popen[str], point: Callable[[], bool]) -> None:

@@ -14,7 +14,7 @@ SHORT = ("max_samples=300",)
 
 
 def bounds(run) -> list[float]:
-    return series(read_rows(run.curve), "test/bound")[1]
+    return series(read_rows(run.curve_file), "test/bound")[1]
 
 
 def test_csv_has_the_curve_and_the_kl_of_every_latent_dimension(tmp_path):

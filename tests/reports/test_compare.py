@@ -265,7 +265,7 @@ def test_run_that_goes_on_is_compared_as_it_is(work_folder, finished_run, small,
     young = copied(finished_run, work_folder / "young")
     young.update_record(status="planned")
     shutil.rmtree(young.checkpoints)
-    young.curve.unlink()
+    young.curve_file.unlink()
     (young.path / "metrics.json").unlink()
     with going.locked():
         page = compared(capsys, f"run={finished_run.path}", f"run={going.path}", f"run={young.path}")

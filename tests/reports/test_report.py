@@ -188,7 +188,7 @@ def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):
     (run.path / "metrics.json").unlink()
     page = reported(capsys, f"run={run.path}")
     assert "The run is interrupted at 1,200 samples." in page.sections["Result"]
-    last = read_rows(run.curve)[-1]
+    last = read_rows(run.curve_file)[-1]
     values = ", ".join(f"{split} bound {last[f'{split}/bound']:.2f} nats (8 draws of z)" for split in ("test", "val"))
     assert f"The last evaluation: {values} per datapoint." in page.sections["Result"]
     (row,) = (row for row in page.rows("Result") if row["split"] == "test")
@@ -203,7 +203,7 @@ def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):
 def test_run_without_weights_or_ledger_has_a_page(run, tmp_path, capsys):
     shutil.rmtree(run.checkpoints)
     (run.path / "metrics.json").unlink()
-    run.curve.unlink()
+    run.curve_file.unlink()
     run.update_record(
         status="failed", error="NonFiniteDensity: the loss is NaN\nat step 7", command=None, overrides=None
     )

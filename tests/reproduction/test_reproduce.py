@@ -17,7 +17,7 @@ from training import composed, finish, train_tiny, vae_lab
 
 from vae_lab.commands.reproduce import reproduce
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Curve
+from vae_lab.figures.base import NeededRun
 from vae_lab.figures.figure2 import Figure2
 from vae_lab.figures.section5 import Section5
 from vae_lab.jobs.job import Outcome, plan_job
@@ -27,7 +27,7 @@ from vae_lab.reproduction.plan import (
     ReproduceSettings,
     compose_training,
     merged,
-    needed_curves,
+    needed_runs,
     remaining_seconds,
     timed,
 )
@@ -71,13 +71,13 @@ SETTINGS = ReproduceSettings(
 )
 
 
-def curve(label: str = "a", **changes: Any) -> Curve:
+def curve(label: str = "a", **changes: Any) -> NeededRun:
     values: dict[str, Any] = {
         "overrides": ("data=digits", "model.latent_dim=2", "trainer.max_epochs=null"),
         "learning_rates": (0.01, 0.02),
         "max_samples": 5000,
     }
-    return Curve(label=label, **(values | changes))
+    return NeededRun(label=label, **(values | changes))
 
 
 def figure2(**max_samples: int) -> Figure2:
@@ -100,7 +100,7 @@ def test_config_of_another_command_is_composed_with_the_choices() -> None:
 
 
 def test_curves_that_figures_share_are_trained_once() -> None:
-    curves = needed_curves([figure2(), figure2(quick=4000, standard=5000, paper=6000)], "quick", None)
+    curves = needed_runs([figure2(), figure2(quick=4000, standard=5000, paper=6000)], "quick", None)
     assert [curve.label for curve in curves] == [
         f"mnist_{latent_dim}_{method}" for latent_dim in (2, 3) for method in ("aevb", "wake_sleep")
     ]
@@ -111,12 +111,12 @@ def test_curves_that_figures_share_are_trained_once() -> None:
 
 
 def test_only_chooses_by_pattern_and_refuses_a_name_of_none() -> None:
-    assert [c.label for c in needed_curves([figure2()], "quick", ["mnist_3_*"])] == [
+    assert [c.label for c in needed_runs([figure2()], "quick", ["mnist_3_*"])] == [
         "mnist_3_aevb",
         "mnist_3_wake_sleep",
     ]
     with pytest.raises(ConfigError, match="only must name runs"):
-        needed_curves([figure2()], "quick", ["mnist_30_aevb"])
+        needed_runs([figure2()], "quick", ["mnist_30_aevb"])
 
 
 def test_probe_is_the_curve_cut_short() -> None:
@@ -167,7 +167,7 @@ def test_step_size_is_set_in_a_copy() -> None:
 
 def test_evaluations_are_counted_as_the_training_makes_them(tmp_path: Path) -> None:
     run = train_tiny(tmp_path / "run", "max_samples=1000", "trainer.max_epochs=null")
-    rows = len(run.curve.read_text().splitlines()) - 1
+    rows = len(run.curve_file.read_text().splitlines()) - 1
     assert count_evaluations(run.read_config(), 1000) == rows + 1  # and the ledger
 
 
@@ -190,7 +190,7 @@ def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path:
     runs, probes = tmp_path / "runs", tmp_path / "probes"
     total = with_times.seconds + 2 * with_times.probe_seconds
     assert remaining_seconds(with_times, runs, probes) == pytest.approx(total)
-    for probe in plan_probes(training.curve, training.probe_config, probes):
+    for probe in plan_probes(training.needed, training.probe_config, probes):
         probe.job.run.update_record(status="finished")
     assert remaining_seconds(with_times, runs, probes) == pytest.approx(with_times.seconds)
     assert Speed(2.0, 3.0, samples_per_epoch=1200, checkpoint_bytes=0).seconds(10, 2) == 26.0

@@ -289,7 +289,7 @@ def test_train_bound_of_a_curve_counts_where_it_has_one_draw_of_z(draws, expecte
     run = RunDir(shutil.copytree(finished_run.path, tmp_path / "runs" / "a"))
     config = run.read_config()
     run.write_config(config | {"evaluation": config["evaluation"] | {"num_samples": draws}})
-    run.curve.write_text("samples_evaluated,train/bound\n1000,-3.5\n")
+    run.curve_file.write_text("samples_evaluated,train/bound\n1000,-3.5\n")
     assert train_bound(tmp_path, "a", 1000) == expected
 
 

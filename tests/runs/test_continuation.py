@@ -108,17 +108,17 @@ def test_a_failed_run_goes_on_from_its_last_good_checkpoint(finished_run, tmp_pa
     assert main(["train", f"run_dir={tmp_path}/run"]) == 1
     run = RunDir(tmp_path / "run")
     assert run.read_status() == "failed" and "NonFiniteDensity" in run.read_record()["error"]
-    assert [row["samples_evaluated"] for row in read_rows(run.curve)] == [100, 200, 250]
+    assert [row["samples_evaluated"] for row in read_rows(run.curve_file)] == [100, 200, 250]
 
 
 def test_a_run_that_stopped_early_stays_stopped(tmp_path):
     settings = ("early_stopping.patience=1", "early_stopping.min_delta=1000", "trainer.max_epochs=2")
     run = train_tiny(tmp_path / "run", *settings)
-    curve, bits = run.curve.read_text(), weights(run)
+    curve, bits = run.curve_file.read_text(), weights(run)
     run.update_record(status="running")  # as if killed after the last checkpoint
     train_more(run.path, "trainer.max_epochs=4")
     assert run.read_status() == "finished" and run.read_record()["stopped_early"] is True
-    assert run.curve.read_text() == curve and weights(run).keys() == bits.keys()
+    assert run.curve_file.read_text() == curve and weights(run).keys() == bits.keys()
     assert checkpoint(run)["vae_lab"]["samples"] == 200
 
 

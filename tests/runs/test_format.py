@@ -44,11 +44,11 @@ def test_old_run_is_measured_as_it_was_when_written(old_run: RunDir) -> None:
 
 
 def test_old_run_is_continued_to_a_larger_budget(old_run: RunDir) -> None:
-    rows = old_run.curve.read_text().splitlines()
+    rows = old_run.curve_file.read_text().splitlines()
     train_more(old_run.path, "trainer.max_epochs=8")
     assert old_run.read_status() == "finished"
     assert old_run.ledger("best")["samples_evaluated"] == 800
-    continued = old_run.curve.read_text().splitlines()
+    continued = old_run.curve_file.read_text().splitlines()
     assert continued[: len(rows)] == rows
     assert continued[-1].startswith("800,")
 

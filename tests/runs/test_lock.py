@@ -216,12 +216,12 @@ def run(tmp_path) -> RunDir:
 
 def test_a_directory_that_moves_or_loses_a_part_while_it_is_written_ends_the_writing(run):
     with run.locked():
-        run.curve.write_text("samples_evaluated\n")
+        run.curve_file.write_text("samples_evaluated\n")
         run.require_whole()
-        run.curve.unlink()
+        run.curve_file.unlink()
         with pytest.raises(RunError, match=r"metrics\.csv vanished while the run was written"):
             run.require_whole()
-        run.curve.write_text("samples_evaluated\n")
+        run.curve_file.write_text("samples_evaluated\n")
         os.rename(run.path, run.path.with_name("renamed"))
         with pytest.raises(RunError, match="was moved, renamed or deleted while it was written"):
             run.require_whole()

@@ -344,10 +344,10 @@ def test_killed_sweep_with_a_killed_job_is_finished_by_repetition() -> None:
     assert all(kept_samples(run) > 0 for run in running)
     out, _ = finish(vae_lab(*line))  # which waits for what still runs
     assert "failed" not in out and {run.read_status() for run in running} == {"finished"}
-    rows = [run.curve.read_text() for run in running]
+    rows = [run.curve_file.read_text() for run in running]
     shutil.rmtree(FOLDER)
     finish(vae_lab(*line))
-    undisturbed = [run.curve.read_text() for run in runs_of(FOLDER)]
+    undisturbed = [run.curve_file.read_text() for run in runs_of(FOLDER)]
     assert sorted(rows) == sorted(undisturbed)
 
 

@@ -106,7 +106,7 @@ def test_parameters_agree_across_ranks_and_with_one_process(pair):
 
 
 def test_curve_is_that_of_one_process(pair):
-    one, two = read_rows(pair.one.curve), read_rows(pair.two.curve)
+    one, two = read_rows(pair.one.curve_file), read_rows(pair.two.curve_file)
     assert [row["samples_evaluated"] for row in two] == [row["samples_evaluated"] for row in one]
     for ours, theirs in zip(two, one, strict=True):
         for name in set(one[0]) - {"train/active_units", "val/active_units", "test/active_units"}:
@@ -115,7 +115,7 @@ def test_curve_is_that_of_one_process(pair):
 
 def test_evaluation_counts_every_datapoint_once_over_both_processes(pair):
     run = load_run(pair.two.path, allow=["noiseless"], checkpoint="last")
-    row = read_rows(pair.two.curve)[-1]
+    row = read_rows(pair.two.curve_file)[-1]
     assert run.samples == row["samples_evaluated"] == 1200
     for split in ("train", "val", "test"):
         summary = summarise(

@@ -16,7 +16,7 @@ def test_wake_sleep_trains_in_two_processes_as_in_one(tmp_path):
     finish(vae_lab("train", f"run_dir={path}", *TINY, *ddp, *settings, GLOO_SOCKET_IFNAME="lo"))
     two, one = RunDir(path), train_tiny(tmp_path / "one", *settings)
     assert two.read_status() == "finished"
-    ours, theirs = read_rows(two.curve), read_rows(one.curve)
+    ours, theirs = read_rows(two.curve_file), read_rows(one.curve_file)
     assert [row["samples_evaluated"] for row in ours] == [row["samples_evaluated"] for row in theirs]
     assert ours[-1]["test/bound"] > ours[0]["test/bound"] + 1
     # only the noise of training differs

@@ -138,7 +138,7 @@ def test_continued_compiled_training_is_the_undisturbed_one_and_the_eager_one_to
     finish(vae_lab("train", f"run_dir={halves.path}", "max_samples=1600"))
     assert_same_training(halves, whole)
     eager = train_tiny(tmp_path / "eager", *common, "compile=false", "max_samples=1600")
-    ours, theirs = read_rows(whole.curve), read_rows(eager.curve)
+    ours, theirs = read_rows(whole.curve_file), read_rows(eager.curve_file)
     assert [row["samples_evaluated"] for row in ours] == [row["samples_evaluated"] for row in theirs]
     for name in ("train/bound_running", "test/bound"):
         assert [row[name] for row in ours] == pytest.approx([row[name] for row in theirs], rel=1e-5)
@@ -189,7 +189,7 @@ def test_captured_training_equals_the_training_without_a_graph(tmp_path, objecti
         "schedule.T_max=120",
     ]
     runs = [train_tiny(tmp_path / f"{graph}", *overrides, f"cuda_graph={graph}") for graph in ("true", "false")]
-    with_graph, without = (read_rows(run.curve) for run in runs)
+    with_graph, without = (read_rows(run.curve_file) for run in runs)
     assert len(with_graph) == len(without) > 3
     for one, other in zip(with_graph, without, strict=True):
         assert one == pytest.approx(other, rel=1e-4)

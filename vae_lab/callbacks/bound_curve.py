@@ -42,7 +42,7 @@ class BoundCurve(pl.Callback):
         num_datapoints: without an encoder, log p(x) is measured on the first so many of each split.
         estimator: what then measures it.
         seed: names the evaluation's noise, which depends on (seed, datapoint) only.
-        curve: the CSV file.
+        curve_file: the CSV file.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BoundCurve(pl.Callback):
         num_datapoints: int,
         estimator: Estimator,
         seed: int,
-        curve: Path,
+        curve_file: Path,
     ) -> None:
         advice = "counts of two significant digits have no more than 90 marks"
         require_integer("evaluation.per_decade", per_decade, minimum=1, maximum=90, advice=advice)
@@ -73,7 +73,7 @@ class BoundCurve(pl.Callback):
         if unknown := set(splits).difference(SPLITS):
             raise ConfigError(f"evaluation.splits must name some of {', '.join(SPLITS)}, got {sorted(unknown)}")
         self.first, self.per_decade, self.every = first, per_decade, every
-        self.splits, self.num_samples, self.seed, self.curve = splits, num_samples, seed, curve
+        self.splits, self.num_samples, self.seed, self.curve_file = splits, num_samples, seed, curve_file
         self.num_datapoints, self.estimator = num_datapoints, estimator
         self.seconds = 0.0  # spent on measuring
         self.written: float | None = None  # samples at the last row
@@ -96,7 +96,7 @@ class BoundCurve(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remembers where the curve ends."""
-        rows = read_rows(self.curve) if trainer.is_global_zero else []
+        rows = read_rows(self.curve_file) if trainer.is_global_zero else []
         self.written = rows[-1]["samples_evaluated"] if rows else None
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero and not rows:
@@ -147,7 +147,7 @@ class BoundCurve(pl.Callback):
         refuse_non_finite(row)
         lit.latest = row
         if trainer.is_global_zero:
-            append_row(self.curve, row, after=self.written)
+            append_row(self.curve_file, row, after=self.written)
             self.written = lit.samples
             for logger in trainer.loggers:
                 values = {name: value for name, value in row.items() if name != "samples_evaluated"}

@@ -16,13 +16,13 @@ class EarlyStopping(pl.Callback):
     Args:
         patience: evaluations to wait for a better one; null: never stop early.
         min_delta: a rise by less than this many nats does not count.
-        curve: the CSV file of the evaluations.
+        curve_file: the CSV file of the evaluations.
     """
 
-    def __init__(self, *, patience: int | None, min_delta: float, curve: Path) -> None:
+    def __init__(self, *, patience: int | None, min_delta: float, curve_file: Path) -> None:
         require_integer("early_stopping.patience", patience, minimum=1, optional=True, advice="null switches it off")
         require_number("early_stopping.min_delta", min_delta, at_least=0, advice="it is a rise in nats")
-        self.patience, self.min_delta, self.curve = patience, min_delta, curve
+        self.patience, self.min_delta, self.curve_file = patience, min_delta, curve_file
 
     def check(self, splits: Collection[str], evaluated: Collection[str]) -> None:
         """Refuses to wait for a validation bound that nobody measures.
@@ -53,7 +53,7 @@ class EarlyStopping(pl.Callback):
         """Whether the curve's last rise lies `patience` evaluations or more before its end."""
         if self.patience is None:
             return False
-        bounds = [row["val/bound"] for row in read_rows(self.curve)]
+        bounds = [row["val/bound"] for row in read_rows(self.curve_file)]
         best, last_rise = float("-inf"), 0
         for i, bound in enumerate(bounds):
             if bound > best + self.min_delta:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from vae_lab.errors import Failed
 from vae_lab.reproduction.page import write_index
-from vae_lab.reproduction.plan import ReproduceSettings, compose_training, make_figure_of, needed_curves
+from vae_lab.reproduction.plan import ReproduceSettings, compose_training, make_figure_of, needed_runs
 from vae_lab.reproduction.verdicts import as_table as verdict_table
 from vae_lab.reproduction.verdicts import counted, failure, reproduction_rows, write_rows
 from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, draw_all, estimated, print_plan, train_all
@@ -32,8 +32,7 @@ def reproduce(cfg: DictConfig) -> Path:
     started = time.monotonic()
     root, scale = Path(settings.root).expanduser(), settings.scale
     figures = [make_figure_of(name, scale, root) for name in settings.figures]
-    curves = needed_curves(figures, scale, settings.only)
-    trainings = [compose_training(curve, settings) for curve in curves]
+    trainings = [compose_training(needed, settings) for needed in needed_runs(figures, scale, settings.only)]
     with RunDir(root).locked():
         num_parallel = settings.jobs or min(available_cores(), max(1, len(trainings)))
         if settings.speed_seconds:

@@ -31,10 +31,10 @@ Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Curve:
+class NeededRun:
     """One training that a figure needs.
 
-    Figures that need the same training name it by equal curves.
+    Figures that need the same one name it by equal objects.
     """
 
     label: str
@@ -49,7 +49,7 @@ class Curve:
 
     def __post_init__(self) -> None:
         if not self.label or safe_name(self.label) != self.label:
-            raise ConfigError(f"a curve's label must be of letters, digits, '.', '-' and '_', got {self.label!r}")
+            raise ConfigError(f"a run's label must be of letters, digits, '.', '-' and '_', got {self.label!r}")
 
     @property
     def all_overrides(self) -> list[str]:
@@ -88,7 +88,7 @@ class PaperFigure(ABC):
     """The columns of its table."""
 
     @abstractmethod
-    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
+    def trainings(self, scale: str) -> dict[NeededRun, dict[str, Any]]:
         """The trainings that it needs at this scale, and what the table says about each of them."""
 
     def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
@@ -107,41 +107,41 @@ class PaperFigure(ABC):
         """Writes what goes with the picture into `folder`; returns the files."""
         return []
 
-    def num_estimates(self, curve: Curve) -> int:
-        """How many values `measure` adds to the ledgers of a whole run of this curve."""
+    def num_estimates(self, needed: NeededRun) -> int:
+        """How many values `measure` adds to the ledgers of such a run."""
         return 0
 
-    def curves(self, scale: str) -> list[Curve]:
+    def needed_runs(self, scale: str) -> list[NeededRun]:
         """The trainings that it needs at this scale."""
         return list(self.trainings(scale))
 
     def measure(self, runs: Mapping[str, RunDir], scale: str) -> Arrays:
         """Measures what the ledgers of the runs that are there, by label, lack; returns the arrays to draw."""
         return {
-            f"{curve.label}/{name}": array
-            for curve, facts in self.trainings(scale).items()
-            if has_weights(runs.get(curve.label))
-            for name, array in self.measure_run(runs[curve.label], facts, scale).items()
+            f"{needed.label}/{name}": array
+            for needed, facts in self.trainings(scale).items()
+            if has_weights(runs.get(needed.label))
+            for name, array in self.measure_run(runs[needed.label], facts, scale).items()
         }
 
     def collect(self, runs: Mapping[str, RunDir], scale: str) -> pd.DataFrame:
         """The table that is drawn, from the runs that are there, by label."""
         rows = [
-            facts | {"label": curve.label} | row
-            for curve, facts in self.trainings(scale).items()
-            if curve.label in runs
-            for row in self.rows_of(runs[curve.label], scale)
+            facts | {"label": needed.label} | row
+            for needed, facts in self.trainings(scale).items()
+            if needed.label in runs
+            for row in self.rows_of(runs[needed.label], scale)
         ]
         return pd.DataFrame(rows, columns=list(self.columns))
 
     def find_runs(self, folder: Path, scale: str, data_root: str | None = None) -> dict[str, RunDir]:
         """Those of its runs that exist in `folder`, by label; `data_root`: where their data lie now."""
-        runs = {curve.label: RunDir(folder / curve.label, data_root) for curve in self.curves(scale)}
+        runs = {needed.label: RunDir(folder / needed.label, data_root) for needed in self.needed_runs(scale)}
         return {label: run for label, run in runs.items() if run.exists()}
 
     def missing(self, runs: Mapping[str, RunDir], scale: str, folder: Path) -> list[Missing]:
-        """The curves without a whole run, each with the command that makes or completes it in `folder`."""
-        found = [_missing(curve, runs.get(curve.label), folder) for curve in self.curves(scale)]
+        """The needed runs that are not whole, each with the command that makes or completes it in `folder`."""
+        found = [_missing(needed, runs.get(needed.label), folder) for needed in self.needed_runs(scale)]
         return [missing for missing in found if missing is not None]
 
 
@@ -219,20 +219,20 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _missing(curve: Curve, run: RunDir | None, folder: Path) -> Missing | None:
+def _missing(needed: NeededRun, run: RunDir | None, folder: Path) -> Missing | None:
     if run is None:
-        return Missing(curve.label, "no run", curve.command(folder / curve.label))
+        return Missing(needed.label, "no run", needed.command(folder / needed.label))
     go_on = run.command("train")
     status, record = run.read_status(), run.read_record()
     if status == "running":
-        return Missing(curve.label, "still running", f"wait, or watch {run.log}")
+        return Missing(needed.label, "still running", f"wait, or watch {run.log}")
     if status == "failed":
-        return Missing(curve.label, f"failed: {record.get('error')}", go_on)
+        return Missing(needed.label, f"failed: {record.get('error')}", go_on)
     if status != "finished":
         at = f" at {record['samples_evaluated']:,} samples" if "samples_evaluated" in record else ""
-        return Missing(curve.label, f"{status}{at}", go_on)
+        return Missing(needed.label, f"{status}{at}", go_on)
     budget = run.read_config()["max_samples"]
-    if budget is not None and budget < curve.max_samples:
-        reason = f"ends at {int(budget):,} of {curve.max_samples:,} samples"
-        return Missing(curve.label, reason, f"{go_on} max_samples={curve.max_samples}")
+    if budget is not None and budget < needed.max_samples:
+        reason = f"ends at {int(budget):,} of {needed.max_samples:,} samples"
+        return Missing(needed.label, reason, f"{go_on} max_samples={needed.max_samples}")
     return None

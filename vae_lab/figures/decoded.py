@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae_lab.data.image_grids import image_grid
-from vae_lab.figures.base import Arrays, Curve, PaperFigure, has_weights, load_last, records
+from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, has_weights, load_last, records
 from vae_lab.figures.canvas import GREY, nats, show_grid, styled
 from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.figures.section5 import Section5
@@ -37,7 +37,7 @@ class ModelFigure(PaperFigure):
         row: dict[str, Any] = {"run": str(run.path), "samples_evaluated": samples_of(run.checkpoint_path("last"))}
         ledger = run.ledger("last")
         if ledger.get("samples_evaluated") != row["samples_evaluated"] or "test/bound" not in ledger:
-            measured = [row for row in read_rows(run.curve) if "test/bound" in row]
+            measured = [row for row in read_rows(run.curve_file) if "test/bound" in row]
             ledger = latest(measured, run.read_config())
         if "test/bound" in ledger:
             row["test_bound_nats"] = ledger["test/bound"]
@@ -70,10 +70,13 @@ class PictureRow(ModelFigure):
     def images(self, run: Run, data_set: str) -> tuple[Tensor, int]:
         """The images of a model, and how many stand beside each other."""
 
-    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
+    def trainings(self, scale: str) -> dict[NeededRun, dict[str, Any]]:
         """A model for each picture."""
         return {
-            self.training.curve(data_set, latent_dim, "aevb", scale): {"dataset": data_set, "latent_dim": latent_dim}
+            self.training.needed_run(data_set, latent_dim, "aevb", scale): {
+                "dataset": data_set,
+                "latent_dim": latent_dim,
+            }
             for data_set, latent_dim in self.titles()
         }
 

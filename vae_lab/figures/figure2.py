@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, PaperFigure, load_last, records, select
+from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, load_last, records, select
 from vae_lab.figures.canvas import (
     GREY,
     PUBLISHED,
@@ -83,10 +83,10 @@ class Figure2(PaperFigure):
         if not any(self.panels.values()):
             raise ConfigError("figure.panels must hold a latent size, got none: there would be nothing to draw")
 
-    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
+    def trainings(self, scale: str) -> dict[NeededRun, dict[str, Any]]:
         """Both methods of every panel."""
         return {
-            self.training.curve(data_set, latent_dim, method, scale): {
+            self.training.needed_run(data_set, latent_dim, method, scale): {
                 "dataset": data_set,
                 "latent_dim": latent_dim,
                 "method": method,

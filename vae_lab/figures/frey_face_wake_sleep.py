@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, PaperFigure, check_by_scale, records, select
+from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, check_by_scale, records, select
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, draw_splits, legend_below, pale_grid, styled, write_above
 from vae_lab.figures.section5 import BOUND_LABEL, WAKE_SLEEP, bound_points, figure2_published, last_values
 from vae_lab.runs.directory import RunDir
@@ -48,10 +48,10 @@ class FreyFaceWakeSleep(PaperFigure):
             )
         check_by_scale(max_samples=self.max_samples)
 
-    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
+    def trainings(self, scale: str) -> dict[NeededRun, dict[str, Any]]:
         """Every setting with every latent size."""
         return {
-            Curve(
+            NeededRun(
                 label=f"{self.name}_{size}_{setting}",
                 overrides=(*self.overrides, f"model.latent_dim={size}", *overrides),
                 learning_rates=(),

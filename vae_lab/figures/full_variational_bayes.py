@@ -85,7 +85,7 @@ class FullVariationalBayesFigure(SnapshotFigure):
                 "nats": row[KL_COLUMN],
                 "learning_rate": rate,
             }
-            for row in read_rows(run.curve)
+            for row in read_rows(run.curve_file)
             if KL_COLUMN in row
         ]
         return super().rows_of(run, scale) + kls

@@ -22,7 +22,7 @@ from torch import Tensor
 from vae_lab.atomic import atomic_file
 from vae_lab.data.image_grids import image_grid, paired_rows
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, check_by_scale, load_last, records, select
+from vae_lab.figures.base import Arrays, NeededRun, check_by_scale, load_last, records, select
 from vae_lab.figures.canvas import GREY, legend_below, pixels_of, show_grid, styled
 from vae_lab.figures.decoded import COLUMNS, NAMES, ModelFigure, caption_of, show_missing
 from vae_lab.figures.run_pictures import dark_on_white_by_default, kl_per_dimension
@@ -84,10 +84,10 @@ class Gallery(ModelFigure):
         """Data sets and latent sizes, from the top."""
         return [(data_set, latent_dim) for data_set in self.data_sets for latent_dim in self.latent_dims]
 
-    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
+    def trainings(self, scale: str) -> dict[NeededRun, dict[str, Any]]:
         """Every network of every row."""
         return {
-            Curve(
+            NeededRun(
                 label=f"gallery_{data_set}_{latent_dim}_{network}",
                 overrides=(
                     *self.data_sets[data_set],

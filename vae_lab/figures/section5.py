@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Curve, check_by_scale, check_scale
+from vae_lab.figures.base import NeededRun, check_by_scale, check_scale
 from vae_lab.figures.canvas import SPLITS, nats
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
@@ -64,7 +64,7 @@ class Section5:
             )
         check_by_scale(**{f"training.max_samples.{name}": budgets for name, budgets in self.max_samples.items()})
 
-    def curve(self, data_set: str, latent_dim: int, method: str, scale: str) -> Curve:
+    def needed_run(self, data_set: str, latent_dim: int, method: str, scale: str) -> NeededRun:
         """The training of `data_set` with `latent_dim` latent dimensions by `method`."""
         check_scale(scale)
         for key, name, known in (("data_sets", data_set, self.data_sets), ("methods", method, self.methods)):
@@ -72,7 +72,7 @@ class Section5:
                 raise ConfigError(f"figure.training.{key} must hold {name!r}, which is drawn, got {', '.join(known)}")
         panel, budget = f"{data_set}_{latent_dim}", self.max_samples[data_set][scale]
         own = [*self.data_sets[data_set], f"model.latent_dim={latent_dim}", *self.panels.get(panel, [])]
-        return Curve(
+        return NeededRun(
             label=f"{panel}_{method}",
             overrides=(*own, *self.methods[method], *self.evaluation),
             learning_rates=tuple(self.learning_rates),
@@ -83,7 +83,7 @@ class Section5:
 
 def bound_points(run: RunDir) -> list[dict[str, Any]]:
     """The points of a run's bound curve, train first."""
-    rows = read_rows(run.curve)
+    rows = read_rows(run.curve_file)
     return [
         {
             "split": split,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, Curve, PaperFigure, check_by_scale, load_last
+from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, check_by_scale, load_last
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.measured import Measurement
 
@@ -49,10 +49,10 @@ class SnapshotFigure(PaperFigure):
     def measurements(self, scale: str) -> list[tuple[dict[str, Any], Measurement]]:
         """What is measured with the weights, each with what the table says about it."""
 
-    def trainings(self, scale: str) -> dict[Curve, dict[str, Any]]:
+    def trainings(self, scale: str) -> dict[NeededRun, dict[str, Any]]:
         """Every method with every training set."""
         return {
-            Curve(
+            NeededRun(
                 label=f"{self.prefix}_{size}_{method}",
                 overrides=(*self.overrides, f"data.train_size={size}", *overrides),
                 learning_rates=tuple(self.learning_rates[method]),
@@ -63,9 +63,9 @@ class SnapshotFigure(PaperFigure):
             for method, overrides in self.methods.items()
         }
 
-    def num_estimates(self, curve: Curve) -> int:
+    def num_estimates(self, needed: NeededRun) -> int:
         """Everything, at every snapshot and with the last weights."""
-        return len({*curve.snapshots, curve.max_samples}) * len(self.measurements("quick"))
+        return len({*needed.snapshots, needed.max_samples}) * len(self.measurements("quick"))
 
     def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
         """Measures what the ledgers lack.

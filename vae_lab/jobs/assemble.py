@@ -83,7 +83,7 @@ class Assembled:
 
     lit: LitVAE
     trainer: pl.Trainer
-    curve: BoundCurve
+    evaluation: BoundCurve
     early: EarlyStopping
     data: ImageData
     config: Mapping[str, Any]
@@ -106,8 +106,8 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
     objective: Objective = build.instantiate(config["objective"], "objective")
     without = {} if objective.traits.has_encoder else {"has_encoder": False}
     model = build.model(config["model"], copies=4, image_shape=data.image_shape, **without)
-    curve = build.instantiate(config["evaluation"], "evaluation", seed=settings.seed, curve=run.curve)
-    early = build.instantiate(config["early_stopping"], "early_stopping", curve=run.curve)
+    evaluation = build.instantiate(config["evaluation"], "evaluation", seed=settings.seed, curve_file=run.curve_file)
+    early = build.instantiate(config["early_stopping"], "early_stopping", curve_file=run.curve_file)
     checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
     others = [
         build.instantiate(callback, f"callbacks.{name}")
@@ -117,7 +117,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
     max_samples = check_budget(config, data, objective)
     data.refuse_constant()
     model.adapt(data.splits["train"].images)
-    early.check(data.splits, curve.splits)
+    early.check(data.splits, evaluation.splits)
     for key, draws, rows in (
         ("objective.num_samples", getattr(objective, "num_samples", 1), data.batch_size),
         ("evaluation.num_samples", config["evaluation"]["num_samples"], NOISE_BLOCK),
@@ -143,10 +143,10 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         precision = choose_precision(precision, device_of(config["trainer"]["accelerator"]))
     else:
         precision = record["precision"]
-    trainer = make_trainer(config, objective, [curve, *others, early, StopOnSignal(), checkpoint], run, precision)
+    trainer = make_trainer(config, objective, [evaluation, *others, early, StopOnSignal(), checkpoint], run, precision)
     check_together(lit, early, trainer)
     use_backend(settings.matmul_backend)
-    return Assembled(lit, trainer, curve, early, data, config, precision)
+    return Assembled(lit, trainer, evaluation, early, data, config, precision)
 
 
 def make_trainer(

@@ -99,7 +99,7 @@ def refuse_damaged(run: RunDir, assembled: Assembled) -> None:
     Raises:
         RunError: naming the file.
     """
-    rows = read_rows(run.curve)
+    rows = read_rows(run.curve_file)
     for name in ("best", "last"):
         run.ledger(name)
     if not run.has_checkpoint:
@@ -190,7 +190,7 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
             status="finished",
             samples_evaluated=assembled.lit.samples,
             stopped_early=assembled.lit.stopped_early,
-            evaluation_seconds=assembled.curve.seconds,
+            evaluation_seconds=assembled.evaluation.seconds,
             wall_seconds=wall_seconds(),
         )
         log_result(run, assembled, ledger)
@@ -267,21 +267,21 @@ def fit(run: RunDir, assembled: Assembled) -> None:
     at_the_end = samples >= assembled.lit.max_samples
 
     def keep(at: int) -> bool:
-        evaluated = at_the_end or assembled.curve.is_mark(at, assembled.lit.samples_per_step)
+        evaluated = at_the_end or assembled.evaluation.is_mark(at, assembled.lit.samples_per_step)
         return at < samples or (at == samples and evaluated)
 
-    keep_rows(run.curve, keep)
+    keep_rows(run.curve_file, keep)
     keep_events(run.tensorboard, keep)
     take_back_best(run.checkpoints, keep)
     if samples:
         log.info("continuing from %s samples", f"{samples:,}")
-        present = {row["samples_evaluated"] for row in read_rows(run.curve)}
-        marks = assembled.curve.marks_until(samples, assembled.lit.samples_per_step)
+        present = {row["samples_evaluated"] for row in read_rows(run.curve_file)}
+        marks = assembled.evaluation.marks_until(samples, assembled.lit.samples_per_step)
         if missing := [mark for mark in marks if mark not in present]:
             log.warning(
                 "%s lacks %d of the %d evaluations that the checkpoint has behind it, the first at %s samples: they "
                 "are lost, and the curve goes on without them",
-                *(run.curve, len(missing), len(marks), f"{missing[0]:,}"),
+                *(run.curve_file, len(missing), len(marks), f"{missing[0]:,}"),
             )
     assembled.lit.stopped_early = assembled.early.is_over()
     if at_the_end or assembled.lit.stopped_early:
@@ -326,7 +326,7 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
         if f"{split}/bound" in known:
             continue
         if not model.has_encoder:
-            entries |= assembled.curve.log_likelihood(model, assembled.data, split)
+            entries |= assembled.evaluation.log_likelihood(model, assembled.data, split)
             continue
         images = assembled.data.measured(split).images.to(device)
         sums = measure_bound(model, images, num_samples=1, seed=assembled.lit.seed)

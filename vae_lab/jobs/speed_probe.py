@@ -64,7 +64,7 @@ class Stopwatch(pl.Callback):
     """Stops the training after some seconds; the first block only warms up, unless it takes that long itself."""
 
     def __init__(self, limit: float, assembled: Assembled) -> None:
-        self.limit, self.curve = limit, assembled.curve
+        self.limit, self.curve = limit, assembled.evaluation
         self.samples, self.seconds, self.evaluation = 0, 0.0, 0.0
         self.is_done = False
 

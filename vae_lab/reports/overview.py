@@ -249,7 +249,7 @@ def _search(root: Path, seen: set[tuple[int, int]]) -> Iterator[Overview]:
 
 
 def _with_curve(run: Overview) -> Overview:
-    return replace(run, curve=[row for row in read_rows(RunDir(run.path).curve) if "samples_evaluated" in row])
+    return replace(run, curve=[row for row in read_rows(RunDir(run.path).curve_file) if "samples_evaluated" in row])
 
 
 def _listed(run: Overview) -> Overview:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.errors import ConfigError, nearest, require_integer, require_number
-from vae_lab.figures.base import Curve, PaperFigure, check_scale
+from vae_lab.figures.base import NeededRun, PaperFigure, check_scale
 from vae_lab.jobs.planned import planned_config
 from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.reports.overview import glance
@@ -44,9 +44,9 @@ class ReproduceSettings:
 
 @dataclass(frozen=True)
 class Training:
-    """A curve with its configs; without a step size where probes are to choose one."""
+    """A needed run with its configs; without a step size where probes are to choose one."""
 
-    curve: Curve
+    needed: NeededRun
     config: Mapping[str, Any]
     probe_config: Mapping[str, Any]
     record: Mapping[str, Any]
@@ -63,25 +63,25 @@ def make_figure_of(name: str, scale: str, root: Path) -> PaperFigure:
     return build.instantiate(config["figure"], "figure")
 
 
-def needed_curves(figures: Sequence[PaperFigure], scale: str, only: Sequence[str] | None) -> list[Curve]:
-    """The curves of all figures, each once, with the largest budget and all snapshots that are asked for.
+def needed_runs(figures: Sequence[PaperFigure], scale: str, only: Sequence[str] | None) -> list[NeededRun]:
+    """The runs that all figures need, each once, with the largest budget and all snapshots that are asked for.
 
     Raises:
-        ConfigError: two figures mean different trainings by one label, or `only` names no curve.
+        ConfigError: two figures mean different trainings by one label, or `only` names none.
     """
-    curves: dict[str, Curve] = {}
+    found: dict[str, NeededRun] = {}
     for figure in figures:
-        for curve in figure.curves(scale):
-            curves[curve.label] = merged(curves[curve.label], curve) if curve.label in curves else curve
+        for needed in figure.needed_runs(scale):
+            found[needed.label] = merged(found[needed.label], needed) if needed.label in found else needed
     if only is None:
-        return list(curves.values())
+        return list(found.values())
     for pattern in only:
-        if not fnmatch.filter(curves, pattern):
-            raise ConfigError(f"only must name runs of the figures, got {pattern!r}: {nearest(pattern, curves)}")
-    return [curve for label, curve in curves.items() if any(fnmatch.fnmatch(label, pattern) for pattern in only)]
+        if not fnmatch.filter(found, pattern):
+            raise ConfigError(f"only must name runs of the figures, got {pattern!r}: {nearest(pattern, found)}")
+    return [needed for label, needed in found.items() if any(fnmatch.fnmatch(label, pattern) for pattern in only)]
 
 
-def merged(one: Curve, other: Curve) -> Curve:
+def merged(one: NeededRun, other: NeededRun) -> NeededRun:
     """One training that serves both."""
     if (one.overrides, one.learning_rates) != (other.overrides, other.learning_rates):
         raise ConfigError(f"two figures mean different trainings by {one.label!r}: their YAML files must agree")
@@ -89,14 +89,16 @@ def merged(one: Curve, other: Curve) -> Curve:
     return replace(one, max_samples=max(one.max_samples, other.max_samples), snapshots=snapshots)
 
 
-def compose_training(curve: Curve, settings: ReproduceSettings) -> Training:
-    """The curve's configs, with the further overrides of `settings.train`."""
-    own = [*curve.all_overrides, *settings.train]
+def compose_training(needed: NeededRun, settings: ReproduceSettings) -> Training:
+    """The run's configs, with the further overrides of `settings.train`."""
+    own = [*needed.all_overrides, *settings.train]
     config, choices = compose_command("train", own)
     short = [f"max_samples={settings.probe_samples}", f"evaluation.first={settings.probe_samples}"]
     bare = ["callbacks=none", "logger=none", "checkpoint.at=[]"]
-    probe_config, _ = compose_command("train", [*curve.overrides, *settings.train, *short, *bare])
-    return Training(curve, planned_config(config), planned_config(probe_config), {"choices": choices, "overrides": own})
+    probe_config, _ = compose_command("train", [*needed.overrides, *settings.train, *short, *bare])
+    return Training(
+        needed, planned_config(config), planned_config(probe_config), {"choices": choices, "overrides": own}
+    )
 
 
 def timed(training: Training, speeds: Speeds) -> Training:
@@ -114,8 +116,8 @@ def timed(training: Training, speeds: Speeds) -> Training:
 
 def remaining_seconds(training: Training, runs: Path, probes: Path) -> float:
     """The estimated time of what is not done yet, one after the other."""
-    label, rates = training.curve.label, training.curve.learning_rates
-    run = replace(glance(runs / label), curve=read_rows(RunDir(runs / label).curve))
+    label, rates = training.needed.label, training.needed.learning_rates
+    run = replace(glance(runs / label), curve=read_rows(RunDir(runs / label).curve_file))
     done = run.samples / training.config["max_samples"]
     open_probes = [rate for rate in rates if not glance(probes / f"{label}-lr{rate:g}").is_finished]
     return training.seconds * max(0.0, 1 - done) + training.probe_seconds * len(open_probes)
@@ -125,9 +127,9 @@ def plan_table(trainings: Sequence[Training], runs: Path, probes: Path) -> Table
     """The plan for a terminal."""
     rows = []
     for training in trainings:
-        curve, run = training.curve, RunDir(runs / training.curve.label)
+        needed, run = training.needed, RunDir(runs / training.needed.label)
         seconds = remaining_seconds(training, runs, probes)
-        counts = [f"{training.config['max_samples']:,}", str(len(curve.learning_rates)), str(len(curve.snapshots))]
+        counts = [f"{training.config['max_samples']:,}", str(len(needed.learning_rates)), str(len(needed.snapshots))]
         state = run.read_status() if run.exists() else "new"
-        rows.append([curve.label, *counts, state, duration(seconds) if training.seconds else "?"])
+        rows.append([needed.label, *counts, state, duration(seconds) if training.seconds else "?"])
     return Table(("run", "samples", "probes", "snapshots", "state", "time"), rows)

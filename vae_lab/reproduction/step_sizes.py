@@ -1,4 +1,4 @@
-"""The step size of a curve, by short probes on the measured train bound: section 5's early training performance."""
+"""The step size of a run, by short probes on the measured train bound: section 5's early training performance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vae_lab.atomic import write_text
-from vae_lab.figures.base import Curve
+from vae_lab.figures.base import NeededRun
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.runs.result import one_draw_bound
 from vae_lab.wiring.dotted import set_value_at
@@ -19,7 +19,7 @@ STEP_SIZE = "optimizer.lr"
 
 @dataclass(frozen=True)
 class Probe:
-    """A short training of a curve with one of its candidates."""
+    """A short training of a needed run with one of its candidates."""
 
     label: str
     learning_rate: float
@@ -28,26 +28,26 @@ class Probe:
 
 @dataclass(frozen=True)
 class Choice:
-    """The step size of a curve, or why there is none."""
+    """The step size of a run, or why there is none."""
 
     learning_rate: float | None
     reason: str = ""
 
 
-def plan_probes(curve: Curve, config: Mapping[str, Any], folder: Path, **record: Any) -> list[Probe]:
-    """A probe for every candidate of a curve, planned in `folder`.
+def plan_probes(needed: NeededRun, config: Mapping[str, Any], folder: Path, **record: Any) -> list[Probe]:
+    """A probe for every candidate of a run, planned in `folder`.
 
     Args:
-        curve: what it is for.
-        config: the curve's, with the budget of a probe.
+        needed: what it is for.
+        config: the run's, with the budget of a probe.
         folder: holds the probes.
         record: entries of their run.json.
     """
     probes = []
-    for learning_rate in curve.learning_rates:
-        path = folder / f"{curve.label}-lr{learning_rate:g}"
+    for learning_rate in needed.learning_rates:
+        path = folder / f"{needed.label}-lr{learning_rate:g}"
         config = with_step_size(config, learning_rate)
-        probes.append(Probe(curve.label, learning_rate, plan_job(path, config, **record)))
+        probes.append(Probe(needed.label, learning_rate, plan_job(path, config, **record)))
     return probes
 
 

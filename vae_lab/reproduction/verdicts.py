@@ -107,7 +107,7 @@ def train_bound(root: Path, label: str, count: float, data_root: str | None = No
     has_one_draw = run.read_config()["evaluation"]["num_samples"] == 1
     curve = [
         {"samples_evaluated": row["samples_evaluated"], "bound": row["train/bound"]}
-        for row in read_rows(run.curve)
+        for row in read_rows(run.curve_file)
         if has_one_draw and "train/bound" in row
     ]
     if curve:

@@ -49,12 +49,12 @@ def print_plan(
     runs, probes = root / "runs", root / "probes"
     plan_table(trainings, runs, probes).print()
     seconds = sum(remaining_seconds(training, runs, probes) for training in trainings) / num_parallel
-    drawn_by = {figure: {curve.label for curve in figure.curves(scale)} for figure in figures}
+    drawn_by = {figure: {curve.label for curve in figure.needed_runs(scale)} for figure in figures}
     estimates = sum(
-        figure.num_estimates(training.curve)
+        figure.num_estimates(training.needed)
         for figure, labels in drawn_by.items()
         for training in trainings
-        if training.curve.label in labels
+        if training.needed.label in labels
     )
     log.info(
         "scale %s: %d runs for %s, %s samples besides the probes, %d at once; estimated time %s%s",
@@ -94,14 +94,14 @@ class Engine:
 
 
 def choose_step_sizes(trainings: Sequence[Training], root: Path, engine: Engine) -> dict[str, Choice]:
-    """Makes the probes; every curve's step size by label, also written to probes.csv."""
+    """Makes the probes; every run's step size by label, also written to probes.csv."""
     probes = {
-        training.curve.label: [
+        training.needed.label: [
             replace(probe, job=replace(probe.job, seconds=training.probe_seconds or 1.0))
-            for probe in plan_probes(training.curve, training.probe_config, root / "probes", **training.record)
+            for probe in plan_probes(training.needed, training.probe_config, root / "probes", **training.record)
         ]
         for training in trainings
-        if training.curve.learning_rates
+        if training.needed.learning_rates
     }
     jobs = [probe.job for group in probes.values() for probe in group]
     if not jobs:
@@ -126,7 +126,7 @@ def train_all(
     """Makes the runs, the longest first; what cannot be planned or fails is a failure in words."""
     jobs: list[Job] = []
     for training in sorted(trainings, key=lambda training: -training.seconds):
-        label, config = training.curve.label, training.config
+        label, config = training.needed.label, training.config
         if label in choices:
             choice = choices[label]
             if choice.learning_rate is None:

@@ -80,7 +80,7 @@ class RunDir:
         return self.part("images")
 
     @property
-    def curve(self) -> Path:
+    def curve_file(self) -> Path:
         """One row per evaluation."""
         return self.part("metrics.csv")
 

@@ -100,7 +100,7 @@ class Run:
     @cached_property
     def curve(self) -> list[dict[str, float]]:
         """The rows of metrics.csv."""
-        return read_rows(RunDir(self.path).curve)
+        return read_rows(RunDir(self.path).curve_file)
 
     def at(self, checkpoint: str | int) -> Self:
         """The same run at another of its checkpoints; a data set that is loaded need not be loaded again."""
