@@ -153,8 +153,8 @@ def test_overrides_of_every_curve_compose_a_training(tmp_path, name):
 
 @pytest.mark.slow
 def test_missing_command_trains_the_run_that_is_missing(tmp_path):
-    (curve, _) = [curve for curve in build.instantiate(settings("figure", *DIGITS)["figure"], "figure").needed_runs("quick")]
-    path = tmp_path / "runs" / curve.label
-    arguments = shlex.split(curve.command(path))[2:]
+    needed, _ = build.instantiate(settings("figure", *DIGITS)["figure"], "figure").needed_runs("quick")
+    path = tmp_path / "runs" / needed.label
+    arguments = shlex.split(needed.command(path))[2:]
     assert main(["train", *arguments, "threads=1", "model.encoder.hidden=[8]", "callbacks=none"]) == 0
     assert Path(draw(*DIGITS, f"root={tmp_path}")).is_file()

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from vae_lab.applications.total_mass import total_mass
 from vae_lab.commands.run_settings import RunSettings, require_splits
 from vae_lab.data.arrays import is_binary
 from vae_lab.elbo import sgvb_b
@@ -18,7 +19,6 @@ from vae_lab.errors import ConfigError, Failed, require_integer
 from vae_lab.estimators.base import Estimator, Noise
 from vae_lab.measurement import evaluating
 from vae_lab.randomness import NOISE_BLOCK
-from vae_lab.reports.total_mass import total_mass
 from vae_lab.runs.continuation import Request
 from vae_lab.runs.load import Run
 from vae_lab.wiring import build

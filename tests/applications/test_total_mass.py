@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, distributions
 
+from vae_lab.applications.total_mass import total_mass
 from vae_lab.distributions import Bernoulli, DiagonalGaussian, Distribution
-from vae_lab.reports.total_mass import total_mass
 
 SHAPE = (2, 1, 3, 5)
 
