@@ -148,7 +148,7 @@ def test_section5_refuses_a_panel_that_it_cannot_have(panel):
 
 
 def test_figure_that_only_reads_makes_no_estimate():
-    assert OneCurve().num_estimates(CURVE) == 0
+    assert OneCurve().num_estimates(CURVE, RunDir("none"), "quick") == 0
 
 
 def test_section5_refuses_unknown_names_and_budgets_that_do_not_fit():

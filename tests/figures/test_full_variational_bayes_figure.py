@@ -63,14 +63,21 @@ def measured(figure: FullVariationalBayesFigure, runs: dict[str, RunDir]) -> pd.
     return figure.collect(runs, "quick")
 
 
+def counts(figure: FullVariationalBayesFigure, runs: dict[str, RunDir]) -> dict[str, int]:
+    """How many values are to be measured with each of the runs."""
+    needed = {needed.label: needed for needed in figure.needed_runs("quick")}
+    return {label: figure.num_estimates(needed[label], run, "quick") for label, run in runs.items()}
+
+
 @pytest.mark.slow
 def test_draws_of_the_snapshots_are_measured_and_kept(tmp_path, short_run):
     runs = {
         "full_vb_100_full": short_run(tmp_path / "full_vb_100_full", *FULL),
         "full_vb_100_plain": short_run(tmp_path / "full_vb_100_plain"),
     }
+    counted = counts(full_vb_figure(), runs)
     table = measured(full_vb_figure(), runs)
-    counted = {curve.label: full_vb_figure().num_estimates(curve) for curve in full_vb_figure().needed_runs("quick")}
+    assert set(counts(full_vb_figure(), runs).values()) == {0}
     assert tuple(table) == FullVariationalBayesFigure.columns
     assert set(table["samples_evaluated"]) == {100, 200}
     for method, quantities in (
@@ -82,9 +89,9 @@ def test_draws_of_the_snapshots_are_measured_and_kept(tmp_path, short_run):
         assert len(rows) == 2 * len(quantities)
     bounds = table[table["quantity"] != "parameter_kl"]
     assert set(bounds["num_draws"]) == {4}
-    assert bounds.groupby("label").size().to_dict() == {label: counted[label] for label in runs}
+    assert bounds.groupby("label").size().to_dict() == counted
     assert min(bounds["standard_error"]) > 0
-    curve = [row["train/parameter_kl_running"] for row in read_rows(runs["full_vb_100_full"].curve)]
+    curve = [row["train/parameter_kl_running"] for row in read_rows(runs["full_vb_100_full"].curve_file)]
     assert select(table, quantity="parameter_kl")["nats"].tolist() == curve
 
     key = "test/predictive_bound_4"

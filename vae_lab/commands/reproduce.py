@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vae_lab.errors import Failed
+from vae_lab.reproduction.measuring import measure_all
 from vae_lab.reproduction.page import write_index
 from vae_lab.reproduction.plan import ReproduceSettings, compose_training, make_figure_of, needed_runs
 from vae_lab.reproduction.verdicts import as_table as verdict_table
@@ -44,6 +45,7 @@ def reproduce(cfg: DictConfig) -> Path:
         engine = Engine(num_parallel, scale)
         choices = choose_step_sizes(trainings, root, engine)
         train_all(trainings, choices, root, engine, work)
+        measure_all(figures, root, scale, num_parallel)
         draw_all(figures, root, scale, work)
         rows = reproduction_rows(root)
         write_rows(root / "verification.csv", rows)

@@ -107,8 +107,8 @@ class PaperFigure(ABC):
         """Writes what goes with the picture into `folder`; returns the files."""
         return []
 
-    def num_estimates(self, needed: NeededRun) -> int:
-        """How many values `measure` adds to the ledgers of such a run."""
+    def num_estimates(self, needed: NeededRun, run: RunDir, scale: str) -> int:
+        """How many values `measure` adds to the ledgers of a needed run, once it is whole, to those that are there."""
         return 0
 
     def needed_runs(self, scale: str) -> list[NeededRun]:

@@ -63,9 +63,10 @@ class SnapshotFigure(PaperFigure):
             for method, overrides in self.methods.items()
         }
 
-    def num_estimates(self, needed: NeededRun) -> int:
-        """Everything, at every snapshot and with the last weights."""
-        return len({*needed.snapshots, needed.max_samples}) * len(self.measurements("quick"))
+    def num_estimates(self, needed: NeededRun, run: RunDir, scale: str) -> int:
+        """Everything, at every snapshot and with the last weights, that was not measured yet."""
+        known = SnapshotFigure.rows_of(self, run, scale) if run.exists() else []
+        return max(0, len({*needed.snapshots, needed.max_samples}) * len(self.measurements(scale)) - len(known))
 
     def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:
         """Measures what the ledgers lack.

@@ -18,6 +18,7 @@ from vae_lab.reproduction.plan import (
     timed,
 )
 from vae_lab.reproduction.step_sizes import Choice, choose, plan_probes, with_step_size, write_probes
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring.terminal import duration
 
@@ -49,12 +50,12 @@ def print_plan(
     runs, probes = root / "runs", root / "probes"
     plan_table(trainings, runs, probes).print()
     seconds = sum(remaining_seconds(training, runs, probes) for training in trainings) / num_parallel
-    drawn_by = {figure: {curve.label for curve in figure.needed_runs(scale)} for figure in figures}
+    labels = {training.needed.label for training in trainings}
     estimates = sum(
-        figure.num_estimates(training.needed)
-        for figure, labels in drawn_by.items()
-        for training in trainings
-        if training.needed.label in labels
+        figure.num_estimates(needed, RunDir(runs / needed.label), scale)
+        for figure in figures
+        for needed in figure.needed_runs(scale)
+        if needed.label in labels
     )
     log.info(
         "scale %s: %d runs for %s, %s samples besides the probes, %d at once; estimated time %s%s",
@@ -64,7 +65,7 @@ def print_plan(
         f"{sum(training.config['max_samples'] for training in trainings):,}",
         num_parallel,
         duration(seconds) if any(training.seconds for training in trainings) else "unknown",
-        f", and then {estimates} estimates from snapshots, less those already made" if estimates else "",
+        f", and then {estimates} estimates from snapshots" if estimates else "",
     )
 
 
