@@ -133,8 +133,8 @@ def test_what_cannot_be_compiled_is_refused_with_the_reason(tmp_path, override, 
 def test_continued_compiled_training_is_the_undisturbed_one_and_the_eager_one_to_rounding(tmp_path):
     common = [*TINY, "data=digits", "compile=true", "trainer.max_epochs=null", "schedule=cosine", "schedule.T_max=32"]
     whole, halves = RunDir(tmp_path / "whole"), RunDir(tmp_path / "halves")
-    finish(vae_lab("train", f"run_dir={whole.path}", "max_samples=1600", *common))
-    finish(vae_lab("train", f"run_dir={halves.path}", "max_samples=1000", *common))
+    train_tiny(whole.path, *common, "max_samples=1600")
+    train_tiny(halves.path, *common, "max_samples=1000")
     finish(vae_lab("train", f"run_dir={halves.path}", "max_samples=1600"))
     assert_same_training(halves, whole)
     eager = train_tiny(tmp_path / "eager", *common, "compile=false", "max_samples=1600")
