@@ -146,6 +146,10 @@ def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp
     write_probes(tmp_path / "probes.csv", rows)
     with open(tmp_path / "probes.csv") as file:
         assert [row["train_bound"] for row in csv.DictReader(file)] == ["-300.0", "-250.0", ""]
+    other = [row | {"label": "b"} for row in rows[:1]]
+    write_probes(tmp_path / "probes.csv", other)  # of another figure
+    write_probes(tmp_path / "probes.csv", rows)
+    assert pd.read_csv(tmp_path / "probes.csv")["label"].tolist() == ["b", "a", "a", "a"]
     run = probes[1].job.run
     run.update_ledger("last", run.ledger("last") | {"train/bound_num_samples": 8})
     choice, _ = choose(probes[:2], good)

@@ -101,5 +101,9 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
 
 
 def write_probes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """probes.csv."""
-    write_text(path, pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object).to_csv(index=False))
+    """probes.csv; rows about other runs stay in it."""
+    labels = {row["label"] for row in rows}
+    known = pd.read_csv(path, dtype=object) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    others = known[[label not in labels for label in known["label"]]]
+    new = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
+    write_text(path, pd.concat([others, new]).to_csv(index=False))
