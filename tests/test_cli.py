@@ -209,6 +209,7 @@ def make_run(path: Path) -> None:
     (path / "run.json").write_text('{"status": "finished"}')
 
 
+@pytest.mark.slow
 def test_a_path_alone_is_a_run(replace_train, work_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = []
     replace_train(lambda cfg: found.append(cfg.run) or work_folder)
@@ -304,6 +305,7 @@ def test_bug_keeps_its_traceback(replace_train, capfd: pytest.CaptureFixture[str
     assert "Traceback" in err and "IndexError" in err
 
 
+@pytest.mark.slow
 def test_value_error_is_a_mistake_only_where_it_is_a_config_error(
     replace_train, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +327,7 @@ def test_diverged_training_is_one_message_and_exit_code_1(replace_train, capfd: 
     assert capfd.readouterr().err.splitlines()[1:] == ["vae-lab train: the loss is NaN at step 7: lower optimizer.lr"]
 
 
+@pytest.mark.slow
 def test_a_refused_sweep_of_another_command_leaves_nothing_behind(work_folder: Path) -> None:
     assert main(["reproduce", "-m", "scale=null", "jobs=1,2"]) == 2
     assert not list(work_folder.iterdir())

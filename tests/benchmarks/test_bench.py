@@ -422,6 +422,7 @@ def test_growth_is_counted_in_the_reference_of_the_same_time(conditions: Conditi
     assert clock.cost(9) == pytest.approx((0.04, 0.01))
 
 
+@pytest.mark.slow
 def test_final_bound_is_the_last_of_the_curve(conditions: Conditions) -> None:
     side = FinalBound("", [*TINY, "evaluation.first=100", "max_samples=1000"], conditions)
     assert side.measure(0) == train_once(side.config, Clock(conditions))[-1]["test/bound"] < 0

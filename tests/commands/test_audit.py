@@ -181,6 +181,7 @@ def test_trained_batch_norm_that_never_hears_of_eval_is_named(tmp_path, audited)
     assert "(decoder.trunk.norm)" in found["company"][1]
 
 
+@pytest.mark.slow
 def test_run_without_an_encoder_is_audited_too(changed, audited):
     run = changed()
     for file in run.checkpoints.glob("*.ckpt"):

@@ -66,6 +66,7 @@ def test_a_call_trains_to_the_bits_of_the_command_line_and_keeps_the_same_files(
     assert own.read_record()["command"][:2] == ["vae-lab", "train"]
 
 
+@pytest.mark.slow
 def test_an_experiment_is_the_first_argument(tmp_path):
     run = vae_lab.train(
         experiment="quickstart", overrides={"smoke": "on", "output_root": tmp_path, "threads": 1, "callbacks": "none"}
@@ -217,6 +218,7 @@ def test_posteriors_are_those_of_the_command(called, tmp_path):
         vae_lab.encode(called.path, np.zeros((2, 9, 8)))
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_command(called, tmp_path):
     arrays = written("sample", called, tmp_path / "prior.npz", num=30, seed=3)
     assert_same(vae_lab.sample(called, 30, seed=3), arrays, "x z", torch.Tensor)

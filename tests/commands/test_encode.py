@@ -95,6 +95,7 @@ def test_other_pictures_are_processed_as_those_of_the_run_and_named(tmp_path, ca
     assert len(merged) == 2 and (merged["mean_0"] == merged["mean_0_same"]).all()
 
 
+@pytest.mark.slow
 def test_run_on_other_data_takes_own_files_of_its_shape(run, tmp_path):
     write_photos(tmp_path / "photos", 3)
     assert len(encoded(run, tmp_path / "z.csv", f"data.path={tmp_path}/photos")) == 3

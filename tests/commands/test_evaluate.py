@@ -28,6 +28,7 @@ def run(finished_run, tmp_path) -> RunDir:
     return RunDir(tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_two_evaluations_agree_exactly_and_another_seed_does_not(run):
     file = run.path / "metrics.json"
     unmeasured = file.read_text()
@@ -93,6 +94,7 @@ def table_rows(text: str) -> dict[str, list[str]]:
     return {name: cells for name, *cells in rows}
 
 
+@pytest.mark.slow
 def test_several_estimators_stand_side_by_side_in_one_table(run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     evaluate_tiny(run, "num_datapoints=20", "estimators=[quadrature,importance_sampling]")
@@ -107,6 +109,7 @@ def test_several_estimators_stand_side_by_side_in_one_table(run, capsys, monkeyp
     assert rows["test[:20]/bound"][3] == "20"
 
 
+@pytest.mark.slow
 def test_the_table_shows_what_the_ledger_knew_of_the_same_datapoints(run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     evaluate_tiny(run, "num_datapoints=20")
@@ -273,6 +276,7 @@ def test_several_runs_are_measured_one_after_the_other(run, tmp_path, capfd, mon
     assert all("test[:20]/bound" in run.ledger("best") for run in runs)
 
 
+@pytest.mark.slow
 def test_a_bad_run_among_several_is_refused_before_anything_is_measured(run, tmp_path, capfd):
     before = run.ledger("best")
     planned = plan_run(tmp_path / "planned", run.read_config())

@@ -78,6 +78,7 @@ def test_weights_are_float16_only_where_no_pixel_changes_visibly(run):
     assert explorer.largest_change((loaded.model, frame.model), (means, means)) == 0
 
 
+@pytest.mark.slow
 def test_pictures_and_points_are_fewer_where_there_is_no_room(run, tmp_path, monkeypatch):
     monkeypatch.setattr(explorer, "MOST_BYTES", 2000)
     about = known(explored(run.path, f"out={tmp_path}/small.html"))
@@ -131,6 +132,7 @@ def test_an_unknown_operation_is_named_before_anything_is_written(tmp_path):
     assert not (run.path / "explorer.html").exists()
 
 
+@pytest.mark.slow
 def test_two_runs_must_share_z_and_test_images(run, tmp_path):
     other = make_drawn_run(tmp_path / "other", latent_dim=3)
     with pytest.raises(ConfigError, match=r"have model.latent_dim 2 and 3: make a page of each"):

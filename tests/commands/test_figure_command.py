@@ -47,6 +47,7 @@ def root(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_figure_writes_a_table_and_pictures_and_names_what_is_missing(root, caplog):
     with caplog.at_level(logging.INFO):
         png = draw(*DIGITS, f"root={root}")
@@ -61,6 +62,7 @@ def test_figure_writes_a_table_and_pictures_and_names_what_is_missing(root, capl
     assert every.endswith("vae-lab reproduce scale=quick figures=[figure5]")
 
 
+@pytest.mark.slow
 def test_same_runs_give_the_same_bytes(root):
     png = draw(*DIGITS, f"root={root}")
     files = [png.with_suffix(suffix) for suffix in (".csv", ".png", ".pdf")]
@@ -69,11 +71,13 @@ def test_same_runs_give_the_same_bytes(root):
     assert [file.read_bytes() for file in files] == before
 
 
+@pytest.mark.slow
 def test_command_line_prints_the_picture_last(root, capfd):
     assert main(["figure", *DIGITS, f"root={root}", "threads=1"]) == 0
     assert capfd.readouterr().out.splitlines()[-1] == str(root / "figures" / "figure5.png")
 
 
+@pytest.mark.slow
 def test_place_of_the_data_reaches_the_runs_of_a_figure(root, tmp_path, capfd):
     assert main(["figure", *DIGITS, f"root={root}", "threads=1", f"data_root={tmp_path}"]) == 2
     assert "data_root must be left out for" in capfd.readouterr().err
@@ -130,6 +134,7 @@ def test_figures_4_and_5_share_the_runs_of_figure_2():
     assert all(of_figure2.get(curve.label, curve) == curve for curve in shared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_overrides_of_every_curve_compose_a_training(tmp_path, name):
     """One curve for every combination of data set, network and method; the data are not needed."""

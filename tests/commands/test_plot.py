@@ -38,6 +38,7 @@ def test_plot_draws_everything_into_the_run_directory_and_returns_the_folder(tmp
     assert names(folder) == {f"{name}{suffix}" for name in PICTURES for suffix in (".png", ".pdf")}
 
 
+@pytest.mark.slow
 def test_plot_leaves_out_what_a_run_cannot_have_and_says_why(tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     for name in set(PICTURES) - {"manifold", "samples"}:
@@ -125,6 +126,7 @@ def test_two_plots_of_one_run_at_once_both_work(tmp_path, monkeypatch):
     assert names(run.images) == {"samples.png", "samples.pdf"}
 
 
+@pytest.mark.slow
 def test_a_plot_waits_while_another_writes_its_pictures_and_not_for_a_training(tmp_path):
     run = make_drawn_run(tmp_path / "run")
     with ThreadPoolExecutor(1) as pool:

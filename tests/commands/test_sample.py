@@ -74,6 +74,7 @@ def test_mistakes_are_refused_before_anything_is_written(run, tmp_path, override
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.slow
 def test_what_lies_there_is_kept_unless_it_is_to_be_replaced(run, tmp_path):
     file, folder = tmp_path / "s.npz", tmp_path / "s"
     file.write_text("mine")

@@ -29,6 +29,7 @@ def scored(run: RunDir, out: Path, *overrides: str) -> Any:
     return pd.read_csv(out)
 
 
+@pytest.mark.slow
 def test_means_are_those_that_evaluate_writes_to_the_ledger(run, tmp_path):
     table = scored(run, tmp_path / "s.csv", "seed=3")
     evaluate_tiny(run, *FEW, "seed=3")

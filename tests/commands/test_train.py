@@ -115,6 +115,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_others(finished_run, tmp
     assert other.curve_file.read_text() != finished_run.curve_file.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binarization", ["none", "dynamic"])
 def test_steps_per_execution_changes_no_bit(tmp_path, binarization):
     settings = ("trainer.max_epochs=null", "max_samples=1010", f"data.binarization={binarization}")
@@ -300,6 +301,7 @@ def test_parameter_prior_pulls_the_weights_in(tmp_path):
     assert size(train_tiny(tmp_path / "prior", *settings, "parameter_prior=true")) < size(free)
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_float32_weights(tmp_path):
     run = train_tiny(tmp_path / "run", "trainer.precision=bf16-mixed", "trainer.max_epochs=2")
     rows = read_rows(run.curve_file)
@@ -332,6 +334,7 @@ def test_channels_last_trains_the_same_network_and_is_resumed_bit_for_bit(tmp_pa
         assert other.ledger("best")["test/bound"] == pytest.approx(plain.ledger("best")["test/bound"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_run_of_another_machine_goes_on_where_its_backend_would_round(tmp_path, monkeypatch):
     run = train_tiny(tmp_path / "run", "max_samples=300", "trainer.max_epochs=null")
     run.write_config(run.read_config() | {"matmul_backend": "onednn"})

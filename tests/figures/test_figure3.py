@@ -232,6 +232,7 @@ def test_curve_below_the_axis_is_stated():
     assert not_seen("mcem", pd.DataFrame(rows), -210) == ""
 
 
+@pytest.mark.slow
 def test_figure_without_a_run_is_drawn(tmp_path):
     png, pdf = save(figure3().draw(pd.DataFrame(columns=list(Figure3.columns)), {}), tmp_path / "figure3")
     assert png.stat().st_size > 10_000

@@ -92,6 +92,7 @@ def test_caption_is_the_bound_of_the_weights_and_says_how_many_draws_it_has(tmp_
     assert caption_of(row) == "test bound −12.3 nats (8 draws of z) (trained with beta 4) at 200 samples"
 
 
+@pytest.mark.slow
 def test_figure5_shows_samples_of_every_latent_size_that_is_there(tmp_path, short_run):
     short_run(tmp_path / "digits_2_aevb", "model.latent_dim=2")
     short_run(tmp_path / "digits_5_aevb", "model.latent_dim=5")
@@ -119,6 +120,7 @@ def gallery_folder(tmp_path_factory, short_run):
     return folder
 
 
+@pytest.mark.slow
 def test_gallery_has_three_pictures_of_each_network_with_bounds(gallery_folder):
     figure = gallery()
     table, arrays = collected(figure, gallery_folder)

@@ -18,6 +18,7 @@ def full_vb(model, initial_std):
     return objective.to(torch.float64)
 
 
+@pytest.mark.slow
 def test_predictive_bound_is_below_the_bound_of_the_mean_by_what_the_spread_of_the_offset_costs():
     """With theta = b alone, E over b ~ N(mu, s^2 I) of the bound is that of mu less pixels * s^2 / (2 noise^2)."""
     oracle = LinearGaussian()

@@ -262,6 +262,7 @@ def test_the_posterior_on_a_grid_is_that_of_a_model_where_it_is_known(is_exact):
     assert [*found.mean, *found.std] == pytest.approx([*q.mean[0].tolist(), *q.std[0].tolist()])
 
 
+@pytest.mark.slow
 def test_posteriors_need_two_dimensions_and_name_the_gap(run, tmp_path):
     panels: Any = draw(posteriors, run).axes[0].child_axes
     assert sum("gap" in panel.get_title() for panel in panels) == 6

@@ -47,6 +47,7 @@ def once_after_three_evaluations(monkeypatch: pytest.MonkeyPatch, accident: Call
     monkeypatch.setattr(Checkpoint, "on_evaluation", on_evaluation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accident", "message"),
     [
@@ -88,6 +89,7 @@ def test_a_file_that_vanishes_between_two_looks_ends_a_training_with_its_name(tm
         train_tiny(tmp_path / "run", SETTINGS)
 
 
+@pytest.mark.slow
 def test_what_stumbles_after_a_ctrl_c_is_an_interruption_that_goes_on(tmp_path, finished_run, monkeypatch):
     def interrupted() -> None:
         raise KeyboardInterrupt
@@ -133,6 +135,7 @@ def test_a_whole_curve_lacks_nothing(tmp_path, finished_run, caplog):
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
+@pytest.mark.slow
 def test_no_room_ends_a_training_with_one_message_and_it_goes_on_to_the_same_bits(tmp_path, finished_run, capfd):
     run = RunDir(tmp_path / "run")
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -149,6 +152,7 @@ def test_no_room_ends_a_training_with_one_message_and_it_goes_on_to_the_same_bit
     assert_same_training(run, finished_run)
 
 
+@pytest.mark.slow
 def test_no_room_for_the_events_of_tensorboards_thread_is_said_likewise(tmp_path, finished_run, monkeypatch, capfd):
     from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
@@ -167,6 +171,7 @@ def test_no_room_for_the_events_of_tensorboards_thread_is_said_likewise(tmp_path
 TIMER = ("+callbacks.timer._target_=pytorch_lightning.callbacks.Timer", "+callbacks.timer.interval=step")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["before", "after"])
 def test_what_lightning_ends_is_interrupted_with_a_checkpoint_and_goes_on(tmp_path, finished_run, monkeypatch, ends):
     from pytorch_lightning.callbacks import Timer

@@ -63,6 +63,7 @@ def test_trying_the_speed_changes_neither_weights_nor_noise(assembled):
     assert eager.model is not lit.model
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_auto_decided_and_a_short_one_trains_eagerly(tmp_path):
     run = train_tiny(tmp_path / "run", "max_samples=300")
     assert run.read_config()["compile"] is False

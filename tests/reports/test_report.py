@@ -214,6 +214,7 @@ def test_run_without_weights_or_ledger_has_a_page(run, tmp_path, capsys):
     assert not (run.path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_run_without_an_encoder_has_a_page(tmp_path, capsys):
     run = make_drawn_run(tmp_path / "run", has_encoder=False, measured=False)
     page = reported(capsys, f"run={run.path}")

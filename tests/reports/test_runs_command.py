@@ -266,6 +266,7 @@ HOSTILE: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "content", "reason"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_file_makes_its_run_broken_and_ends_nothing(file, content, reason, add_run, listed, shown) -> None:
     add_run("good")
@@ -302,6 +303,7 @@ def test_what_is_no_regular_file_is_not_opened(file, add_run, listed, capsys) ->
     assert main(["compare", "run=outputs/good", "run=outputs/fifo"]) == 2
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_or_would_command_a_terminal_are_shown(add_run, shown, capsys) -> None:
     name = os.fsdecode(b"\xff\xfe")
     if sys.platform == "darwin":

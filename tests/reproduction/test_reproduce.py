@@ -200,6 +200,7 @@ def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path:
     assert Speed(2.0, 3.0, samples_per_epoch=1200, checkpoint_bytes=0).seconds(10, 2) == 26.0
 
 
+@pytest.mark.slow
 def test_plan_is_printed_and_nothing_is_started(tmp_path: Path, capsys, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "vae_lab")
     asked = ["figures=[figure2]", "only=[mnist_20_*]", "speed_seconds=0", "dry_run=true", "jobs=2"]
@@ -245,6 +246,7 @@ def test_setting_is_refused_by_name(override: str, message: str, tmp_path: Path)
         reproduce(cfg)
 
 
+@pytest.mark.slow
 def test_second_reproduction_of_a_folder_says_that_one_is_running(tmp_path: Path) -> None:
     asked = ["figures=[figure2]", "only=[mnist_20_aevb]", "speed_seconds=0", "dry_run=true"]
     with (

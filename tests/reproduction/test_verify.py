@@ -230,6 +230,7 @@ def test_wake_sleep_above_the_plateau_names_its_setting() -> None:
     assert row.verdict == FAIL
 
 
+@pytest.mark.slow
 def test_command_writes_the_table_and_fails_on_a_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures"
     figures.mkdir()

@@ -111,6 +111,7 @@ def test_a_failed_run_goes_on_from_its_last_good_checkpoint(finished_run, tmp_pa
     assert [row["samples_evaluated"] for row in read_rows(run.curve_file)] == [100, 200, 250]
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_stays_stopped(tmp_path):
     settings = ("early_stopping.patience=1", "early_stopping.min_delta=1000", "trainer.max_epochs=2")
     run = train_tiny(tmp_path / "run", *settings)
@@ -122,6 +123,7 @@ def test_a_run_that_stopped_early_stays_stopped(tmp_path):
     assert checkpoint(run)["vae_lab"]["samples"] == 200
 
 
+@pytest.mark.slow
 def test_what_was_written_after_the_checkpoint_is_taken_back(finished_run, copied_run):
     """The state of a kill between the last row and its checkpoint: rows, events and best.ckpt are ahead."""
     early = copied_run.path.with_name("early")

@@ -91,6 +91,7 @@ def test_run_on_pictures_from_before_they_were_cropped_goes_on_with_stretched_on
     assert run.read_config()["data"]["fit"] == "stretch" and run.read_record()["samples_evaluated"] == 60
 
 
+@pytest.mark.slow
 def test_run_of_a_newer_version_is_refused_by_whatever_reads_it(
     old_run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,6 +200,7 @@ def test_tensors_that_are_no_checkpoint_are_refused(copied_run, content):
         load_run(copied_run.path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_would_fill_the_memory_is_refused_by_its_table_of_contents(copied_run, monkeypatch):
     file = copied_run.checkpoints / "best.ckpt"
     with zipfile.ZipFile(file) as archive:

@@ -54,6 +54,7 @@ def is_measured_again(run: Run, wanted: Measurement) -> bool:
     return wanted.of(found).value != 7.0
 
 
+@pytest.mark.slow
 def test_a_snapshot_has_its_ledger_beside_it_with_the_keys_of_every_ledger(directory: RunDir, run: Run) -> None:
     before = ledgers(directory)
     value = log_likelihood("test", importance_sampling(), **ASKED).of(run)

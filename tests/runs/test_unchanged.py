@@ -157,6 +157,7 @@ def test_weights_of_another_type_or_shape_or_that_are_no_numbers_are_refused(
     assert re.search(message, said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["optimizer_states", "lr_schedulers", "epoch", "vae_lab.running", "vae_lab.latest"])
 def test_training_does_not_go_on_from_a_checkpoint_without_its_keys(
     run: RunDir, key: str, capfd: pytest.CaptureFixture[str]
@@ -168,6 +169,7 @@ def test_training_does_not_go_on_from_a_checkpoint_without_its_keys(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "value"), [("pytorch-lightning_version", "x"), ("callbacks", []), ("measured", None), ("seconds", "x")]
 )
@@ -184,6 +186,7 @@ def test_optimiser_state_of_another_model_is_refused(run: RunDir, capfd: pytest.
     assert "can go on from (ValueError: loaded state dict" in refused_by(run, COMMANDS[0], capfd)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_without_the_bound_that_chose_it_is_refused(
     run: RunDir, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,6 +284,7 @@ def test_run_has_its_own_types_whatever_a_notebook_has_chosen(run: RunDir) -> No
 # ---- run.json and the ledger ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

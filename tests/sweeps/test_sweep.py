@@ -126,6 +126,7 @@ def test_what_would_fail_again_is_not_tried_again(stand_in) -> None:
     assert starts() == {"latent_dim-2": 1, "latent_dim-5": 1}
 
 
+@pytest.mark.slow
 def test_fail_fast_begins_no_further_job(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in(fails="dim-2-")
     assert sweep("model.latent_dim=2,5,10", "sweep.fail_fast=true") == 1
@@ -141,6 +142,7 @@ def test_dry_run_shows_the_plan_and_leaves_no_run(capfd: pytest.CaptureFixture[s
     assert not [path for path in FOLDER.iterdir() if path.is_dir()]
 
 
+@pytest.mark.slow
 def test_all_configs_are_frozen_before_the_first_job_starts(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -163,6 +165,7 @@ def test_sweep_of_a_yaml_needs_no_flag_and_gives_the_folder_its_name(stand_in) -
     assert any(path.name.startswith("data-frey_face_model-conv_latent_dim-5_seed-1-") for path in folders)
 
 
+@pytest.mark.slow
 def test_second_sweep_on_the_folder_is_refused(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in()
     FOLDER.mkdir(parents=True)
@@ -180,12 +183,14 @@ def test_further_data_set_runs_new_points_only(stand_in, capfd: pytest.CaptureFi
     assert set(starts().values()) == {1}
 
 
+@pytest.mark.slow
 def test_every_setting_of_the_trainer_tells_points_apart(stand_in) -> None:
     stand_in()
     assert sweep("model.latent_dim=2", "+trainer.limit_train_batches=5,10") == 0
     assert starts() == {f"limit_train_batches-{n}": 1 for n in (5, 10)}
 
 
+@pytest.mark.slow
 def test_point_that_is_asked_for_twice_is_made_once(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in()
     assert sweep("seed=0,0,1") == 0
@@ -231,6 +236,7 @@ def test_broken_run_directory_fails_alone(stand_in, capfd: pytest.CaptureFixture
     assert "3 jobs (1 finished, 1 new, 1 broken)" in captured.err and "move it away" in captured.err
 
 
+@pytest.mark.slow
 def test_brackets_of_a_reason_are_shown(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
     stand_in(fails="dim-2", error="RuntimeError: allow=[my_networks] is missing")
     assert sweep("model.latent_dim=2,5") == 1
@@ -295,6 +301,7 @@ def test_settings_of_a_search_are_refused_by_name(
     assert message in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
     assert sweep("model.latent_dim=2,5", "data=npz") == 2
@@ -390,6 +397,7 @@ def test_search_is_continued_through_its_own_storage(stand_in, capfd: pytest.Cap
     assert study.trials[3].params == study.trials[4].params
 
 
+@pytest.mark.slow
 def test_continued_search_proposes_no_point_again(stand_in) -> None:
     pytest.importorskip("optuna")
     stand_in()
@@ -428,6 +436,7 @@ def test_space_that_cannot_be_searched_is_refused(capfd: pytest.CaptureFixture[s
     assert "optimizer.lr=interval(0.1,0.01) is no space to search: " in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unlike",
     ["likelihood=bernoulli,continuous_bernoulli", "data.binarization=none,dynamic", "data.split_seed=0,1"],
@@ -438,6 +447,7 @@ def test_search_over_bounds_that_cannot_be_compared_is_refused(unlike: str, capf
     assert f"{key} must have one value in a search, got {unlike}: " in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_failed_trial_has_no_value_and_stops_no_search(stand_in) -> None:
     pytest.importorskip("optuna")
     stand_in(fails="latent_dim")

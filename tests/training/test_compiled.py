@@ -170,6 +170,7 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(tmp_path, monkeypatch
     compiler.end()
 
 
+@pytest.mark.slow
 def test_training_has_a_thread_fewer_until_the_count_of_samples(monkeypatch):
     eager, batch = make_eager()
     monkeypatch.setattr(Compiler, "start", lambda self, traced: None)
@@ -194,6 +195,7 @@ class Steps:
         return torch.zeros(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [0.9, float("nan")])
 def test_a_compiled_step_with_other_numbers_is_not_used(monkeypatch, caplog, error):
     eager, batch = make_eager()

@@ -66,6 +66,7 @@ def test_instructions_are_those_of_this_processor():
     assert machine.busy_cores(0.02) >= 0
 
 
+@pytest.mark.slow
 def test_a_run_stays_with_the_precision_that_it_began_with(tmp_path, monkeypatch):
     found(monkeypatch, native=True, ratio=2.0)
     run = train_tiny(tmp_path / "run", "trainer.precision=auto", "max_samples=300")
