@@ -202,7 +202,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     return 0
                 # in the order that Hydra's own parser reads: overrides before flags
                 if name != "train" and not flags.multirun:
-                    lists = [key for key, about in keys.keys.items() if about.value[:1] == "[" or about.value == "null"]
+                    # a list by default, or one that is left out or has everything
+                    lists = [key for key, about in keys.keys.items() if about.value.startswith(("[", "null", "all"))]
                     overrides = with_brackets(with_one_list(overrides, RUN), lists)
                 sys.argv[1:] = [
                     *overrides,

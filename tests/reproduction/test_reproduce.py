@@ -15,6 +15,7 @@ import pytest
 from html_page import Page
 from training import composed, finish, train_tiny, vae_lab
 
+from vae_lab.cli import main
 from vae_lab.commands.reproduce import reproduce
 from vae_lab.errors import ConfigError
 from vae_lab.figures.base import NeededRun
@@ -210,6 +211,16 @@ def test_plan_is_printed_and_nothing_is_started(tmp_path: Path, capsys, caplog: 
     assert "mnist_20_aevb" in out and "mnist_20_wake_sleep" in out and "mnist_10" not in out
     assert "2 runs for figure2, 2,000,000 samples besides the probes, 2 at once" in caplog.text
     assert not (tmp_path / "runs").exists() and not (tmp_path / "probes").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("only", ["mnist_2_aevb,mnist_20_aevb", "mnist_2*", "[mnist_2_aevb,mnist_20_aevb]"])
+def test_lists_need_no_brackets_on_the_command_line(only: str, tmp_path: Path, capfd) -> None:
+    asked = ["figures=figure4,figure5", f"root={tmp_path}", "speed_seconds=0", "dry_run=true"]
+    assert main(["reproduce", f"only={only}", *asked]) == 0
+    captured = capfd.readouterr()
+    assert "2 runs for figure4, figure5" in captured.err
+    assert "mnist_2_aevb" in captured.out and "mnist_20_aevb" in captured.out and "mnist_5" not in captured.out
 
 
 @pytest.mark.slow
