@@ -46,7 +46,7 @@ def test_a_part_that_is_a_link_out_of_the_run_is_refused_by_readers_and_writers(
 def test_every_part_that_is_asked_for_by_name_is_looked_at(run, tmp_path):
     for name in ("checkpoints", "images", "tensorboard", "log.txt", "metrics.csv", "output.txt"):
         lead_out(run.path / name, tmp_path / name)
-    for part in ("checkpoints", "last", "images", "tensorboard", "log", "curve", "output", "default_checkpoint"):
+    for part in ("checkpoints", "last", "images", "tensorboard", "log", "curve_file", "output", "default_checkpoint"):
         with pytest.raises(RunError, match="is a link that leads out of the folder"):
             getattr(run, part)
 
