@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -202,9 +203,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     return 0
                 # in the order that Hydra's own parser reads: overrides before flags
                 if name != "train" and not flags.multirun:
-                    # a list by default, or one that is left out or has everything
-                    lists = [key for key, about in keys.keys.items() if about.value.startswith(("[", "null", "all"))]
-                    overrides = with_brackets(with_one_list(overrides, RUN), lists)
+                    overrides = with_brackets(with_one_list(overrides, RUN), partial(takes_list, name))
                 sys.argv[1:] = [
                     *overrides,
                     *([f"hydra.sweep.dir={quoted(reports)}"] if flags.multirun else []),  # for Hydra's own notes
@@ -221,6 +220,14 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         finally:
             sys.argv[:] = argv
         return exit_code(line, endings)
+
+
+def takes_list(command: str, key: str) -> bool:
+    """Whether a key of a command that has Hydra takes several values: its settings say so."""
+    from vae_lab.wiring.build import list_keys
+
+    module = import_module(f"vae_lab.commands.{command}")
+    return key in list_keys(getattr(module, f"{command.title()}Settings"))
 
 
 def announce(name: str, command: Command, overrides: Sequence[str], *, loads_pytorch: bool = True) -> None:

@@ -80,7 +80,7 @@ def values(run: RunDir) -> dict[str, float | None]:
 def test_all_runs_are_measured_once(runs: list[RunDir], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vae_lab")
     measure_all([estimated()], tmp_path, "quick", 2)
-    assert "measuring: 4 estimates with the weights of 2 runs" in caplog.text and "[2/2] estimated_300_" in caplog.text
+    assert "measuring with the weights of 2 runs" in caplog.text and "[2/2] estimated_300_" in caplog.text
     one, other = map(values, runs)
     assert one == other and None not in one.values() and one[FIRST] != one[LAST]
     caplog.clear()
@@ -97,6 +97,33 @@ def test_run_that_cannot_be_measured_is_named_and_stops_no_other(
     measure_all([estimated()], tmp_path, "quick", 1)
     assert "estimated_300_aevb cannot be measured: " in caplog.text and "last.ckpt" in caplog.text
     assert None not in values(runs[1]).values()
+
+
+def test_damaged_ledger_of_a_run_ends_neither_the_plan_nor_the_others(
+    runs: list[RunDir], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs[0].ledger_path(FIRST).write_text('{"a": ')
+    needed = {needed.label: needed for needed in estimated().needed_runs("quick")}
+    assert [estimated().num_estimates(needed[run.path.name], run, "quick") for run in runs] == [2, 2]
+    measure_all([estimated()], tmp_path, "quick", 2)
+    assert f"estimated_300_aevb cannot be measured: Unreadable: {runs[0].path}" in caplog.text
+    assert None not in values(runs[1]).values()
+
+
+def test_process_that_dies_takes_no_other_run_with_it(
+    runs: list[RunDir], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def kill() -> None:
+        while not (children := active_children()):
+            time.sleep(0.02)
+        os.kill(children[0].pid or 0, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    measure_all([estimated()], tmp_path, "quick", 1)
+    killer.join()
+    assert caplog.text.count("cannot be measured: ") == 1
+    assert sum(None not in values(run).values() for run in runs) == 1
 
 
 def test_interrupted_measuring_keeps_what_it_has_and_leaves_no_process(runs: list[RunDir], tmp_path: Path) -> None:

@@ -151,6 +151,10 @@ def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp
     write_probes(tmp_path / "probes.csv", other)  # of another figure
     write_probes(tmp_path / "probes.csv", rows)
     assert pd.read_csv(tmp_path / "probes.csv")["label"].tolist() == ["b", "a", "a", "a"]
+    for damage in (b"", b"\xff\xfe", b"label\na\n", b"a,b\n1,2,3\n"):
+        (tmp_path / "probes.csv").write_bytes(damage)
+        write_probes(tmp_path / "probes.csv", other)
+        assert pd.read_csv(tmp_path / "probes.csv")["label"].tolist() == ["b"]
     run = probes[1].job.run
     run.update_ledger("last", run.ledger("last") | {"train/bound_num_samples": 8})
     choice, _ = choose(probes[:2], good)

@@ -439,7 +439,12 @@ def test_space_that_cannot_be_searched_is_refused(capfd: pytest.CaptureFixture[s
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "unlike",
-    ["likelihood=bernoulli,continuous_bernoulli", "data.binarization=none,dynamic", "data.split_seed=0,1"],
+    [
+        "likelihood=bernoulli,continuous_bernoulli",
+        "data.binarization=none,dynamic",
+        "data.split_seed=0,1",
+        "experiment=mnist,mnist_fast",
+    ],
 )
 def test_search_over_bounds_that_cannot_be_compared_is_refused(unlike: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "sweep=search", unlike, "sweep.dry_run=false"]) == 2

@@ -113,6 +113,7 @@ def test_a_reference_and_other_keys_are_left_to_hydra() -> None:
     ("typed", "meant"),
     [
         ("only=a,b-2", "only=[a,b-2]"),
+        ("only=a?b/ä,b*", "only=[a?b/ä,b*]"),
         ("only=[a,b]", "only=[a,b]"),
         ("only=a", "only=a"),
         ("only=${x},b", "only=${x},b"),
@@ -121,7 +122,7 @@ def test_a_reference_and_other_keys_are_left_to_hydra() -> None:
     ],
 )
 def test_several_values_of_a_key_that_takes_a_list_are_one(typed: str, meant: str) -> None:
-    assert with_brackets([typed], ["only"]) == [meant]
+    assert with_brackets([typed], "only".__eq__) == [meant]
 
 
 def test_pattern_names_the_folders_that_it_matches_each_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

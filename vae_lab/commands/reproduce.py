@@ -32,7 +32,7 @@ def reproduce(cfg: DictConfig) -> Path:
     settings = build.settings(ReproduceSettings, cfg)
     started = time.monotonic()
     root, scale = Path(settings.root).expanduser(), settings.scale
-    figures = [make_figure_of(name, scale, root) for name in settings.figures]
+    figures = [make_figure_of(name, scale, root) for name in dict.fromkeys(settings.figures)]
     trainings = [compose_training(needed, settings) for needed in needed_runs(figures, scale, settings.only)]
     with RunDir(root).locked():
         num_parallel = settings.jobs or min(available_cores(), max(1, len(trainings)))

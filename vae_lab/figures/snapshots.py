@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, RunError
 from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, check_by_scale, load_last
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.measured import Measurement
@@ -65,7 +65,10 @@ class SnapshotFigure(PaperFigure):
 
     def num_estimates(self, needed: NeededRun, run: RunDir, scale: str) -> int:
         """Everything, at every snapshot and with the last weights, that was not measured yet."""
-        known = SnapshotFigure.rows_of(self, run, scale) if run.exists() else []
+        try:
+            known = SnapshotFigure.rows_of(self, run, scale) if run.exists() else []
+        except RunError:  # which is said when it is measured
+            known = []
         return max(0, len({*needed.snapshots, needed.max_samples}) * len(self.measurements(scale)) - len(known))
 
     def measure_run(self, run: RunDir, facts: Mapping[str, Any], scale: str) -> Arrays:

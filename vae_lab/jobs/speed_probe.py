@@ -64,7 +64,7 @@ class Stopwatch(pl.Callback):
     """Stops the training after some seconds; the first block only warms up, unless it takes that long itself."""
 
     def __init__(self, limit: float, assembled: Assembled) -> None:
-        self.limit, self.curve = limit, assembled.evaluation
+        self.limit, self.bound_curve = limit, assembled.evaluation
         self.samples, self.seconds, self.evaluation = 0, 0.0, 0.0
         self.is_done = False
 
@@ -81,7 +81,7 @@ class Stopwatch(pl.Callback):
         if self.seconds >= self.limit or pl_module.samples >= pl_module.max_samples:
             self.is_done = trainer.should_stop = True
             started = time.monotonic()
-            self.curve.evaluate(trainer, pl_module)
+            self.bound_curve.evaluate(trainer, pl_module)
             self.evaluation = time.monotonic() - started
         elif not self.is_warm:
             self.started, self.first, self.is_warm = now, pl_module.samples, True

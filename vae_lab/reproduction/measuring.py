@@ -1,4 +1,4 @@
-"""What figures measure with the weights of their runs: in several processes at once, each at one run."""
+"""The estimates that figures make with the weights of their runs, of several runs at once."""
 
 import logging
 import os
@@ -6,14 +6,15 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from vae_lab.errors import INTERRUPTED, Interrupted
-from vae_lab.figures.base import NeededRun, PaperFigure, has_weights
+from vae_lab.errors import INTERRUPTED, Interrupted, RunError
+from vae_lab.figures.base import NeededRun, PaperFigure
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.signals import as_ctrl_c
@@ -23,37 +24,50 @@ log = logging.getLogger("vae_lab")
 
 
 def measure_all(figures: Sequence[PaperFigure], root: Path, scale: str, num_parallel: int) -> None:
-    """Measures what the figures need and the ledgers lack; `num_parallel` runs at once.
+    """Makes the estimates of the figures that the ledgers of their whole runs lack; `num_parallel` runs at once.
 
-    What cannot be measured is said once more by the figure, which tries it when it is drawn.
+    Each has a process of its own. What cannot be measured is said once more by the figure, which tries it when it is
+    drawn.
 
     Raises:
         Interrupted: by a signal; what was measured is in the ledgers.
     """
-    tasks = [
-        (figure, needed, run)
-        for figure in figures
-        for needed in figure.needed_runs(scale)
-        if has_weights(run := RunDir(root / "runs" / needed.label)) and figure.num_estimates(needed, run, scale)
-    ]
+    folder, tasks = root / "runs", []
+    for figure in figures:
+        runs = figure.find_runs(folder, scale)
+        try:
+            missing = {missing.label for missing in figure.missing(runs, scale, folder)}
+        except RunError:  # which is said when it is drawn
+            continue
+        for needed in figure.needed_runs(scale):
+            if needed.label in runs.keys() - missing and figure.num_estimates(needed, runs[needed.label], scale):
+                tasks.append((figure, needed, runs[needed.label], scale))
     if not tasks:
         return
-    num = sum(figure.num_estimates(needed, run, scale) for figure, needed, run in tasks)
-    log.info("measuring: %d estimates with the weights of %d runs", num, len(tasks))
-    started, threads = time.monotonic(), max(1, available_cores() // num_parallel)
-    pool = ProcessPoolExecutor(min(num_parallel, len(tasks)), get_context("spawn"), begin, (threads,))
-    with as_ctrl_c(), pool:
+    log.info("measuring with the weights of %d runs", len(tasks))
+    num_parallel, started = min(num_parallel, len(tasks)), time.monotonic()
+    threads, stopping = max(1, available_cores() // num_parallel), threading.Event()
+
+    def in_a_process(*task: Any) -> str:
+        if stopping.is_set():
+            return "interrupted"
+        with ProcessPoolExecutor(1, get_context("spawn"), begin, (threads,)) as process:
+            return process.submit(measure, *task).result()
+
+    with as_ctrl_c(), ThreadPoolExecutor(num_parallel) as pool:
+        labels = {pool.submit(in_a_process, *task): task[1].label for task in tasks}
         try:
-            labels = {pool.submit(measure, *task, scale): task[1].label for task in tasks}
             for i, future in enumerate(as_completed(labels), 1):
                 line = f"[{i}/{len(tasks)}] {labels[future]}"
-                if error := future.exception():
-                    log.warning("%s cannot be measured: %s", line, error)
+                if problem := str(future.exception() or "") or future.result():
+                    log.warning("%s cannot be measured: %s", line, problem)
                 else:
                     log.info("%s measured after %s", line, duration(time.monotonic() - started))
         except KeyboardInterrupt as interrupt:
-            for process in active_children():
-                process.terminate()
+            stopping.set()
+            while wait(labels, timeout=0.1).not_done:
+                for process in active_children():
+                    process.terminate()
             again = f"vae-lab reproduce scale={scale}"
             raise Interrupted(f"stopped while it measured; the same command goes on: {again}") from interrupt
 
@@ -61,6 +75,7 @@ def measure_all(figures: Sequence[PaperFigure], root: Path, scale: str, num_para
 def begin(threads: int) -> None:
     """Prepares a process that measures: it leaves a Ctrl-C to its parent, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
 
     def follow() -> None:
@@ -72,6 +87,10 @@ def begin(threads: int) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def measure(figure: PaperFigure, needed: NeededRun, run: RunDir, scale: str) -> None:
-    """Measures what the ledgers of a run lack."""
-    figure.measure_run(run, figure.trainings(scale)[needed], scale)
+def measure(figure: PaperFigure, needed: NeededRun, run: RunDir, scale: str) -> str:
+    """Makes the estimates that the ledgers of a run lack; returns why it cannot, empty if it can."""
+    try:
+        figure.measure_run(run, figure.trainings(scale)[needed], scale)
+    except Exception as error:  # the boundary of a process: errors of anybody's need not be such as can be sent
+        return f"{type(error).__name__}: {error}"
+    return ""

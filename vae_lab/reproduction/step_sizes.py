@@ -1,5 +1,6 @@
 """The step size of a run, by short probes on the measured train bound: section 5's early training performance."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from vae_lab.figures.base import NeededRun
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.runs.result import one_draw_bound
 from vae_lab.wiring.dotted import set_value_at
+
+log = logging.getLogger("vae_lab")
 
 COLUMNS = ("label", "learning_rate", "samples", "train_bound", "verdict")
 STEP_SIZE = "optimizer.lr"
@@ -102,8 +105,17 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
 
 def write_probes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """probes.csv; rows about other runs stay in it."""
-    labels = {row["label"] for row in rows}
-    known = pd.read_csv(path, dtype=object) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
-    others = known[[label not in labels for label in known["label"]]]
     new = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
-    write_text(path, pd.concat([others, new]).to_csv(index=False))
+    known = read_probes(path)
+    write_text(path, pd.concat([known[~known["label"].isin(new["label"])], new]).to_csv(index=False))
+
+
+def read_probes(path: Path) -> pd.DataFrame:
+    """The rows of probes.csv as text; none where it is not there or damaged, for the probes themselves can tell."""
+    none = pd.DataFrame(columns=list(COLUMNS), dtype=object)
+    try:
+        found = pd.read_csv(path, dtype=object, keep_default_na=False) if path.is_file() else none
+    except ValueError as error:
+        log.warning("%s cannot be read, and is written anew: %s", path, error)
+        return none
+    return found if list(found) == list(COLUMNS) else none

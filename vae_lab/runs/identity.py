@@ -99,8 +99,8 @@ def is_computed(key: str, config: Mapping[str, Any] | None = None) -> bool:
 def decides_the_density(key: str) -> bool:
     """Whether only runs that agree in a key have comparable bounds: it decides the density, or the images."""
     name = key_of(key)
-    is_data = name == "data" or (name.startswith("data.") and is_computed(name) and name not in TRAINING_ONLY)
-    return is_data or name == "likelihood"
+    is_data = name.startswith("data.") and is_computed(name) and name not in TRAINING_ONLY
+    return is_data or name in ("data", "likelihood", "experiment")  # the last chooses both
 
 
 def is_the_preset(key: str, config: Mapping[str, Any]) -> bool:

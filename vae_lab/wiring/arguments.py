@@ -10,7 +10,7 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -24,7 +24,7 @@ TEXTS = (
 )
 """Keys of Hydra's commands whose values are names and paths."""
 PLAIN = re.compile(r"[\w./-]+", re.ASCII)
-SEVERAL = re.compile(r"[\w.*+-]+(,[\w.*+-]+)+", re.ASCII)
+SEVERAL = re.compile(r"[^\s,()\[\]{}'\"$=]+(,[^\s,()\[\]{}'\"$=]+)+")
 NO_TEXT = re.compile(r"[-+\d._e]+|true|false|[-+]?(inf|nan)", re.IGNORECASE)
 """What Hydra's grammar reads as text, as several values, and what it would take for something else than a text."""
 Settings = TypeVar("Settings")
@@ -190,10 +190,10 @@ def with_one_list(overrides: Sequence[str], name: str) -> list[str]:
     return [*others, f"{name}=[{','.join(map(quoted, paths))}]"]
 
 
-def with_brackets(overrides: Sequence[str], names: Collection[str]) -> list[str]:
+def with_brackets(overrides: Sequence[str], takes_list: Callable[[str], bool]) -> list[str]:
     """A command line for Hydra in which several values of keys that take lists are a list: a,b is [a,b]."""
     return [
-        f"{key}=[{value}]" if key in names and SEVERAL.fullmatch(value) else text
+        f"{key}=[{value}]" if SEVERAL.fullmatch(value) and takes_list(key) else text
         for text, (key, _, value) in ((text, text.partition("=")) for text in overrides)
     ]
 

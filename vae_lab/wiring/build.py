@@ -145,10 +145,16 @@ def settings(kind: type[Settings], config: Mapping[str, Any] | DictConfig, group
         raise ConfigError(missing(absent))
     hints = type_hints(kind)
     given = {name: values[name] for name in keys if name in values}
-    given |= {
-        name: [value] for name, value in given.items() if not _fits(value, hints[name]) and _fits([value], hints[name])
-    }
+    for name in given.keys() & list_keys(kind):
+        if given[name] != "" and not _fits(given[name], hints[name]) and _fits([given[name]], hints[name]):
+            given[name] = [given[name]]
     return kind(**{name: of_type(value, hints[name], keys[name]) for name, value in given.items()})
+
+
+def list_keys(kind: type[Any]) -> set[str]:
+    """The keys of a dataclass of settings that take several values."""
+    hints = type_hints(kind).items()
+    return {name for name, hint in hints if any(typing.get_origin(each) in (list, Sequence) for each in _kinds(hint))}
 
 
 def checked(config: Any, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
