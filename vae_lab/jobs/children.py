@@ -5,15 +5,19 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vae_lab.errors import INTERRUPTED
 from vae_lab.training.signals import PARENT, heard
 
 log = logging.getLogger("vae_lab")
+
+T = TypeVar("T")
 
 
 class Children:
@@ -76,3 +80,21 @@ class Children:
         if not self.stopping.is_set():
             log.info("stopping: the running jobs save a checkpoint first (once more: they end at once)")
         self.stop()
+
+
+def called_in_child(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns that a process of its own calls; a Ctrl-C is for this process, with which it ends."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _follow_parent) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _follow_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -2,14 +2,12 @@
 
 import copy
 import json
-import signal
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
-from multiprocessing import get_context
 from typing import Any
 
+from vae_lab.jobs.children import called_in_child
 from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.identity import BUDGET, frozen_config
 from vae_lab.wiring import build
@@ -61,11 +59,7 @@ def facts_of(section: str) -> tuple[dict[str, Any], int, int]:
 
     Where PyTorch is not loaded, a process of its own looks: whoever only waits for trainings is not to load it.
     """
-    if "torch" in sys.modules:
-        return read_facts(section)
-    deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # a Ctrl-C is for this process
-    with ProcessPoolExecutor(1, get_context("spawn"), **deaf) as pool:
-        return pool.submit(read_facts, section).result()
+    return read_facts(section) if "torch" in sys.modules else called_in_child(read_facts, section)
 
 
 def read_facts(section: str) -> tuple[dict[str, Any], int, int]:

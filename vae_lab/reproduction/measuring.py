@@ -1,20 +1,19 @@
 """The estimates that figures make with the weights of their runs, of several runs at once."""
 
 import logging
-import os
-import signal
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
-from multiprocessing import active_children, get_context, parent_process
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vae_lab.errors import INTERRUPTED, Interrupted, RunError
+from vae_lab.errors import Interrupted, RunError
 from vae_lab.figures.base import NeededRun, PaperFigure
+from vae_lab.jobs.children import called_in_child
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.signals import as_ctrl_c
@@ -48,14 +47,11 @@ def measure_all(figures: Sequence[PaperFigure], root: Path, scale: str, num_para
     num_parallel, started = min(num_parallel, len(tasks)), time.monotonic()
     threads, stopping = max(1, available_cores() // num_parallel), threading.Event()
 
-    def in_a_process(*task: Any) -> str:
-        if stopping.is_set():
-            return "interrupted"
-        with ProcessPoolExecutor(1, get_context("spawn"), begin, (threads,)) as process:
-            return process.submit(measure, *task).result()
+    def measured(*task: Any) -> str:
+        return "interrupted" if stopping.is_set() else called_in_child(measure, threads, *task)
 
     with as_ctrl_c(), ThreadPoolExecutor(num_parallel) as pool:
-        labels = {pool.submit(in_a_process, *task): task[1].label for task in tasks}
+        labels = {pool.submit(measured, *task): task[1].label for task in tasks}
         try:
             for i, future in enumerate(as_completed(labels), 1):
                 line = f"[{i}/{len(tasks)}] {labels[future]}"
@@ -72,23 +68,10 @@ def measure_all(figures: Sequence[PaperFigure], root: Path, scale: str, num_para
             raise Interrupted(f"stopped while it measured; the same command goes on: {again}") from interrupt
 
 
-def begin(threads: int) -> None:
-    """Prepares a process that measures: it leaves a Ctrl-C to its parent, and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def measure(threads: int, figure: PaperFigure, needed: NeededRun, run: RunDir, scale: str) -> str:
+    """Makes the estimates that the ledgers of a run lack; returns why it cannot, empty if it can."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
-
-    def follow() -> None:
-        parent = parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(INTERRUPTED)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def measure(figure: PaperFigure, needed: NeededRun, run: RunDir, scale: str) -> str:
-    """Makes the estimates that the ledgers of a run lack; returns why it cannot, empty if it can."""
     try:
         figure.measure_run(run, figure.trainings(scale)[needed], scale)
     except Exception as error:  # the boundary of a process: errors of anybody's need not be such as can be sent
