@@ -119,41 +119,41 @@ def test_figure_yaml_describes_a_figure_of_its_name(name):
     assert isinstance(made, PaperFigure)
     assert made.name == name
     for scale in SCALES:
-        labels = [curve.label for curve in made.needed_runs(scale)]
+        labels = [needed.label for needed in made.needed_runs(scale)]
         assert len(set(labels)) == len(labels) > 0
 
 
-def curves_of(name, scale="quick"):
+def needed_of(name, scale="quick"):
     return build.instantiate(settings("figure", f"figure={name}")["figure"], "figure").needed_runs(scale)
 
 
 def test_figures_4_and_5_share_the_runs_of_figure_2():
-    of_figure2 = {curve.label: curve for curve in curves_of("figure2")}
-    shared = [curve for name in ("figure4", "figure5") for curve in curves_of(name)]
-    assert {curve.label for curve in shared} - set(of_figure2) == {"mnist_2_aevb"}
-    assert all(of_figure2.get(curve.label, curve) == curve for curve in shared)
+    of_figure2 = {needed.label: needed for needed in needed_of("figure2")}
+    shared = [needed for name in ("figure4", "figure5") for needed in needed_of(name)]
+    assert {needed.label for needed in shared} - set(of_figure2) == {"mnist_2_aevb"}
+    assert all(of_figure2.get(needed.label, needed) == needed for needed in shared)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
-def test_overrides_of_every_curve_compose_a_training(tmp_path, name):
-    """One curve for every combination of data set, network and method; the data are not needed."""
+def test_overrides_of_every_run_compose_a_training(tmp_path, name):
+    """One run for every combination of data set, network and method; the data are not needed."""
     seen = set()
-    for curve in curves_of(name):
-        kind = tuple(word for word in curve.overrides if not word.startswith(("model.latent_dim", "data.train_size")))
+    for needed in needed_of(name):
+        kind = tuple(word for word in needed.overrides if not word.startswith(("model.latent_dim", "data.train_size")))
         if kind in seen:
             continue
         seen.add(kind)
-        config = settings("train", f"run_dir={tmp_path / 'run'}", *curve.all_overrides)
-        assert config["max_samples"] == curve.max_samples
+        config = settings("train", f"run_dir={tmp_path / 'run'}", *needed.all_overrides)
+        assert config["max_samples"] == needed.max_samples
         assert config["trainer"]["max_epochs"] is None, "nothing but max_samples sets the budget"
-        assert config["checkpoint"]["at"] == list(curve.snapshots)
-        shape = (1, 28, 20) if "frey_face" in curve.label else (1, 28, 28)
+        assert config["checkpoint"]["at"] == list(needed.snapshots)
+        shape = (1, 28, 20) if "frey_face" in needed.label else (1, 28, 28)
         model = build.instantiate(config["model"], "model", image_shape=shape)
-        assert f"model.latent_dim={model.latent_dim}" in curve.overrides
+        assert f"model.latent_dim={model.latent_dim}" in needed.overrides
         build.instantiate(config["objective"], "objective")
-        if curve.learning_rates:
-            assert config["optimizer"]["lr"] in curve.learning_rates
+        if needed.learning_rates:
+            assert config["optimizer"]["lr"] in needed.learning_rates
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def ours(axes):
 
 
 def test_curves_are_both_methods_of_nine_panels():
-    labels = [curve.label for curve in figure2().needed_runs("quick")]
+    labels = [needed.label for needed in figure2().needed_runs("quick")]
     assert len(labels) == 18
     assert {"mnist_200_wake_sleep", "frey_face_2_aevb"} < set(labels)
 

@@ -47,10 +47,10 @@ def canned():
     return pd.concat([paper, table.assign(role="check", estimator="importance_sampling_500")])
 
 
-def test_curves_are_every_method_on_every_training_set():
-    curves = {curve.label: curve for curve in figure3().needed_runs("quick")}
-    assert len(curves) == 6
-    mcem = curves["figure3_50000_mcem"]
+def test_runs_are_every_method_on_every_training_set():
+    runs = {needed.label: needed for needed in figure3().needed_runs("quick")}
+    assert len(runs) == 6
+    mcem = runs["figure3_50000_mcem"]
     assert mcem.overrides == ("experiment=mnist_paper", "data.train_size=50000", "optimizer.warmup_steps=10")
     assert (mcem.learning_rates, mcem.snapshots) == ((), (100, 200))
 

@@ -64,7 +64,7 @@ def texts(picture):
 def test_figure4_shows_the_manifold_without_gaps_and_dark_on_white(tmp_path, short_run):
     short_run(tmp_path / "digits_2_aevb", "model.latent_dim=2")
     figure = Figure4(training=training(), sizes={"frey_face": 10, "digits": 20})
-    assert [curve.label for curve in figure.needed_runs("quick")] == ["frey_face_2_aevb", "digits_2_aevb"]
+    assert [needed.label for needed in figure.needed_runs("quick")] == ["frey_face_2_aevb", "digits_2_aevb"]
     table, arrays = collected(figure, tmp_path)
     assert table[["dataset", "latent_dim", "label"]].values.tolist() == [["digits", 2, "digits_2_aevb"]]
     assert table["samples_evaluated"].tolist() == table["bound_samples"].tolist() == [200]

@@ -48,13 +48,13 @@ def canned():
     return pd.DataFrame(rows, columns=list(FullVariationalBayesFigure.columns))
 
 
-def test_curves_are_both_methods_on_every_training_set():
-    curves = {curve.label: curve for curve in full_vb_figure().needed_runs("quick")}
-    assert list(curves) == [f"full_vb_{size}_{method}" for size in (100, 1000) for method in ("full", "plain")]
-    full = curves["full_vb_100_full"]
+def test_runs_are_both_methods_on_every_training_set():
+    runs = {needed.label: needed for needed in full_vb_figure().needed_runs("quick")}
+    assert list(runs) == [f"full_vb_{size}_{method}" for size in (100, 1000) for method in ("full", "plain")]
+    full = runs["full_vb_100_full"]
     assert full.overrides == ("experiment=mnist_paper", "data.train_size=100", "objective=full_variational_bayes")
     assert (full.learning_rates, full.snapshots) == ((), (100, 200))
-    assert curves["full_vb_1000_plain"].learning_rates == (0.01, 0.02)
+    assert runs["full_vb_1000_plain"].learning_rates == (0.01, 0.02)
 
 
 def measured(figure: FullVariationalBayesFigure, runs: dict[str, RunDir]) -> pd.DataFrame:

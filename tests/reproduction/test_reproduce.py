@@ -72,7 +72,7 @@ SETTINGS = ReproduceSettings(
 )
 
 
-def curve(label: str = "a", **changes: Any) -> NeededRun:
+def needed_run(label: str = "a", **changes: Any) -> NeededRun:
     values: dict[str, Any] = {
         "overrides": ("data=digits", "model.latent_dim=2", "trainer.max_epochs=null"),
         "learning_rates": (0.01, 0.02),
@@ -100,15 +100,15 @@ def test_config_of_another_command_is_composed_with_the_choices() -> None:
     assert choices["data"] == "mnist" and not any(group.startswith("hydra") for group in choices)
 
 
-def test_curves_that_figures_share_are_trained_once() -> None:
-    curves = needed_runs([figure2(), figure2(quick=4000, standard=5000, paper=6000)], "quick", None)
-    assert [curve.label for curve in curves] == [
+def test_runs_that_figures_share_are_trained_once() -> None:
+    runs = needed_runs([figure2(), figure2(quick=4000, standard=5000, paper=6000)], "quick", None)
+    assert [run.label for run in runs] == [
         f"mnist_{latent_dim}_{method}" for latent_dim in (2, 3) for method in ("aevb", "wake_sleep")
     ]
-    assert {curve.max_samples for curve in curves} == {4000}
-    assert merged(curve(snapshots=(1, 3)), curve(snapshots=(2, 3))).snapshots == (1, 2, 3)
+    assert {run.max_samples for run in runs} == {4000}
+    assert merged(needed_run(snapshots=(1, 3)), needed_run(snapshots=(2, 3))).snapshots == (1, 2, 3)
     with pytest.raises(ConfigError, match="different trainings by 'a'"):
-        merged(curve(), curve(overrides=("data=mnist",)))
+        merged(needed_run(), needed_run(overrides=("data=mnist",)))
 
 
 def test_only_chooses_by_pattern_and_refuses_a_name_of_none() -> None:
@@ -120,8 +120,8 @@ def test_only_chooses_by_pattern_and_refuses_a_name_of_none() -> None:
         needed_runs([figure2()], "quick", ["mnist_30_aevb"])
 
 
-def test_probe_is_the_curve_cut_short() -> None:
-    training = compose_training(curve(snapshots=(2000,)), replace(SETTINGS, train=["seed=5"]))
+def test_probe_is_the_run_cut_short() -> None:
+    training = compose_training(needed_run(snapshots=(2000,)), replace(SETTINGS, train=["seed=5"]))
     assert (training.config["max_samples"], training.config["checkpoint"]["at"]) == (5000, [2000])
     probe = training.probe_config
     assert (probe["max_samples"], probe["evaluation"]["first"], probe["checkpoint"]["at"]) == (1000, 1000, [])
@@ -132,7 +132,7 @@ def test_probe_is_the_curve_cut_short() -> None:
 
 def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp_path: Path) -> None:
     probes = plan_probes(
-        curve(learning_rates=(0.01, 0.02, 0.1)), compose_training(curve(), SETTINGS).probe_config, tmp_path
+        needed_run(learning_rates=(0.01, 0.02, 0.1)), compose_training(needed_run(), SETTINGS).probe_config, tmp_path
     )
     assert [probe.job.run.read_config()["optimizer"]["lr"] for probe in probes] == [0.01, 0.02, 0.1]
     assert [probe.job.name for probe in probes] == ["a-lr0.01", "a-lr0.02", "a-lr0.1"]
@@ -182,7 +182,7 @@ def test_evaluations_are_counted_as_the_training_makes_them(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path: Path) -> None:
-    training = compose_training(curve(), SETTINGS)
+    training = compose_training(needed_run(), SETTINGS)
     speeds = Speeds(tmp_path / "speeds.json", threads=1, measure_for=0.02)
     speeds.known["start"] = 1.0
     speed = speeds.of(training.config)
@@ -347,7 +347,7 @@ def test_reproduction_from_plan_to_page_and_again(tiny_configs: Path, tmp_path: 
 @pytest.mark.slow
 def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    first = compose_training(curve("mnist_2_aevb"), SETTINGS)
+    first = compose_training(needed_run("mnist_2_aevb"), SETTINGS)
     plan_job(root / "runs" / "mnist_2_aevb", {**first.config, "seed": 7})  # another run in its place
     _, err = finish(reproduction(tiny_configs, root, "without_probes"), returncode=1)
     assert "holds another run" in err and RunDir(root / "runs" / "mnist_2_wake_sleep").read_status() == "finished"
