@@ -15,10 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vae_lab.callbacks.checkpoint import AtomicCheckpointIO
 from vae_lab.commands.evaluate import evaluate
 from vae_lab.commands.train import train
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import fixed_hash
 from vae_lab.wiring.folders import package_configs
 
 TINY = (
@@ -114,7 +114,9 @@ def freeze_anew(run: RunDir, config: dict) -> None:
     """Lets the run be as if it had been trained with this config."""
     run.write_config(config)
     for file in run.checkpoints.glob("*.ckpt"):
-        AtomicCheckpointIO(run, config).save_checkpoint(torch.load(file, weights_only=True), file)
+        content = torch.load(file, weights_only=True)
+        content["vae_lab"]["identity"] = fixed_hash(config)
+        torch.save(content, file)
 
 
 def scalars(run: RunDir) -> dict[str, list[tuple[int, float]]]:

@@ -1,3 +1,4 @@
+import json
 import time
 from unittest.mock import Mock
 
@@ -20,17 +21,26 @@ from vae_lab.training.lit_module import LitVAE
 
 
 @pytest.fixture
-def saved(tmp_path):
+def folder(tmp_path):
+    """The checkpoints of a run directory."""
+    path = tmp_path / "checkpoints"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def saved(folder):
     """A callback at the start of a training, the trainer and module it sees, and what it saved, in order."""
-    callback = Checkpoint(at=[100, 130], every_seconds=60, folder=tmp_path)
+    run = RunDir(folder.parent)
+    callback = Checkpoint(at=[100, 130], every_seconds=60, run=run)
     trainer, lit, names = Mock(spec=pl.Trainer), Mock(spec=LitVAE), []
     trainer.strategy = Mock(reduce_boolean_decision=lambda decision, all: decision)
     trainer.should_stop, trainer.loggers, trainer.is_global_zero = False, [], True
 
     def save_checkpoint(path, weights_only):
-        names.append(str(path.relative_to(tmp_path)))
+        names.append(str(path.relative_to(folder)))
         path.parent.mkdir(exist_ok=True)
-        AtomicCheckpointIO(RunDir(tmp_path)).save_checkpoint(
+        AtomicCheckpointIO(RunDir(folder.parent)).save_checkpoint(
             {"state_dict": {}, "vae_lab": {"samples": lit.samples, "latest": lit.latest}}, path
         )
 
@@ -66,23 +76,23 @@ def test_last_is_saved_when_the_training_stops(saved):
     assert names == ["last.ckpt"]
 
 
-def test_evaluation_writes_the_best_once_for_both_names(saved, tmp_path):
+def test_evaluation_writes_the_best_once_for_both_names(saved, folder):
     callback, trainer, lit, names = saved
     for bound in (-90.0, -95.0, -90.0, -80.0):
         lit.latest = {"val/bound": bound}
         callback.on_evaluation(trainer, lit, 50)
     assert names == ["best.ckpt", "last.ckpt", "last.ckpt", "best.ckpt"]
-    assert (tmp_path / "last.ckpt").samefile(tmp_path / "best.ckpt")
+    assert (folder / "last.ckpt").samefile(folder / "best.ckpt")
     lit.latest = {"val/bound": -81.0}
     callback.on_evaluation(trainer, lit, 50)
-    assert best_bound(tmp_path) == -80
-    assert torch.load(tmp_path / "last.ckpt")["vae_lab"]["latest"]["val/bound"] == -81
+    assert best_bound(folder) == -80
+    assert torch.load(folder / "last.ckpt")["vae_lab"]["latest"]["val/bound"] == -81
 
 
-def test_the_bound_to_beat_survives_a_restart(saved, tmp_path):
+def test_the_bound_to_beat_survives_a_restart(saved, folder):
     callback, trainer, lit, names = saved
-    assert best_bound(tmp_path) == float("-inf")
-    save(tmp_path / "best.ckpt", 100, -85.0)
+    assert best_bound(folder) == float("-inf")
+    save(folder / "best.ckpt", 100, -85.0)
     callback.on_train_start(trainer, lit)
     lit.latest = {"val/bound": -86.0}
     callback.on_evaluation(trainer, lit, 150)
@@ -99,14 +109,33 @@ def test_a_snapshot_is_saved_once_for_the_counts_that_a_block_passed(saved):
     assert names == ["at/100.ckpt", "at/150.ckpt"]
 
 
-def test_what_was_measured_with_a_snapshot_goes_with_its_weights(saved, tmp_path):
+def test_what_was_measured_with_weights_goes_with_them(saved, folder):
     callback, trainer, lit, _ = saved
-    (tmp_path / "at").mkdir()
+    run = RunDir(folder.parent)
+    (folder / "at").mkdir()
     for count in (50, 100):
-        (tmp_path / "at" / f"{count}.json").write_text("{}")
+        (folder / "at" / f"{count}.json").write_text("{}")
     lit.block_start, lit.samples = 50, 100
     callback.save_snapshot(trainer, lit)
-    assert {file.name for file in (tmp_path / "at").iterdir()} == {"50.json", "100.ckpt"}
+    assert {file.name for file in (folder / "at").iterdir()} == {"50.json", "100.ckpt"}
+
+    def measured(*names: str) -> set[str]:
+        for name in names:
+            run.ledger_path(name).write_text(json.dumps({"samples_evaluated": lit.samples}))
+        return {name for name in ("best", "last") if run.ledger(name)}
+
+    measured("last")  # which is read by default before there is a best one
+    lit.latest = {"val/bound": -90.0}
+    callback.on_evaluation(trainer, lit, 100)
+    assert measured() == set() and measured("best", "last") == {"best", "last"}
+    lit.latest = {"val/bound": -91.0}
+    callback.on_evaluation(trainer, lit, 100)
+    assert measured() == {"best"} and measured("last") == {"best", "last"}
+    lit.latest = {"val/bound": -89.0}
+    callback.on_evaluation(trainer, lit, 100)
+    assert measured() == set() and measured("best", "last") == {"best", "last"}
+    take_back_best(run, lambda at: False)
+    assert not run.ledger_path("best").exists()
 
 
 def test_non_finite_weights_are_not_saved(saved):
@@ -117,27 +146,27 @@ def test_non_finite_weights_are_not_saved(saved):
     assert names == []
 
 
-def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(tmp_path):
-    best = tmp_path / "best.ckpt"
+def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(folder):
+    best = folder / "best.ckpt"
     save(best, 100, -90.0)
-    give_name(best, tmp_path / BEST_BEFORE)
-    AtomicCheckpointIO(RunDir(tmp_path)).save_checkpoint(
+    give_name(best, folder / BEST_BEFORE)
+    AtomicCheckpointIO(RunDir(folder.parent)).save_checkpoint(
         {"state_dict": {}, "vae_lab": {"samples": 120, "latest": {"val/bound": -85.0}}}, best
     )
-    take_back_best(tmp_path, lambda at: True)
-    assert best_bound(tmp_path) == -85
-    take_back_best(tmp_path, lambda at: at <= 100)
-    assert best_bound(tmp_path) == -90
-    take_back_best(tmp_path, lambda at: False)
+    take_back_best(RunDir(folder.parent), lambda at: True)
+    assert best_bound(folder) == -85
+    take_back_best(RunDir(folder.parent), lambda at: at <= 100)
+    assert best_bound(folder) == -90
+    take_back_best(RunDir(folder.parent), lambda at: False)
     assert not best.exists()
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO(RunDir(tmp_path)).save_checkpoint({"samples": 1}, path)
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(folder):
+    path = folder / "last.ckpt"
+    AtomicCheckpointIO(RunDir(folder.parent)).save_checkpoint({"samples": 1}, path)
     with pytest.raises(AttributeError, match="pickle"):
-        AtomicCheckpointIO(RunDir(tmp_path)).save_checkpoint({"samples": lambda: 2}, path)
+        AtomicCheckpointIO(RunDir(folder.parent)).save_checkpoint({"samples": lambda: 2}, path)
     assert torch.load(path, weights_only=True) == {"samples": 1}
 
 
@@ -150,4 +179,4 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
 )
 def test_wrong_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
-        Checkpoint(**{"at": [], "every_seconds": 60, "folder": tmp_path} | settings)
+        Checkpoint(**{"at": [], "every_seconds": 60, "run": RunDir(tmp_path)} | settings)

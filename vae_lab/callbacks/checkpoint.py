@@ -28,14 +28,14 @@ class Checkpoint(pl.Callback):
     Args:
         at: counts of training samples at which weights-only snapshots are kept.
         every_seconds: the longest time between two saves of last.ckpt.
-        folder: where the checkpoints go.
+        run: whose they are.
     """
 
-    def __init__(self, *, at: list[int], every_seconds: float, folder: Path) -> None:
+    def __init__(self, *, at: list[int], every_seconds: float, run: RunDir) -> None:
         if any(count < 1 for count in at):
             raise ConfigError(f"checkpoint.at must hold counts >= 1, got {at}: they are training samples")
         require_number("checkpoint.every_seconds", every_seconds)
-        self.at, self.every_seconds, self.folder = sorted(at), every_seconds, folder
+        self.at, self.every_seconds, self.run, self.folder = sorted(at), every_seconds, run, run.checkpoints
 
     def next_mark(self, samples: int) -> int | None:
         """The next count at which a snapshot is due."""
@@ -58,8 +58,10 @@ class Checkpoint(pl.Callback):
             self.save(trainer, lit, "last.ckpt")
             return
         self.best_bound, best = bound, self.folder / "best.ckpt"
-        if trainer.is_global_zero and best.is_file():
-            give_name(best, self.folder / BEST_BEFORE)
+        if trainer.is_global_zero:
+            self.run.drop_ledger("last")  # before there is a best: the ledger read by default is then last's
+            if best.is_file():
+                give_name(best, self.folder / BEST_BEFORE)
         self.save(trainer, lit, "best.ckpt")
         if trainer.is_global_zero:
             give_name(best, self.folder / "last.ckpt")
@@ -82,10 +84,7 @@ class Checkpoint(pl.Callback):
         is_due = is_passed(self.next_mark(lit.block_start), lit.block_start, lit.samples)
         if is_due and lit.samples != self.snapshot_at:  # not by looking for the file: ranks would see it or not
             self.snapshot_at = lit.samples
-            file = self.folder / "at" / f"{lit.samples}.ckpt"
-            if trainer.is_global_zero:
-                file.with_suffix(".json").unlink(missing_ok=True)  # measured with the weights that are replaced
-            trainer.save_checkpoint(file, weights_only=True)
+            trainer.save_checkpoint(self.folder / "at" / f"{lit.samples}.ckpt", weights_only=True)
 
     def save(self, trainer: pl.Trainer, lit: LitVAE, name: str) -> None:
         """Everything that continues the run; events are on disk before it."""
@@ -108,14 +107,15 @@ def best_bound(folder: Path) -> float:
     return bound
 
 
-def take_back_best(folder: Path, keep: Callable[[int], bool]) -> None:
+def take_back_best(run: RunDir, keep: Callable[[int], bool]) -> None:
     """Puts the best checkpoint of before in place where `keep` refuses the evaluation that chose the present one.
 
     That is one after the checkpoint that a run continues from, or at the end of a budget that was extended: an
     undisturbed run with the larger budget has not measured there.
     """
-    best, before = folder / "best.ckpt", folder / BEST_BEFORE
+    best, before = run.checkpoints / "best.ckpt", run.checkpoints / BEST_BEFORE
     if best.is_file() and not keep(samples_of(best)):
+        run.drop_ledger("best")
         best.unlink() if not before.is_file() else os.replace(before, best)
 
 
@@ -134,10 +134,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Replaces `path` once the new file is complete and on disk."""
+        """Replaces `path` once the new file is whole and on disk; what was measured with the old weights goes."""
         self.run.require_whole()
         if self.config is not None:
             checkpoint["vae_lab"]["identity"] = fixed_hash(self.config)
+        self.run.drop_ledger(Path(path).stem)
         with atomic_file(path) as file:
             torch.save(checkpoint, file)
 

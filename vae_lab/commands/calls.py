@@ -107,7 +107,7 @@ class Run(load.Run):
     @property
     def ledger(self) -> dict[str, Any]:
         """What has been measured of these weights by now, in nats per datapoint: `run.ledger["test/bound"]`."""
-        return RunDir(self.path).ledger(self.checkpoint)
+        return RunDir(self.path).ledger(self.checkpoint, self.samples)
 
     def encode(self, x: Any) -> Any:
         """The posterior means E_q[z|x], [n, latent]; `vae_lab.encode` has all of q(z|x)."""

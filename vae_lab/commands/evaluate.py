@@ -83,10 +83,12 @@ def evaluate(cfg: DictConfig) -> list[Path]:
         measured: dict[str, Any] = {}
         for wanted in measurements(run, estimators, settings):
             measured |= wanted.of(run, save=settings.save).entries
-        ledger = directory.ledger(run.checkpoint)
+        ledger = directory.ledger(run.checkpoint, run.samples)
         print_table(run, measured, ledger)
         facts = {key: value for key, value in ledger.items() if "/" not in key}
-        found.append(replace(glance(directory.path), checkpoint=run.checkpoint, ledger=facts | measured))
+        seen = glance(directory.path)
+        then = {**seen.record, "samples_evaluated": run.samples}
+        found.append(replace(seen, record=then, checkpoint=run.checkpoint, ledger=facts | measured))
         if settings.save:
             ledgers.append(directory.ledger_path(run.checkpoint))
     if len(found) > 1:

@@ -108,7 +108,7 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
     model = build.model(config["model"], copies=4, image_shape=data.image_shape, **without)
     evaluation = build.instantiate(config["evaluation"], "evaluation", seed=settings.seed, curve_file=run.curve_file)
     early = build.instantiate(config["early_stopping"], "early_stopping", curve_file=run.curve_file)
-    checkpoint = build.instantiate(config["checkpoint"], "checkpoint", folder=run.checkpoints)
+    checkpoint = build.instantiate(config["checkpoint"], "checkpoint", run=run)
     others = [
         build.instantiate(callback, f"callbacks.{name}")
         for name, callback in config["callbacks"].items()

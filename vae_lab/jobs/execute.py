@@ -272,7 +272,7 @@ def fit(run: RunDir, assembled: Assembled) -> None:
 
     keep_rows(run.curve_file, keep)
     keep_events(run.tensorboard, keep)
-    take_back_best(run.checkpoints, keep)
+    take_back_best(run, keep)
     if samples:
         log.info("continuing from %s samples", f"{samples:,}")
         present = {row["samples_evaluated"] for row in read_rows(run.curve_file)}
@@ -316,9 +316,7 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
     model.to(device)
     entries: dict[str, Any] = {"checkpoint": checkpoint, "samples_evaluated": samples}
     entries |= ledger_facts(assembled.data, assembled.config)
-    known = run.ledger(checkpoint)
-    if known.get("samples_evaluated") != samples:  # of other weights; else perhaps measured with more draws
-        known = {}
+    known = run.ledger(checkpoint, samples)  # perhaps measured with more draws
     for split in assembled.data.splits:
         if f"{split}/{INDEPENDENT_PIXELS}" not in known:
             images = assembled.data.measured(split).images

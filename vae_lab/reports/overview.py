@@ -51,8 +51,10 @@ class Overview:
         """Everything that a list of runs knows of it, by name; names of components stand for the components."""
         own = {"path": str(self.path), "status": self.status, "problem": self.problem}
         own |= {"checkpoint": self.checkpoint} if self.checkpoint else {}
-        own |= {"samples_evaluated": self.samples} if self.curve else {}
-        return {**_scalars(self.record), **_scalars(self.measured), **self.settings, **self.names, **own}
+        own |= {"samples_evaluated": self.samples} if self.samples else {}
+        measured = _scalars(self.measured)
+        own |= {"checkpoint_samples": measured["samples_evaluated"]} if "samples_evaluated" in measured else {}
+        return {**_scalars(self.record), **measured, **self.settings, **self.names, **own}
 
     @cached_property
     def names(self) -> dict[str, Any]:

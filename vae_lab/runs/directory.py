@@ -222,12 +222,21 @@ class RunDir:
             return self.part("checkpoints", "at", f"{checkpoint}.json")
         return self.part("metrics.json" if checkpoint == self.default_checkpoint else f"metrics-{checkpoint}.json")
 
-    def ledger(self, checkpoint: str) -> dict[str, Any]:
-        """The measured values of a checkpoint; {} where nothing was measured yet."""
+    def ledger(self, checkpoint: str, samples: int | None = None) -> dict[str, Any]:
+        """The measured values of a checkpoint; {} where nothing was measured yet.
+
+        Args:
+            checkpoint: `best`, `last` or the count of a snapshot.
+            samples: presented by its weights: what was measured with others is not theirs. None: whatever there is.
+        """
         path = self.ledger_path(checkpoint)
         ledger = small_files.read_ledger(path.parent, path.name)
         small_files.check_ledger(path.parent, path.name, ledger)
-        return ledger
+        return ledger if samples in (None, ledger.get("samples_evaluated")) else {}
+
+    def drop_ledger(self, checkpoint: str) -> None:
+        """Removes what was measured with weights that are about to be replaced."""
+        self.ledger_path(checkpoint).unlink(missing_ok=True)
 
     def update_ledger(self, checkpoint: str, entries: Mapping[str, Any], replaced: Collection[str] = ()) -> Path:
         """Adds entries to the ledger of a checkpoint; those of `replaced`, and of the same names, go.
@@ -235,9 +244,7 @@ class RunDir:
         Values of other weights, measured before the run went on, are dropped.
         """
         path = self.ledger_path(checkpoint)
-        known = self.ledger(checkpoint)
-        if known.get("samples_evaluated") != entries["samples_evaluated"]:
-            known = {}
+        known = self.ledger(checkpoint, entries["samples_evaluated"])
         write_json(
             path, {key: value for key, value in known.items() if key not in replaced} | dict(entries), new_folder=False
         )

@@ -170,7 +170,8 @@ def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, dat
         torch.set_default_dtype(default)
     fill(model, content, file)
     samples = content["vae_lab"]["samples"]
-    return Run(run.path, config, model.eval(), record, run.ledger(file.stem), file.stem, samples, data_root)
+    ledger = run.ledger(file.stem, samples)
+    return Run(run.path, config, model.eval(), record, ledger, file.stem, samples, data_root)
 
 
 def samples_of(file: Path) -> int:

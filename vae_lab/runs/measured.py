@@ -87,8 +87,7 @@ class Measurement:
             RunError: it would have to be measured, and a process is at work on the run or it cannot be written to.
         """
         directory = RunDir(run.path)
-        known = directory.ledger(run.checkpoint)
-        if known.get("samples_evaluated") == run.samples and (found := self.find(known)):
+        if found := self.find(directory.ledger(run.checkpoint, run.samples)):
             return found
         if save:
             directory.require_writable()

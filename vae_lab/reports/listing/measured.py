@@ -250,7 +250,8 @@ def _entries(run: Overview, key: str | None) -> tuple[Any, ...]:
 def _reason(ours: Yardstick, unmarked: Yardstick) -> str:
     """Says in what two yardsticks differ; if in the data, everything about ours, which tells other data apart."""
     one, other = dict(ours), dict(unmarked)
-    differing = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]
+    names = one if one.get(WHEN) == NOT_ENDED else {**one, **other}  # of a curve less is known, not something else
+    differing = [name for name in names if one.get(name) != other.get(name)]
     if not differing:
         return f"{WHEN} {one[WHEN]}"
     names = list(one) if "data" in differing else differing
