@@ -50,9 +50,10 @@ def test_hash_knows_what_a_run_computes_and_nothing_else(finished_run):
 def test_every_key_of_the_table_is_a_key_of_train():
     images, _ = compose_command("train", ["data=mnist"])
     own, _ = compose_command("train", ["data=image_folder", "data.path=x", "data.size=[2,2]"])
+    chains, _ = compose_command("train", ["objective=monte_carlo_em"])
     for key in KINDS:
         folder, _, name = key.rpartition(".")
-        there = own if key.endswith("path") else images
+        there = own if key.endswith("path") else chains if folder == "objective" else images
         assert name in (value_at(there, folder) if folder else there) or key == "expected", key
     assert "expected" in compose_command("train", ["experiment=mnist_paper"])[0]
 

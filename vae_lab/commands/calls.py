@@ -466,11 +466,9 @@ def runs(root: str | Path | Sequence[str | Path] = "outputs", *, where: Sequence
     paths = list(map(str, named_paths("root", list(map(str, roots)))))
     if absent := next((path for path in paths if not os.path.isdir(path)), None):
         raise ConfigError(f"root must be a folder, got {absent}: there is none")
-    every = Runs(find_runs(paths))
-    for condition in where:
-        every = every.chosen(np.flatnonzero(every.where(condition)).tolist())
-    first = [key for key in ("path", "status", "data.name", "test/bound") if key in every.frame]
-    return every.frame.reindex(columns=first + [key for key in every.frame if key not in first]).infer_objects()
+    frame = Runs(find_runs(paths)).that_have(where).frame
+    first = [key for key in ("path", "status", "data.name", "test/bound") if key in frame]
+    return frame.reindex(columns=first + [key for key in frame if key not in first]).infer_objects()
 
 
 def _naming(run: load.Run) -> dict[str, Any]:

@@ -165,16 +165,19 @@ def measurements(run: Run, estimators: Sequence[Estimator], settings: EvaluateSe
 
 def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]) -> None:
     """Nats per datapoint: what was measured and, for the same datapoints, the log p(x) that the ledger knew before."""
-    rows, values, notes = [], {**ledger, **measured}, {CAPTION: None}
+    rows, notes = [], {CAPTION: None}
     for name in dict.fromkeys(key.partition("/")[0] for key in measured):
         earlier = [key for key in ledger if key.startswith(f"{name}/log_likelihood/") and key not in measured]
         for key in (*(key for key in measured if key.startswith(f"{name}/")), *earlier):
+            values = ledger if key in earlier else measured
             whose = key.removesuffix("_upper").removesuffix("_gap")
             value, count = values[key], values.get(f"{whose}_num_datapoints", values.get(f"{name}/num_datapoints"))
             is_mean = key.endswith(("/bound", "/reconstruction", "/kl", "_upper", "_gap")) or f"{key}_se" in values
             if is_mean or key in baseline_keys(values):
                 mark = doubt(values.get(f"{key}{HIGH_K_HAT}"))
                 notes |= {DOUBT: None} if mark else {}
+                if key.endswith("/bound") and (draws := values.get(f"{key}_num_samples", 1)) > 1:
+                    notes |= {f"{key}: the mean over {draws} draws of z for each datapoint": None}
                 numbers = [number(values.get(f"{key}{suffix}"), places=3) for suffix in ("_se", "_sd")]
                 rows.append([key + "*" * (key in earlier), number(value, mark=mark, places=3), *numbers, str(count)])
             elif key.endswith("/active_units"):

@@ -47,7 +47,6 @@ def runs(settings: RunsSettings) -> None:
     Raises:
         ConfigError: a root is no folder, or a key is none of the runs'.
     """
-    from vae_lab.reports.listing.measured import aliases
     from vae_lab.reports.listing.runs import Runs
 
     roots = list(map(str, named_paths("root", settings.root)))
@@ -55,12 +54,7 @@ def runs(settings: RunsSettings) -> None:
         if not os.path.isdir(root):
             raise ConfigError(f"root={root} must be a folder, and there is none: {MAKE_ONE} makes a run in outputs")
     every = Runs(find_runs(roots))
-    every.aliases = aliases(every.runs)
-    chosen = every
-    if every.runs:
-        conditions = [every.where(text) for text in settings.where]
-        if conditions:
-            chosen = every.chosen([i for i in range(len(every.runs)) if all(holds[i] for holds in conditions)])
+    chosen = every.that_have(settings.where)
     if not chosen.runs:
         where = " and ".join(settings.where)
         many = f"none of {counted(len(every.runs))} below {', '.join(roots)} has {where}"

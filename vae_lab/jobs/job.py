@@ -8,7 +8,7 @@ from typing import Any
 from vae_lab.errors import NonFiniteDensity, RunError
 from vae_lab.runs.continuation import is_larger
 from vae_lab.runs.directory import RunDir, plan_run
-from vae_lab.runs.identity import BUDGET, differing_keys, identity
+from vae_lab.runs.identity import BUDGET, differing_keys
 from vae_lab.wiring.build import foreign_packages
 from vae_lab.wiring.dotted import set_value_at, value_at
 
@@ -83,7 +83,7 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
         if asked != kept and is_larger(asked, kept):
             set_value_at(same_budget, key, asked)
             budget.append(f"--{key.rpartition('.')[2].replace('_', '-')}={'null' if asked is None else asked}")
-    if identity(same_budget) != identity(config):
+    if differing_keys(same_budget, config):
         raise RunError(
             f"{path} holds another run; it differs in {', '.join(differing_keys(frozen, config))}: move it away, "
             "or choose another folder"

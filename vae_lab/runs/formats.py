@@ -5,7 +5,7 @@ from typing import Any
 
 from vae_lab.runs.identity import former_settings
 
-FORMAT = 4
+FORMAT = 5
 """The format that this version writes, and says in run.json. Version 0.1 wrote no number, which counts as 1."""
 
 CHOICES_OF_2 = {"matmul_backend": "default", "cuda_graph": False, "compile": False, "channels_last": False}

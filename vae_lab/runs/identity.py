@@ -22,10 +22,12 @@ class Kind(Enum):
     COMMAND = "where a command puts the run, and what else it does; no part of the run's own config"
 
 
+SPEED_SINCE_5 = ("checkpoint.every_seconds", "objective.datapoints_at_once")
+"""Keys that decide how fast the same is computed, and that formats up to 4 had among what is computed."""
 KINDS = {
     **dict.fromkeys(("max_samples", "trainer.max_epochs"), Kind.BUDGET),
     **dict.fromkeys(("threads", "matmul_backend", "cuda_graph", "compile", "channels_last"), Kind.SPEED),
-    "steps_per_execution": Kind.SPEED,
+    **dict.fromkeys(("steps_per_execution", *SPEED_SINCE_5), Kind.SPEED),
     **dict.fromkeys((f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")), Kind.DEVICES),
     **dict.fromkeys(("expected", "logger", "callbacks"), Kind.WATCHING),
     "data.root": Kind.PLACE,
@@ -35,13 +37,17 @@ KINDS = {
 }
 """The kind of a key and of all keys below it; what is not named decides what is computed.
 
-A key that is of another kind than COMPUTED from now on must be taken out of the `FIXED` of older records, too.
+A key that is of another kind than COMPUTED from now on must be in what older checkpoints may hold (`fixed_hashes`).
 """
 
 
+WITH_CLASSES = ("digits.Digits", "frey_face.FreyFace", "like_mnist.LikeMNIST", "mnist.MNIST")
+"""Data sets whose key `classes`, and no other, came later."""
 FORMERLY: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "data": {
+        **{f"vae_lab.data.{name}": {"classes": None} for name in WITH_CLASSES},
         "vae_lab.data.image_folder.ImageFolder": {
+            "classes": None,
             "bits": 8,
             "fit": "stretch",
             "background": "none",
@@ -49,7 +55,7 @@ FORMERLY: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "test_path": None,
             "skip_damaged": False,
         },
-        "vae_lab.data.npz.NPZ": {"keys": None},
+        "vae_lab.data.npz.NPZ": {"classes": None, "keys": None},
     },
     "model": {"vae_lab.model.VAE": {"log_variance_factor": 1.0}},
 }
@@ -64,6 +70,8 @@ def keys_of(kind: Kind) -> tuple[str, ...]:
 
 BUDGET = keys_of(Kind.BUDGET)
 """The keys of the budget: samples, and passes over the data."""
+COUNTS = (*BUDGET, "schedule.total_samples", "data.batch_size", "data.train_size", "evaluation.first")
+"""The keys with whole numbers that may be written as 1e6; at the top of a config all are."""
 PLACES = (*keys_of(Kind.PLACE), "data.path")
 """The keys of the place of a data set, of which it has one or none."""
 TRAINING_ONLY = ("data.batch_size", "data.train_size")
@@ -115,10 +123,11 @@ def may_change(key: str) -> bool:
 
 def frozen_config(composed: Mapping[str, Any]) -> dict[str, Any]:
     """What a composed config says about a run, without what concerns the command; 1e6 becomes a whole number."""
-    config = {key: whole(value) for key, value in composed.items() if kind_of(key) is not Kind.COMMAND}
-    if isinstance(trainer := config.get("trainer"), Mapping) and "max_epochs" in trainer:
-        config["trainer"] = {**trainer, "max_epochs": whole(trainer["max_epochs"])}
-    return config
+    config = {key: value for key, value in composed.items() if kind_of(key) is not Kind.COMMAND}
+    for section, name in (key.split(".") for key in COUNTS if "." in key):
+        if isinstance(known := config.get(section), Mapping) and name in known:
+            config[section] = {**known, name: whole(known[name])}
+    return {key: whole(value) for key, value in config.items()}
 
 
 def whole(value: Any) -> Any:
@@ -147,7 +156,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 def identity_hash(config: Mapping[str, Any]) -> str:
     """64 hex digits of what identifies a run."""
-    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()
+    return _digest(identity(config))
 
 
 def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -185,19 +194,31 @@ def fixed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def fixed_hash(config: Mapping[str, Any]) -> str:
     """64 hex digits of what no continuation changes: they are in a run's checkpoints."""
-    return hashlib.sha256(json.dumps(fixed_settings(config), sort_keys=True).encode()).hexdigest()
+    return _digest(fixed_settings(config))
+
+
+def fixed_hashes(config: Mapping[str, Any]) -> set[str]:
+    """The hashes that a run's checkpoints may hold: `fixed_hash`, and those of its formats up to 4."""
+    now, whole_config = fixed_settings(config), dict(leaves(config))
+    then = now | {key: _plain(whole_config[key]) for key in SPEED_SINCE_5 if key in whole_config}
+    return {_digest(now), _digest(then), _digest(then | {"data.classes": whole_config.get("data.classes")})}
 
 
 def changed_settings(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The fixed settings that a config has no longer as they were -> what they are and were; None: not there."""
     now = fixed_settings(config)
-    return {key: (now.get(key), fixed.get(key)) for key in {**fixed, **now} if now.get(key) != fixed.get(key)}
+    then = {key: value for key, value in fixed.items() if kind_of(key, config) is Kind.COMPUTED}
+    return {key: (now.get(key), then.get(key)) for key in {**then, **now} if now.get(key) != then.get(key)}
 
 
 def _target(config: Mapping[str, Any], component: str) -> Any:
     """The class of a component in a config, nested or by dotted keys; None where there is none."""
     key = f"{component}._target_"
     return config.get(key) or value_at(config, key)
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ from vae_lab.objectives.base import Objective
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.formats import migrated_checkpoint
-from vae_lab.runs.identity import fixed_hash
+from vae_lab.runs.identity import fixed_hashes
 from vae_lab.runs.place import place_key, places_of, places_of_test, require_place
 from vae_lab.runs.result import loss_facts
 from vae_lab.wiring import build
@@ -294,7 +294,7 @@ def read_checkpoint(file: Path, config: Mapping[str, Any] | None = None, *, mmap
     samples = own.get("samples") if isinstance(own, dict) else None
     if not isinstance(own, dict) or not isinstance(weights, dict) or not isinstance(samples, int) or samples < 0:
         raise RunError(f"{file} is no checkpoint of a run: it lacks the weights, or the count of training samples")
-    if config is not None and own.get("identity") not in (None, fixed_hash(config)):
+    if config is not None and own.get("identity") not in (None, *fixed_hashes(config)):
         raise RunError(
             f"{file} is a checkpoint of another run, whose settings are not those of config.yaml: put this run's own "
             "back, or read the run that it was copied from"

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.errors import ConfigError, RunError, missing
 from vae_lab.jobs.planned import planned_config
 from vae_lab.runs.directory import RunDir, require_root, safe_name
-from vae_lab.runs.identity import identity, identity_hash, is_computed
+from vae_lab.runs.identity import differing_keys, identity_hash, is_computed
 from vae_lab.wiring.build import of_type
 from vae_lab.wiring.compose import own_config
 
@@ -109,7 +109,9 @@ def run_folder(folder: Path, varied: Sequence[str], config: Mapping[str, Any]) -
     pairs = [text.lstrip("+~").partition("=") for text in varied]
     name = safe_name("_".join(f"{key.split('.')[-1]}-{value}" for key, _, value in pairs))[:NAME_LENGTH] or "run"
     own = folder / f"{name}-{whole[:6]}"
-    for path in (*sorted(folder.glob(f"*-{whole[:6]}*")), *sorted(folder.parent.glob(f"*/*-{whole[:6]}*"))):
+    # a run of an older version has the name, and another hash
+    patterns = ((folder, f"*-{whole[:6]}*"), (folder.parent, f"*/*-{whole[:6]}*"), (folder, f"{name}-*"))
+    for path in (path for place, pattern in patterns for path in sorted(place.glob(pattern))):
         if holds(path, config):
             return path
     is_other = RunDir(own).exists() and not is_broken(own)  # another run, or this one with a larger budget
@@ -120,7 +122,7 @@ def holds(path: Path, config: Mapping[str, Any]) -> bool:
     """Whether a run directory has this very config."""
     run = RunDir(path)
     try:
-        return run.exists() and bool(run.read_record()) and identity(run.read_config()) == identity(config)
+        return run.exists() and bool(run.read_record()) and not differing_keys(run.read_config(), config)
     except RunError:  # broken
         return False
 

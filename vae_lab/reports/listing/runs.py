@@ -9,6 +9,7 @@ from typing import Any, cast
 import pandas as pd
 
 from vae_lab.errors import ConfigError, nearest
+from vae_lab.reports.listing.measured import aliases
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import ABSENT, as_text, is_number
 from vae_lab.runs.identity import is_computed
@@ -33,8 +34,11 @@ class Runs:
         self.runs = list(runs)
         self.frame = pd.DataFrame([run.values for run in runs], dtype=object)
         """The values; NaN where a run does not have the key, None where its config says null."""
-        self.aliases: dict[str, str] = {}
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
         """Further names that some keys go by."""
+        return aliases(self.runs)
 
     @cached_property
     def texts(self) -> pd.DataFrame:
@@ -55,6 +59,15 @@ class Runs:
     def chosen(self, positions: Sequence[int]) -> "Runs":
         """Some of the runs."""
         return Runs([self.runs[i] for i in positions])
+
+    def that_have(self, conditions: Sequence[str]) -> "Runs":
+        """Those of which all conditions hold, each held against all runs.
+
+        Raises:
+            ConfigError: one has no sign, or names no key of the runs.
+        """
+        holds = [self.where(text) for text in conditions] if self.runs else []
+        return self.chosen([i for i in range(len(self.runs)) if all(each[i] for each in holds)]) if holds else self
 
     def resolve(self, name: str, option: str) -> str:
         """The full name of a key that `option` names, by itself or by the end of it.
