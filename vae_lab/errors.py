@@ -85,7 +85,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     guess = f"did you mean {' or '.join(map(repr, close))}?"
     if close and len(names) > LISTED:
         return guess
-    return f"{guess} ({', '.join(names)})" if close else f"choose one of {', '.join(names)}"
+    listed = ", ".join(names[:LISTED]) + (f", ... ({len(names)} in all)" if len(names) > LISTED else "")
+    return f"{guess} ({listed})" if close else f"choose one of {listed}"
+
+
+def install(extra: str) -> str:
+    """What brings the packages of an extra."""
+    return f"pip install '.[{extra}]' in the folder of vae_lab's README brings it"
 
 
 def missing(keys: Sequence[str]) -> str:

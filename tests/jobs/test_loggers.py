@@ -58,6 +58,6 @@ def test_mlflow_writes_all_runs_to_one_database(tmp_path):
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_logger_that_is_not_installed_names_its_extra(name, tmp_path, monkeypatch):
     monkeypatch.setattr(assemble, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=rf"pip install 'vae-lab\[{name}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install '.\[{name}\]'"):
         train_tiny(tmp_path / "run", *SHORT, f"logger={name}")
     assert not (tmp_path / "run").exists()

@@ -278,13 +278,8 @@ def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finis
     write_probes(
         tmp_path / "probes.csv",
         [
-            {
-                "label": "mnist_20_aevb",
-                "learning_rate": 0.02,
-                "samples": 1000,
-                "train_bound": -250.123,
-                "verdict": "chosen",
-            }
+            {"label": "mnist_20_aevb", "samples": 1000, "learning_rate": rate, "train_bound": bound, "verdict": verdict}
+            for rate, bound, verdict in ((0.01, -260.0, ""), (0.02, -250.123, "chosen"))
         ],
     )
     points = {"samples_evaluated": [5e5, 1e6], "bound_nats": [-140.0, -150.0]}
@@ -300,8 +295,10 @@ def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finis
     (run,) = parsed.rows("Runs")
     assert (run["run"], run["status"], run["model.latent_dim"]) == ("mnist_20_aevb", "finished", "3")
     assert run["test bound"] == f"{ledger['test/bound']:.2f}" and run["train/bound"] == f"{ledger['train/bound']:.2f}"
-    (probe,) = parsed.rows("Step sizes")
-    assert list(probe.values()) == ["mnist_20_aevb", "0.02", "1,000", "-250.12", "chosen"]
+    assert [list(probe.values()) for probe in parsed.rows("Step sizes")] == [
+        ["mnist_20_aevb", "0.01", "1,000", "-260.00", ""],
+        ["mnist_20_aevb", "0.02", "1,000", "-250.12", "chosen"],
+    ]
     (versions,) = parsed.rows("Times and versions")
     assert versions["runs"] == "1" and versions["torch"] == finished_run.read_record()["versions"]["torch"][:12]
     for expected in ("mnist_20_aevb", "-250.12", "chosen", "mnist_5_aevb failed: killed", "1:01 min", "FAIL", "torch"):

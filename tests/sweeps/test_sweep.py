@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from training import TINY, finish, kill_training, vae_lab, wait_until
 
@@ -395,6 +396,63 @@ def test_search_is_continued_through_its_own_storage(stand_in, capfd: pytest.Cap
     (study,) = studies(FOLDER)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3 + ["FAIL", "COMPLETE"]
     assert study.trials[3].params == study.trials[4].params
+
+
+@pytest.mark.slow
+def test_dry_run_changes_nothing_of_what_comes_later(stand_in) -> None:
+    pytest.importorskip("optuna")
+    stand_in()
+    line = ["sweep=search", "optimizer.lr=tag(log,interval(0.0001,0.01))", "hydra.sweeper.sampler.seed=0"]
+
+    def searched(name: str, *dry_runs: int) -> list[float]:
+        for num in (1, 2):
+            own = [*line, f"name={name}", f"hydra.sweeper.n_trials={num}"]
+            if num in dry_runs:
+                assert sweep(*own, "sweep.dry_run=true", "sweep.speed_seconds=0") == 0
+            assert sweep(*own) == 0
+        written = yaml.safe_load((FOLDER.parent / name / "multirun.yaml").read_text())["hydra"]["overrides"]["task"]
+        assert not any("dry_run" in text for text in written)
+        return sorted(run.read_config()["optimizer"]["lr"] for run in runs_of(FOLDER.parent / name))
+
+    assert searched("tried", 1, 2) == searched("untried")
+    report = ["name=tried", "model.latent_dim=2,3", "sweep.dry_run=true", "sweep.speed_seconds=0"]
+    before = (FOLDER.parent / "tried" / "multirun.yaml").read_text()
+    assert sweep(*report) == 0 and (FOLDER.parent / "tried" / "multirun.yaml").read_text() == before
+    assert sweep(*line, "name=tried", "model.latent_dim=choice(0,-1)", "sweep.dry_run=true") == 2
+
+
+@pytest.mark.slow
+def test_one_count_written_in_two_ways_is_one_point(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in()
+    assert sweep("max_samples=2000", "model.latent_dim=2", "schedule=warmup_cosine") == 0
+    assert sweep("max_samples=2e3", "model.latent_dim=2", "schedule=warmup_cosine", "data.batch_size=5e1") == 0
+    assert "1 jobs (1 finished)" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_run_of_an_older_format_is_found_by_its_name(stand_in, capfd: pytest.CaptureFixture[str]) -> None:
+    stand_in()
+    assert sweep("model.latent_dim=2,5") == 0
+    for run in runs_of(FOLDER):  # as a version wrote them whose data sets had no key `classes`
+        config = run.read_config()
+        del config["data"]["classes"]
+        run.write_config(config)
+        run.update_record(format=4)
+        run.path.rename(run.path.with_name(f"{run.path.name[:-6]}{run.read_record()['config_hash']}"))
+    assert sweep("model.latent_dim=2,5") == 0
+    assert "2 jobs (2 finished)" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_refused_job_is_failed_and_says_why(stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        jobs, "command", lambda job, threads: [sys.executable, "-S", "-c", "print('no such size'); raise SystemExit(2)"]
+    )
+    assert sweep("model.latent_dim=2,5") == 1
+    for run in runs_of(FOLDER):
+        assert run.read_status() == "failed" and run.read_record()["error"] == "no such size"
+    stand_in()
+    assert sweep("model.latent_dim=2,5") == 0
 
 
 @pytest.mark.slow

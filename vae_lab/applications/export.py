@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_lab.applications.parameters import Parameters, likelihood_of
 from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian
-from vae_lab.errors import ConfigError, Failed
+from vae_lab.errors import ConfigError, Failed, install
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
 from vae_lab.runs.load import Run
@@ -52,7 +52,7 @@ def require_packages(kind: str) -> None:
     """Refuses a format whose packages are not here."""
     absent = [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
     if absent:
-        raise ConfigError(f"format={kind} needs {', '.join(absent)}: pip install 'vae_lab[export]'")
+        raise ConfigError(f"format={kind} needs {', '.join(absent)}: {install('export')}")
 
 
 def exported(run: Run, kind: str) -> dict[str, bytes]:

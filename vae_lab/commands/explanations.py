@@ -14,7 +14,7 @@ from hydra.errors import (
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from vae_lab.commands.typed import no_choice, unknown_key
-from vae_lab.errors import ConfigError, Failed, NonFiniteDensity, missing, nearest
+from vae_lab.errors import ConfigError, Failed, NonFiniteDensity, install, missing, nearest
 from vae_lab.wiring.arguments import in_a_shell, quoted
 from vae_lab.wiring.folders import CommandLine, choices, groups
 from vae_lab.wiring.keys import CommandKeys
@@ -94,6 +94,9 @@ def _missing_config(error: MissingConfigException, line: CommandLine) -> str:
         return f"there is no config {choice!r}: {nearest(choice, names)}"
     place = re.match(r"In '([^']+)': ", str(error))
     where = f" in {place[1]}.yaml" if place and place[1] != line.config_name else ""
+    if group == "hydra/launcher":
+        brings = f"for joblib, ray and submitit {install('sweep')}"
+        return f"{group}={choice}{where} is no launcher that is installed: {brings}"
     if not names:
         return f"{group}={choice}{where}: there is no group {group!r}: {nearest(group, groups(line.folders))}"
     return no_choice(group, choice, names, where)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vae_lab.atomic import atomic_file
 from vae_lab.commands.run_settings import RunSettings
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, install
 from vae_lab.figures.canvas import pixels_of
 
 FOLDER = ""
@@ -86,7 +86,7 @@ def require_out(out: str, suffixes: Sequence[str]) -> None:
         kinds = ", ".join(each or "a folder (no suffix)" for each in suffixes)
         raise ConfigError(f"out must be of one of the kinds {kinds}, got {out!r}: its suffix says which")
     if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(f"out={out} needs pyarrow: pip install 'vae_lab[export]', or write .csv or .npz")
+        raise ConfigError(f"out={out} needs pyarrow: {install('export')}, or write .csv or .npz")
 
 
 class Blocks(NamedTuple):

@@ -1,5 +1,6 @@
 """The keys of every command that reads the weights of runs, and how it loads them."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,11 +8,13 @@ from functools import cached_property
 import torch
 
 from vae_lab.errors import MOST_THREADS, ConfigError, RunError, nearest, require_integer
-from vae_lab.runs.directory import RunDir, named_runs
+from vae_lab.runs.directory import RunDir, named_folders, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.runs.provenance import available_cores
 from vae_lab.runs.small_files import require_keys
 from vae_lab.training.matmul import use_backend
+
+log = logging.getLogger("vae_lab")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class RunSettings:
         return named_runs(self.run)
 
     def loaded(self, *, check: Callable[[Run], None], writes: bool = False) -> Iterator[tuple[RunDir, Run]]:
-        """The runs with their weights, one at a time; before the first, every other one was loaded and checked too.
+        """The runs with their weights, one at a time; before the first of several, all were loaded and checked.
+
+        What a pattern found and cannot be used is left out, and said, as long as another one can.
 
         Args:
             check: refuses a run that the command cannot work with.
@@ -45,9 +50,21 @@ class RunSettings:
             RunError: what is named is no run, is being trained, cannot be read, or not written although it must be.
         """
         torch.set_num_threads(self.threads or available_cores())
-        for directory in self.directories[1:]:
-            self._load(directory, check, writes=writes)
-        for directory in self.directories:
+        usable, first_error = list(self.directories), None
+        values = [str(self.run)] if isinstance(self.run, str | int) else self.run
+        found = {path for path, is_of_pattern in named_folders(values).items() if is_of_pattern}
+        for directory in self.directories if len(self.directories) > 1 else ():
+            try:
+                self._load(directory, check, writes=writes)
+            except RunError as error:
+                if directory.path not in found:
+                    raise
+                first_error = first_error or error
+                usable.remove(directory)
+                log.warning("left out: %s", error)
+        if first_error is not None and not usable:
+            raise first_error
+        for directory in usable:
             yield directory, self._load(directory, check, writes=writes)
 
     def loaded_one(self, *, check: Callable[[Run], None]) -> tuple[RunDir, Run]:

@@ -61,7 +61,7 @@ class Task:
                 ending = Ending(title, self.report_error(error), " ".join(str(error).split()))
             else:
                 ending = Ending(title, 0)
-                if _is_first_process():
+                if _is_first_process() and artefacts:
                     put("\n".join(map(str, artefacts)))
         (self.endings / f"{number:06}.json").write_text(json.dumps(asdict(ending)))
 

@@ -1,7 +1,6 @@
 """`vae-lab verify`: results held against the paper, or runs against their presets; every verdict shown."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from vae_lab.reproduction.verdicts import PLATEAU, as_table, failure, reproducti
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.identity import is_the_preset
 from vae_lab.runs.place import require_place
-from vae_lab.runs.result import draws_of_z
+from vae_lab.runs.result import draws_of_z, expectations
 from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
@@ -72,7 +71,7 @@ def preset_rows(run: RunDir, data_root: str | None = None) -> list[Row]:
     config = run.read_config()
     if data_root is not None:
         require_place(config, "data_root", data_root, run.path)
-    expected: Mapping[str, Mapping[str, float]] | None = config.get("expected")
+    expected = expectations(config)
     record, status = run.read_record(), run.read_status()
     name = record.get("choices", {}).get("experiment")
     if not expected:
@@ -89,10 +88,9 @@ def preset_rows(run: RunDir, data_root: str | None = None) -> list[Row]:
         raise RunError(f"{run.path} is {status}, and only a finished run can be judged: {go_on}")
     ledger = run.ledger(run.default_checkpoint)
     rows = []
-    for metric, claim in expected.items():
-        if metric not in ledger:
-            raise RunError(f"{run.path} has no {metric} in its ledger yet: {run.command('evaluate')}")
-        value, tolerance = claim["value"], claim["tolerance"]
+    for metric, (value, tolerance) in expected.items():
+        if not isinstance(ledger.get(metric), int | float):
+            raise RunError(f"{run.path} has no number {metric} in its ledger: {run.command('evaluate')} measures more")
         difference = ledger[metric] - value
         verdict = judge(difference, tolerance=tolerance, surprising=tolerance)
         note = f"tolerance {tolerance:g} nats; {run.default_checkpoint}.ckpt"

@@ -21,7 +21,7 @@ from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData, is_binary
 from vae_lab.distributions import ContinuousBernoulli
-from vae_lab.errors import MOST_THREADS, ConfigError, require_choice, require_integer, require_number
+from vae_lab.errors import MOST_THREADS, ConfigError, install, require_choice, require_integer, require_number
 from vae_lab.measurement import require_draws
 from vae_lab.objectives.base import Objective
 from vae_lab.randomness import NOISE_BLOCK
@@ -31,6 +31,7 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import open_data
 from vae_lab.runs.place import place_key
 from vae_lab.runs.provenance import available_cores
+from vae_lab.runs.result import expectations
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.matmul import BACKENDS, use_backend
 from vae_lab.training.precision import AUTO, choose_precision
@@ -256,6 +257,7 @@ def check_sections(config: Mapping[str, Any]) -> None:
             f"{', '.join(absent)} must not be taken away: a training needs each of {', '.join(SECTIONS)}; "
             "callbacks=none and logger=none leave those two empty"
         )
+    expectations(config)
     require_number("optimizer.lr", config["optimizer"].get("lr", 0.0), at_least=0)
     require_integer("trainer.max_epochs", config["trainer"]["max_epochs"], minimum=1, optional=True)
 
@@ -285,9 +287,7 @@ def make_logger(config: Mapping[str, Any], run: RunDir) -> Any:
         return False
     path, kind = str(run.path), config["logger"].get("_target_", "").rpartition(".")[2].removesuffix("Logger").lower()
     if kind in ("wandb", "mlflow") and find_spec(kind) is None:
-        raise ConfigError(
-            f"logger={kind} must find the package {kind}, which is not here: pip install 'vae-lab[{kind}]'"
-        )
+        raise ConfigError(f"logger={kind} must find the package {kind}, which is not here: {install(kind)}")
     folder = {"save_dir": path, "name": run.tensorboard.name, "version": ""}
     own = {
         "mlflow": {"run_name": path},

@@ -121,7 +121,11 @@ def attempted(job: Job, children: Children, *, threads: int, slot: int | None) -
         if code == MISTAKE or job.is_hopeless:
             break
         begun = job.run.has_checkpoint
-    return outcome("failed", reason_of_failure(job, code))
+    reason = reason_of_failure(job, code)
+    if job.run.read_status() == "planned":  # its process was refused, or died, before it could say so
+        with job.run.locked():
+            job.run.update_record(status="failed", error=reason)
+    return outcome("failed", reason)
 
 
 def command(job: Job, threads: int) -> list[str]:

@@ -1,5 +1,6 @@
 """How fast a training is on this machine, from a second of it: what plans estimate their time with."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 from vae_lab.atomic import read_cache, write_json
 from vae_lab.runs.identity import BUDGET, KINDS, Kind, config_hash
 from vae_lab.training.marks import next_log_mark, next_multiple
+from vae_lab.training.signals import PARENT
 from vae_lab.wiring.dotted import set_value_at, value_at
 
 
@@ -54,9 +56,8 @@ class Speeds:
             with tempfile.TemporaryDirectory(prefix="vae-lab-speed-") as folder:
                 todo = Path(folder) / "trainings.json"
                 write_json(todo, {"trainings": missing, "seconds": self.measure_for})
-                subprocess.run(
-                    [sys.executable, "-m", "vae_lab.jobs.speed_probe", str(todo), str(self.path)], check=False
-                )
+                probe = [sys.executable, "-m", "vae_lab.jobs.speed_probe", str(todo), str(self.path)]
+                subprocess.run(probe, env={**os.environ, PARENT: str(os.getpid())}, check=False)
             self.known |= self.read()
             # it goes through them in order: the first one without a speed is what it failed at
             first = next((key for key in missing if key not in self.known), None)

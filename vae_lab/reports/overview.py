@@ -161,8 +161,9 @@ def read_overview(path: Path, checkpoint: str | None = None) -> Overview:
     if found.status == BROKEN:
         what = "is no whole run directory" if run.exists() else "is no run directory"
         raise RunError(f"{path} {what}: {found.problem}")
-    if not isinstance(found.settings.get("model.latent_dim"), int):
-        raise RunError(f"{path} is no whole run directory: config.yaml has no model.latent_dim")
+    if not isinstance(size := found.settings.get("model.latent_dim"), int):
+        has = "has no model.latent_dim" if size is None else f"has model.latent_dim={size}, which is no integer"
+        raise RunError(f"{path} is no whole run directory: config.yaml {has}")
     chosen = checkpoint or run.default_checkpoint
     try:
         ledger = found.ledger if chosen == run.default_checkpoint else run.ledger(chosen)

@@ -128,9 +128,8 @@ def step_size_sections(path: Path) -> list[Section]:
     """The probes, if there were any."""
     if not path.is_file():
         return []
-    probes = pd.read_csv(path, dtype={"learning_rate": str}).assign(
-        samples=lambda table: table["samples"].map("{:,}".format)
-    )
+    probes = pd.read_csv(path, dtype={"learning_rate": str}).fillna({"verdict": ""})
+    probes["samples"] = probes["samples"].map("{:,}".format)
     rows = probes.assign(train_bound=probes["train_bound"].map(number)).astype(object).to_numpy().tolist()
     what = "Chosen for each curve by the bound on the training split after a short probe, as the paper did."
     table = Table([name.replace("_", " ") for name in probes], rows, "Nats per datapoint.", {"chosen": "good"})

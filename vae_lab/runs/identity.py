@@ -70,7 +70,10 @@ def keys_of(kind: Kind) -> tuple[str, ...]:
 
 BUDGET = keys_of(Kind.BUDGET)
 """The keys of the budget: samples, and passes over the data."""
-COUNTS = (*BUDGET, "schedule.total_samples", "data.batch_size", "data.train_size", "evaluation.first")
+COUNTS = (
+    *BUDGET,
+    *("schedule.total_samples", "schedule.batch_size", "data.batch_size", "data.train_size", "evaluation.first"),
+)
 """The keys with whole numbers that may be written as 1e6; at the top of a config all are."""
 PLACES = (*keys_of(Kind.PLACE), "data.path")
 """The keys of the place of a data set, of which it has one or none."""

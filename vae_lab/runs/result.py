@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vae_lab.errors import LARGEST, ConfigError, require_number, shown
 from vae_lab.wiring.dotted import leaves
 
 SPLITS = ("test", "val", "train")
@@ -20,6 +21,7 @@ BESIDE = (
     *("_upper", "_gap", "_gap_se"),
 )
 """Endings of what a ledger says about a value."""
+EXPECTATION = "{test/bound: {value: -101.6, tolerance: 0.4}}"
 DOUBT = "!: neither value nor error can be trusted for that share of the datapoints, where Pareto k-hat is above 0.7"
 """The note of a table with a value that `doubt` marks."""
 
@@ -116,6 +118,36 @@ def draws_of(config: Mapping[str, Any]) -> int:
     """How many draws of z there are for each datapoint where the curve of a run is measured."""
     found = dict(leaves(config)).get("evaluation.num_samples")
     return found if isinstance(found, int) else 1
+
+
+def expectations(config: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """What the preset of a run expects: key of the ledger -> value and tolerance in nats.
+
+    Raises:
+        ConfigError: `expected` is no such mapping.
+    """
+    expected = config.get("expected") or {}
+    if not isinstance(expected, Mapping):
+        raise ConfigError(f"expected must be a mapping such as {EXPECTATION}, got {shown(expected)}")
+    for key, claim in expected.items():
+        if not isinstance(claim, Mapping) or set(claim) != {"value", "tolerance"}:
+            raise ConfigError(f"expected.{key} must have value and tolerance, as in {EXPECTATION}, got {shown(claim)}")
+        require_number(f"expected.{key}.value", claim["value"], at_least=-LARGEST, advice="in nats")
+        require_number(f"expected.{key}.tolerance", claim["tolerance"], at_least=0, advice="in nats")
+    return {key: (claim["value"], claim["tolerance"]) for key, claim in expected.items()}
+
+
+def draws_in_training(config: Mapping[str, Any]) -> int:
+    """How many draws of z a minibatch's bound, and so the running mean, is measured with."""
+    found = dict(leaves(config)).get("objective.num_samples")
+    return found if isinstance(found, int) else 1
+
+
+def running_mean(config: Mapping[str, Any]) -> str:
+    """What the running mean is called beside a bound of the same curve: with its draws of z where these are others."""
+    draws = draws_in_training(config)
+    other = f" ({'1 draw' if draws == 1 else f'{draws} draws'} of z)" if draws != draws_of(config) else ""
+    return f"running mean{other}"
 
 
 def one_draw_bound(ledger: Mapping[str, Any], split: str) -> float | None:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,8 @@ def search(
     fixed: Mapping[str, Any],
     folder: Path,
     run: Callable[[Sequence[list[str]]], Sequence[float | None]],
+    *,
+    is_kept: bool,
 ) -> None:
     """Proposes points and learns from their values until `n_trials` are complete, those of earlier calls included.
 
@@ -62,6 +66,7 @@ def search(
         fixed: the config in which they do. What computes something else, or varies otherwise, is another search.
         folder: where the trials are kept.
         run: from overrides to the values of their runs; None where a run has none.
+        is_kept: whether the trials are; else what is proposed changes nothing of what will be.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings = build.settings(SearchSettings, config, "hydra.sweeper")
@@ -73,7 +78,24 @@ def search(
     distributions = {key: distribution(override) for key, override in space.swept.items()}
     shapes = {key: distribution_to_json(shape) for key, shape in distributions.items()}
     about = json.dumps([identity_hash(fixed), settings.direction, shapes], sort_keys=True)
-    study = open_study(folder, f"{folder.name}-{hashlib.sha256(about.encode()).hexdigest()[:6]}", settings)
+    file, name = folder / "search.log", f"{folder.name}-{hashlib.sha256(about.encode()).hexdigest()[:6]}"
+    if not is_kept:
+        with tempfile.TemporaryDirectory(prefix="vae-lab-search-") as scratch:
+            copy = Path(scratch) / file.name
+            if file.exists():
+                shutil.copyfile(file, copy)
+            return propose(open_study(copy, name, settings), distributions, settings, folder, run)
+    propose(open_study(file, name, settings), distributions, settings, folder, run)
+
+
+def propose(
+    study: optuna.Study,
+    distributions: dict[str, BaseDistribution],
+    settings: SearchSettings,
+    folder: Path,
+    run: Callable[[Sequence[list[str]]], Sequence[float | None]],
+) -> None:
+    """Asks the study for points and tells it their values until `n_trials` are complete."""
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
         if trial.state == TrialState.RUNNING:
@@ -89,10 +111,9 @@ def search(
             study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
 
 
-def open_study(folder: Path, name: str, settings: SearchSettings) -> optuna.Study:
-    """The search of this name in a sweep's folder, with what it knows so far."""
-    file = str(folder / "search.log")
-    storage = JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
+def open_study(file: Path, name: str, settings: SearchSettings) -> optuna.Study:
+    """The search of this name in a file of trials, with what it knows so far."""
+    storage = JournalStorage(JournalFileBackend(str(file), lock_obj=JournalFileOpenLock(str(file))))
     known = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
     sampler = dict(settings.sampler)
     if sampler.get("seed") is not None and name in known:  # or the first trials would be proposed again

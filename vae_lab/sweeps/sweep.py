@@ -17,7 +17,7 @@ from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.atomic import write_text
-from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError
+from vae_lab.errors import ConfigError, Failed, Interrupted, NonFiniteDensity, RunError, install
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport, as_table
@@ -45,7 +45,7 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
         typed: the overrides of the command line.
 
     Raises:
-        ConfigError: a job's config is refused, or another process runs this sweep; nothing was started.
+        ConfigError: a config cannot be composed, or another process runs this sweep; nothing was started.
         Failed: jobs failed; the others were run.
         Interrupted: a signal stopped it; the same command goes on.
     """
@@ -62,19 +62,21 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
     if sweep.settings.dry_run:
         sweep.check(points)
     with RunDir(folder).locked():
-        kept = {"hydra": hydra, "task": [text for text in typed if text not in hydra]}
-        write_text(folder / "multirun.yaml", yaml.safe_dump({"hydra": {"overrides": kept}}))
+        if not sweep.settings.dry_run:
+            kept = {"hydra": hydra, "task": [text for text in typed if text not in hydra]}
+            write_text(folder / "multirun.yaml", yaml.safe_dump({"hydra": {"overrides": kept}}))
         try:
             if is_search:
                 try:
                     from vae_lab.sweeps.search import search
                 except ModuleNotFoundError as error:
-                    raise ConfigError(f"hydra/sweeper=optuna needs {error.name}: pip install optuna") from error
+                    raise ConfigError(f"a search needs {error.name}: {install('sweep')}") from error
 
                 def values(batch: Sequence[list[str]]) -> list[float | None]:
                     return sweep.values([space.point(cfg, folder, varied) for varied in batch])
 
-                search(settings, space, frozen_config(own_config(cfg)[0]), folder, values)
+                fixed = frozen_config(own_config(cfg)[0])
+                search(settings, space, fixed, folder, values, is_kept=not sweep.settings.dry_run)
             else:
                 sweep.run(points)
         except PlanShown:
@@ -140,6 +142,8 @@ class Sweep:
             ConfigError: a run has no validation bound.
             Interrupted: a signal stopped it.
         """
+        if self.settings.dry_run:
+            self.check(points)
         ended = self.run(points)
         if any(outcome.status == "interrupted" for outcome in ended.values()):
             self.conclude()
@@ -214,7 +218,8 @@ class Sweep:
         if not self.settings.speed_seconds:
             return None, 0
         speeds = Speeds(self.folder / "speeds.json", threads=self.threads, measure_for=self.settings.speed_seconds)
-        log.info("measuring the speed of the trainings on this machine, where it is not known")
+        if unfinished:
+            log.info("measuring the speed of the trainings on this machine, where it is not known")
         speeds.measure(point.config for point in unfinished)
         seconds, disk, known = 0.0, 0, 0
         for point in unfinished:

@@ -125,14 +125,17 @@ def _items(text: str, opening: str, closing: str) -> Iterator[str]:
     depth = start = 0
     mark = ""
     for i, sign in enumerate(text):
+        if i == start and sign == " ":
+            start += 1
+            continue
         if mark or (i == start and sign in QUOTES):
             mark = "" if sign == mark and text[i - 1] != "\\" else mark or sign
             continue
         depth += (sign in opening) - (sign in closing)
         if sign == "," and depth <= 0:
-            yield text[start:i]
+            yield text[start:i].rstrip(" ")
             start = i + 1
-    yield text[start:]
+    yield text[start:].rstrip(" ")
 
 
 def unquoted(text: str) -> str:

@@ -92,7 +92,7 @@ def instantiate(config: Any, key: str, **given: Any) -> Any:
         if cause is None or isinstance(cause, ImportError):
             raise ConfigError(f"{key}: {error}") from error
         if isinstance(cause, ValueError) and not is_of_a_framework(config["_target_"]):
-            raise ConfigError(str(cause)) from cause
+            raise ConfigError(str(cause) if isinstance(cause, ConfigError) else f"{key}: {cause}") from cause
         if isinstance(cause, ValueError | TypeError | RuntimeError) and is_of_a_framework(config["_target_"]):
             named = [f"{key}.{name}={shown(value)}" for name, value in config.items() if name in str(cause)]
             got = f" (got {', '.join(named)})" if named else ""
@@ -251,6 +251,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return False
     if isinstance(value, bool):  # which Python takes for an integer
         return not {bool, Any, object}.isdisjoint(_kinds(hint))
+    if isinstance(value, Mapping):
+        pairs = [pair for kind in _kinds(hint) if len(pair := typing.get_args(kind)) == 2]
+        items = [item for pair in value.items() for item in zip(pair, (0, 1), strict=True)]
+        return not pairs or any(all(_fits(item, pair[place]) for item, place in items) for pair in pairs)
     items = [items for kind in _kinds(hint) if len(items := typing.get_args(kind)) == 1]
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     return not is_list or not items or any(all(_fits(item, inner) for item in value) for (inner,) in items)

@@ -181,7 +181,8 @@ class Table:
         """The records with a line of their keys; lists as JSON."""
         if self.records is None:
             return "\n"
-        return self.records.map(_plain).rename(columns=_plain).to_csv(index=False, lineterminator="\n")
+        plain = {_plain(name): list(map(_plain, column)) for name, column in self.records.items()}
+        return type(self.records)(plain, dtype=object).to_csv(index=False, lineterminator="\n")
 
     def to_json(self) -> str:
         """The records as a list of objects; pandas' own JSON would round to fifteen digits."""
