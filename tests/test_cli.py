@@ -148,7 +148,7 @@ MISTAKES = {
     "what other programs call it": ("epochs=3", ["did you mean trainer.max_epochs=3?"]),
     "its last name": ("batch_size=64", ["did you mean data.batch_size=64?"]),
     "a short name": ("lr=1e-3", ["did you mean optimizer.lr=1e-3?"]),
-    "a flag for a key": ("--epochs 3", ["--epochs is no flag", "key=value", "trainer.max_epochs=3"]),
+    "a flag for a key": ("--epochs 3", ["--epochs is not a flag", "key=value", "trainer.max_epochs=3"]),
     "a flag with a hyphen": ("--latent-dim=2", ["model.latent_dim=2"]),
     "a choice without its group": ("mnist", ["experiment=mnist", "data=mnist"]),
     "a key of another choice": ("data.path=x", ["data=image_folder", "data=npz"]),

@@ -49,7 +49,7 @@ def kills(trial: Trial) -> str:
     name = trial.random.choice(list(TRAININGS))
     expected, seconds = undisturbed(name)
     run_dir = RunDir(trial.folder / "run")
-    told = []
+    sent = []
     for _ in range(trial.random.choice([1, 1, 2, 3])):
         arguments = ["train", f"run_dir={run_dir.path}", *([] if run_dir.exists() else [*TINY, *TRAININGS[name]])]
         fork = Fork(arguments, trial.folder)
@@ -57,17 +57,17 @@ def kills(trial: Trial) -> str:
         time.sleep(moment)
         fork.signal(number)
         ended = fork.wait()
-        told.append(f"{number.name} after {moment:.2f} s")
+        sent.append(f"{number.name} after {moment:.2f} s")
         if number == signal.SIGKILL:
             expect(ended.code in (0, -signal.SIGKILL), "a killed process is killed, or had finished", ended)
         elif ended.code != -number:  # before Python could listen the system's answer is the right one
             judge(ended, [0, INTERRUPTED])
     if not run_dir.exists():
-        return f"{name}: {', '.join(told)}, before the run was planned"
+        return f"{name}: {', '.join(sent)}, before the run was planned"
     ended = run(trial, "train", f"run_dir={run_dir.path}", codes=[0])
     found = result_of(run_dir)
     differing = [key for key in expected if expected[key] != found[key]]
-    expect(not differing, f"{name} after {', '.join(told)} must equal the undisturbed one; differs: {differing}", ended)
+    expect(not differing, f"{name} after {', '.join(sent)} must equal the undisturbed one; differs: {differing}", ended)
     left = [str(path) for path in run_dir.path.rglob("*.tmp")]
     expect(not left, f"nothing half-written is left, and there is {left}", ended)
-    return f"{name}: {', '.join(told)}"
+    return f"{name}: {', '.join(sent)}"

@@ -117,6 +117,8 @@ def test_runs_are_a_frame_and_the_package_of_that_name_is_still_there(called):
     assert frame["path"].tolist() == [str(called.path)] and frame["status"].tolist() == ["finished"]
     assert frame["test/bound"].dtype == float and frame["model.latent_dim"].tolist() == [2]
     assert vae_lab.runs(called.path.parent, where=["model.latent_dim>2"]).empty
+    assert vae_lab.runs(called.path.parent, where=["status=nope", "latent_dim=2"]).empty
+    assert len(vae_lab.runs(called.path.parent, where=["bound<0", "samples>=1000"])) == 1
     assert vae_lab.runs.directory.RunDir is RunDir  # pyright: ignore[reportFunctionMemberAccess]
     with pytest.raises(ConfigError, match="root must be a folder"):
         vae_lab.runs(called.path / "nowhere")

@@ -122,6 +122,16 @@ def test_the_table_shows_what_the_ledger_knew_of_the_same_datapoints(run, capsys
     assert rows[f"{earlier}*"][0] == f"{run.ledger('best')[earlier]:.3f}"
 
 
+def test_a_new_value_has_no_error_of_an_older_one(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    evaluate_tiny(run, "num_datapoints=20", "num_samples=8")
+    text = capsys.readouterr().out
+    assert table_rows(text)["test[:20]/bound"][1] and "test[:20]/bound: the mean over 8 draws of z" in text
+    assert main(["evaluate", f"run={run.path}", *FAST, "num_samples=1", "save=false"]) == 0
+    text = capsys.readouterr().out
+    assert table_rows(text)["test[:20]/bound"][1] == "" and "draws of z" not in text
+
+
 def test_a_value_that_cannot_be_trusted_is_flagged_with_the_share_of_datapoints(run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     k_hats = torch.tensor([0.9, 0.71, 0.7, math.inf, -math.inf])  # three of five are above 0.7
@@ -285,7 +295,14 @@ def test_a_bad_run_among_several_is_refused_before_anything_is_measured(run, tmp
         assert message in capfd.readouterr().err
     assert main(["evaluate", f"run={tmp_path}/none*", *FAST]) == 2
     assert f"run={tmp_path}/none* matches nothing" in capfd.readouterr().err
+    assert main(["evaluate", f"run={tmp_path}/pl*", *FAST]) == 2
+    assert "has no checkpoint last.ckpt" in capfd.readouterr().err
     assert run.ledger("best") == before
+    shutil.copytree(run.path, tmp_path / "whole")
+    assert main(["evaluate", f"run={tmp_path}/*l*", *FAST]) == 0
+    captured = capfd.readouterr()
+    assert f"left out: {planned.path} has no checkpoint" in captured.err
+    assert captured.out.splitlines()[-1] == f"{tmp_path}/whole/metrics.json"
 
 
 @pytest.mark.parametrize("key", ["likelihood", "matmul_backend"])

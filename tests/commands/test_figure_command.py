@@ -94,7 +94,8 @@ def test_place_of_the_data_reaches_the_runs_of_a_figure(root, tmp_path, capfd):
 def test_without_any_run_the_commands_that_make_them_are_the_message(tmp_path, capfd):
     assert main(["figure", "figure=figure4", f"root={tmp_path}"]) == 2
     message = capfd.readouterr().err
-    assert f"{tmp_path}/runs holds no run of figure4; what makes them: vae-lab train run_dir=" in message
+    again = f"vae-lab reproduce scale=quick figures=figure4 root={tmp_path}"
+    assert f"{tmp_path}/runs holds no run of figure4: {again} makes all that it needs" in message
     assert "experiment=frey_face_paper" in message and "model.latent_dim=2 " in message
     assert not (tmp_path / "figures").exists()
 

@@ -348,6 +348,26 @@ def test_run_without_expectation_or_unfinished_is_refused(tmp_path: Path) -> Non
         verify(cfg)
 
 
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        (5, "expected must be a mapping such as"),
+        ({"test/bound": -23}, "expected.test/bound must have value and tolerance"),
+        ({"test/bound": {"value": -23}}, "expected.test/bound must have value and tolerance"),
+        ({"test/bound": {"value": "x", "tolerance": 1}}, "expected.test/bound.value must be a number"),
+        ({"test/bound": {"value": -23, "tolerance": -1}}, "expected.test/bound.tolerance must be a number >= 0"),
+        ({"checkpoint": {"value": -23, "tolerance": 1}}, "has no number checkpoint in its ledger"),
+    ],
+)
+def test_expectation_of_another_form_is_refused(expected: Any, message: str, tmp_path: Path) -> None:
+    path = preset_run(tmp_path / "run", -104.0)
+    run = RunDir(path)
+    run.write_config(run.read_config() | {"expected": expected})
+    run.update_ledger("last", {"checkpoint": "last", "samples_evaluated": 1_000_000})
+    with composed("verify", f"run={path}") as cfg, pytest.raises(ConfigError, match=message):
+        verify(cfg)
+
+
 def test_bound_with_several_draws_of_z_is_named_in_the_note(tmp_path: Path) -> None:
     path = preset_run(tmp_path / "run", -104.0)
     RunDir(path).update_ledger("last", {"test/bound_num_samples": 8, "samples_evaluated": 1_000_000})

@@ -19,6 +19,7 @@ from vae_lab.cli import main
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import load_run
 
 
 @pytest.fixture
@@ -55,8 +56,13 @@ def test_four_epochs_equal_two_and_two_more_when_the_best_was_in_between(tmp_pat
 def test_values_of_other_weights_leave_the_ledger_when_a_run_goes_on(tmp_path):
     run = train_tiny(tmp_path / "run", "max_samples=200")
     evaluate_tiny(run)
-    assert "test/log_likelihood/importance_sampling_5" in run.ledger("best")
+    evaluate_tiny(run, "checkpoint=last")
+    assert all("test/log_likelihood/importance_sampling_5" in run.ledger(name) for name in ("best", "last"))
+    earlier = run.ledger_path("last").read_text()
     train_more(run.path, "max_samples=400")
+    assert run.ledger("last") == {}
+    run.ledger_path("last").write_text(earlier)  # as versions left it that did not remove it
+    assert load_run(run.path, checkpoint="last").metrics == {}
     ledger = run.ledger("best")
     assert ledger["samples_evaluated"] == 400
     assert not [key for key in ledger if "log_likelihood" in key or key.endswith("bound_se")]
@@ -66,7 +72,7 @@ def test_a_finished_run_says_so_and_is_left_as_it_is(copied_run, caplog):
     before = contents(copied_run)
     with caplog.at_level("INFO", "vae_lab"):
         assert train_more(copied_run.path, "seed=0", "data.batch_size=50").path == copied_run.path
-    assert "is finished, and nothing is to be added" in caplog.text
+    assert "is finished: there is nothing left to train" in caplog.text
     assert contents(copied_run) == before
 
 

@@ -57,7 +57,7 @@ def test_argument_is_cut_at_its_first_equals_sign() -> None:
 def test_list_is_cut_at_commas_outside_of_brackets_and_repeated_keys_are_joined() -> None:
     assert read("where=a=1,b>=2", "where=c=3").where == ["a=1", "b>=2", "c=3"]
     assert read("where=hidden=[400,200],b=(1,2)").where == ["hidden=[400,200]", "b=(1,2)"]
-    assert read("where=[a=1,b=2]").where == ["a=1", "b=2"]
+    assert read("where=[a=1,b=2]").where == read("where=[a=1, b=2 ]").where == ["a=1", "b=2"]
 
 
 def test_existing_path_is_taken_whole_whatever_signs_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

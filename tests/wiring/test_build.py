@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from vae_lab.data.digits import Digits
 from vae_lab.errors import ConfigError, UntrustedTarget, require_integer
 from vae_lab.networks.mlp import MLPEncoder
-from vae_lab.wiring.build import foreign_packages, instantiate, refuse_untrusted, settings
+from vae_lab.wiring.build import foreign_packages, instantiate, of_type, refuse_untrusted, settings
 
 DIGITS = {
     "_target_": "vae_lab.data.digits.Digits",
@@ -106,6 +106,15 @@ def test_every_item_of_a_list_has_its_type(hidden):
     for _ in range(5):  # a check of one item by chance would let some pass
         with pytest.raises(ConfigError, match=r"model\.encoder\.hidden must be a list such as \[1,2\], got \["):
             instantiate(MODEL | {"encoder": ENCODER | {"hidden": hidden}}, "model", image_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize("value", [{"a": 1, "b": "x"}, {"a": "x", "b": 1}, {"a": 1, 2: 3}])
+def test_every_entry_of_a_mapping_has_its_type(value):
+    assert of_type({"a": 1, "b": 2}, dict[str, int], "key") == {"a": 1, "b": 2}
+    assert of_type({"a": [1]}, dict[str, list[int]] | None, "key") == {"a": [1]}
+    for _ in range(5):
+        with pytest.raises(ConfigError, match="key must be"):
+            of_type(value, dict[str, int], "key")
 
 
 def test_an_unknown_setting_of_a_framework_is_refused_too():

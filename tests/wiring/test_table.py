@@ -81,5 +81,7 @@ def test_programs_get_what_json_and_csv_can_say(capsys: pytest.CaptureFixture[st
     found = table(records=records)
     assert json.loads(found.to_json()) == [{"x": "inf", "y": [1]}, {"x": None, "y": None}, {"x": 0.1 + 0.2, "y": "t"}]
     assert found.to_csv() == "x,y\ninf,[1]\n,\n0.30000000000000004,t\n"
+    counts = pd.DataFrame({"n": [2000, None, 2**60 + 1], "m": [0, 1, 2]}, dtype=object)
+    assert table(records=counts).to_csv() == "n,m\n2000,0\n,1\n1152921504606846977,2\n"
     found.write("csv")
     assert capsys.readouterr().err == "a note\nand a_second\n"

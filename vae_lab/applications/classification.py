@@ -45,7 +45,7 @@ class Labelled:
 
     @classmethod
     def of(cls, run: Run) -> "Labelled":
-        """Those of a run, as evaluations see them.
+        """The labelled images of a run, as evaluations see them.
 
         Raises:
             ConfigError: the run has no encoder, or its data no labels.
@@ -92,7 +92,7 @@ class Labelled:
 
 
 def scaled(train: Float[np.ndarray, "train size"], test: Float[np.ndarray, "test size"]) -> Images:
-    """One factor for all: by one for each, a latent dimension that carries nothing would carry noise."""
+    """Both sets by one common factor: one for each feature would magnify latent dimensions that carry nothing."""
     scale = np.sqrt(train.var(0, dtype=np.float64).sum()).astype(train.dtype)
     return train / scale, test / scale
 

@@ -16,7 +16,7 @@ from vae_lab.training.lit_module import LitVAE
 log = logging.getLogger("vae_lab")
 
 BRIEF = 0.5
-"""Seconds of training from which the time that is left can be told."""
+"""Seconds of training after which the time that is left is known well enough."""
 
 
 class Progress(pl.Callback):

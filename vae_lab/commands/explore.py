@@ -61,8 +61,8 @@ def explore(cfg: DictConfig) -> list[Path]:
     overviews = [
         read_overview(run.path, run.checkpoint if run.checkpoint in ("best", "last") else None) for run in runs
     ]
-    told_apart = Runs(overviews).names(MOST_WORDS)
-    names = [f"{letters(place)} {name}".strip() for place, name in enumerate(told_apart)]
+    short_names = Runs(overviews).names(MOST_WORDS)
+    names = [f"{letters(place)} {name}".strip() for place, name in enumerate(short_names)]
     known = explorer(
         runs,
         names,

@@ -59,7 +59,7 @@ def config_of(command: str, keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def line_of(command: str, keys: Mapping[str, Any]) -> CommandLine:
-    """The command line that says the same.
+    """The command line that is equivalent to these keys.
 
     Raises:
         ConfigError: a key is none of the command's.

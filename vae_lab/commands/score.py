@@ -115,7 +115,7 @@ def score(cfg: DictConfig) -> list[Path]:
             images.x,
             scores.log_likelihood,
             num=settings.top,
-            names=told_apart(images.files) if images.files else images.label_names,
+            names=without_common_folder(images.files) if images.files else images.label_names,
             title=f"The least likely of {images.source}: {run.path.name}",
             dark_on_white=settings.other is None and dark_on_white_by_default(run),
         )
@@ -123,7 +123,7 @@ def score(cfg: DictConfig) -> list[Path]:
     return [settings.path, *write({".png": files[".png"]}, settings.path.with_suffix(""))]
 
 
-def told_apart(files: Sequence[str]) -> list[str]:
+def without_common_folder(files: Sequence[str]) -> list[str]:
     """The names of files without the folder that all are in: pictures of two classes may have the same name."""
     common = os.path.commonpath(map(os.path.dirname, files))
     return [os.path.relpath(file, common or os.curdir) for file in files]

@@ -1,6 +1,6 @@
 """What was typed and what was meant: the words of a command line held against the keys of its YAML files.
 
-All mistakes that can be seen without composing the config are found here, before Hydra is imported, and told together.
+All mistakes that can be seen without composing the config are found here, before Hydra is imported, and named together.
 """
 
 import difflib
@@ -42,7 +42,7 @@ def understood(line: CommandLine, keys: CommandKeys, arguments: Sequence[str], f
         flags: those among them that begin with a hyphen and are none of the command's flags.
 
     Raises:
-        ConfigError: naming all that cannot be meant so.
+        ConfigError: naming all that were not understood.
     """
     known, values = keys.keys, {}
     own = tuple(word.partition("_target_=")[0].lstrip("+") for word in line.overrides if "._target_=" in word)
@@ -69,7 +69,7 @@ def understood(line: CommandLine, keys: CommandKeys, arguments: Sequence[str], f
         else:
             wrong.append(_bare_word(word, line, keys))
     if wrong:
-        several = f"{len(wrong)} words cannot be meant so:\n  "
+        several = f"{len(wrong)} arguments were not understood:\n  "
         raise ConfigError((several if len(wrong) > 1 else "") + "\n  ".join(wrong))
     return meant
 
@@ -146,7 +146,7 @@ def _flag(flag: str, value: str, keys: CommandKeys) -> str:
     name = name.replace("-", "_")
     meant = [name] if name in keys.keys or name in keys.chosen else likely(name, keys)
     example = " or ".join(f"{key}={value}" for key in meant) if meant else f"{name}={value}"
-    return f"{flag} is no flag: options are written key=value, here {example}"
+    return f"{flag} is not a flag: options are written key=value, here {example}"
 
 
 def _bare_word(word: str, line: CommandLine, keys: CommandKeys) -> str:
@@ -155,7 +155,7 @@ def _bare_word(word: str, line: CommandLine, keys: CommandKeys) -> str:
     first = sorted(keys.chosen, key=lambda group: group != "experiment")
     named = {group: choices(keys.folders, group) for group in first}
     if found := [f"{group}={word}" for group, names in named.items() if word in names]:
-        return f"{word} says not what it is: write {' or '.join(found)}"
+        return f"{word} is ambiguous: write {' or '.join(found)}"
     if word in keys.keys or word in keys.chosen:
         value = "CHOICE" if word in keys.chosen else "VALUE"
         return f"{word!r} has no value: options are written key=value, here {word}={value}"

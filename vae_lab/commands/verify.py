@@ -54,7 +54,7 @@ def verify(cfg: DictConfig) -> list[Path]:
     for run, rows in judged.items():
         with run.locked():
             paths.append(write_rows(run.path / "verification.csv", rows))
-        as_table(rows, str(run.path)).print()
+        as_table(rows, str(run.path), "published" if settings.run is None else "expected").print()
         if failed := failure(rows):
             failures.append(f"{failed}: {paths[-1]}")
     if failures:

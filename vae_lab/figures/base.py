@@ -83,7 +83,7 @@ class PaperFigure(ABC):
     """
 
     name: ClassVar[str]
-    """That of its files."""
+    """The name of the figure's files."""
     columns: ClassVar[Sequence[str]]
     """The columns of its table."""
 
@@ -166,8 +166,12 @@ def make_figure(paper_figure: PaperFigure, root: Path, scale: str, data_root: st
     runs = paper_figure.find_runs(folder, scale, data_root)
     missing = paper_figure.missing(runs, scale, folder)
     if not runs:
-        commands = "; ".join(entry.command for entry in missing)
-        raise RunError(f"{folder} holds no run of {paper_figure.name}; what makes them: {commands}")
+        first = missing[0].command
+        rest = f" and {len(missing) - 1} more" if missing[1:] else ""
+        every = pasted("reproduce", f"scale={scale}", f"figures={paper_figure.name}", override("root", root))
+        raise RunError(
+            f"{folder} holds no run of {paper_figure.name}: {every} makes all that it needs, by itself {first}{rest}"
+        )
     stem = root / "figures" / paper_figure.name
     csv = stem.with_name(f"{stem.name}.csv")
     arrays = paper_figure.measure(runs, scale)

@@ -180,7 +180,7 @@ class Gallery(ModelFigure):
 
 
 def arrays_of(row: Mapping[str, Any], arrays: Arrays) -> Arrays:
-    """Those of a row's model."""
+    """The arrays of one row's model."""
     prefix = f"{row['label']}/"
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 

@@ -70,7 +70,7 @@ class CannotDrawError(ValueError):
 
 
 def captioned(draw: Callable[..., Axes]) -> Callable[..., Figure]:
-    """Makes it a picture: in the lab's style, with its note and the bound of the drawn weights below."""
+    """Decorates a drawing: the lab's style, and below it its note and the bound of the drawn weights."""
 
     @styled
     @wraps(draw)

@@ -80,7 +80,7 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> P
 
     frozen = run.read_config()
     if has_nothing_to_add(frozen, changed(frozen)):  # which can be said of a run that must not be written to
-        log.info("%s is finished, and nothing is to be added", run.path)
+        log.info("%s is finished: there is nothing left to train", run.path)
         return run.path
     with run.locked():
         frozen = run.read_config()
@@ -227,7 +227,8 @@ def budget_in_words(lit: LitVAE) -> str:
     epochs = f"{lit.max_samples / filled:,.1f}".removesuffix(".0")
     rest = f", of which {filled:,} fill minibatches" if filled < num_train else ""
     minibatches = lit.max_samples // lit.samples_per_step
-    return f"{lit.max_samples:,} samples, {minibatches:,} minibatches: {epochs} epochs x {num_train:,}{rest}"
+    passes = f": {epochs} epochs x {num_train:,}{rest}" if lit.max_samples >= filled else f" of {num_train:,}"
+    return f"{lit.max_samples:,} samples, {minibatches:,} minibatches{passes}"
 
 
 def warn_if_busy(threads: int) -> None:

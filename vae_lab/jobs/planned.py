@@ -63,7 +63,7 @@ def facts_of(section: str) -> tuple[dict[str, Any], int, int]:
 
 
 def read_facts(section: str) -> tuple[dict[str, Any], int, int]:
-    """The same, found in this process.
+    """What `facts_of` says, found in this process.
 
     Raises:
         ConfigError: the data set cannot be read, or its keys are refused.

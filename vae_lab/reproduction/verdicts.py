@@ -130,11 +130,12 @@ def write_rows(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def as_table(rows: Sequence[Row], title: str) -> Table:
-    """The judgements for a terminal."""
+def as_table(rows: Sequence[Row], title: str, claimed: str = "published") -> Table:
+    """The judgements for a terminal; `claimed` says what ours are held against."""
     cells = [as_text(row)[:-1] for row in rows]
     caption = "nats per datapoint; notes are in verification.csv"
-    return Table(COLUMNS[:-1], cells, caption, TONES, f"{title}: {counted(rows)}")
+    columns = [claimed if name == "published" else name for name in COLUMNS[:-1]]
+    return Table(columns, cells, caption, TONES, f"{title}: {counted(rows)}")
 
 
 def as_text(row: Row) -> list[str]:

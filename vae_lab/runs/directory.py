@@ -81,17 +81,17 @@ class RunDir:
 
     @property
     def curve_file(self) -> Path:
-        """One row per evaluation."""
+        """The path of metrics.csv, with a row for each evaluation."""
         return self.part("metrics.csv")
 
     @property
     def log(self) -> Path:
-        """What was logged in words."""
+        """The path of log.txt, with what was logged in words."""
         return self.part("log.txt")
 
     @property
     def output(self) -> Path:
-        """What its process prints."""
+        """The path of output.txt, with what its process printed."""
         return self.part("output.txt")
 
     def refuse_ways_out(self) -> None:

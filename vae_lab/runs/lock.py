@@ -93,7 +93,7 @@ class Lock:
             self.system.release()
 
     def is_mine(self) -> bool:
-        """Whether the name there is still this one."""
+        """Whether the lock's file still has the name of this holder."""
         return self.own is not None and written(self.name) == self.own
 
     def sign(self) -> bool:
@@ -126,7 +126,7 @@ class Lock:
         return self.is_mine()
 
     def clear(self) -> bool:
-        """Takes the name of a process away that has ended; whether there is none now."""
+        """Removes the name that a dead process left; returns whether there is none now."""
         found = self.holder()
         if found is not None and not self.is_stale(found):
             return False

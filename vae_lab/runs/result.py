@@ -84,7 +84,7 @@ def loss_facts(config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def loss_of(settings: Mapping[str, Any]) -> str:
-    """The same of a ledger or of a config by dotted keys in words: `beta 4`; empty where there is nothing to say."""
+    """How a training's loss differed from minus the bound, by its ledger or its config by dotted keys: `beta 4`."""
     return ", ".join(f"{LOSS[key][0]} {value:g}" for key, value in loss_facts(settings).items())
 
 
@@ -176,6 +176,6 @@ def baseline_name(key: str) -> str:
 
 
 def place(key: str) -> tuple[int, str]:
-    """What keys are sorted by: the split, and the first n datapoints of a split after the whole."""
+    """The place of a ledger's key among others: by split, and the first n datapoints of a split after the whole."""
     name, _, first = key.partition("/")[0].partition("[")
     return (SPLITS.index(name) if name in SPLITS else len(SPLITS), first)

@@ -51,7 +51,7 @@ class SweepSettings:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> "SweepSettings":
-        """Those of a composed config."""
+        """The settings `sweep.*` of a composed config."""
         return settings(cls, cfg.get("sweep") or {}, "sweep")
 
 
@@ -82,7 +82,7 @@ def threads_of_a_job(cfg: DictConfig) -> int:
 
 
 def places(cfg: DictConfig) -> int | None:
-    """Jobs that may run at once on this machine, however many the launcher starts; None: a cluster places them."""
+    """How many jobs may run at once on this machine, however many the launcher starts; None: a cluster decides."""
     launcher = cfg.hydra.launcher
     if launcher._target_.endswith("SlurmLauncher") or "ray" in launcher:
         return None
@@ -134,7 +134,7 @@ class SweepJob:
     jobs: tuple[Job, ...]
     threads: int
     places: int | None
-    """Jobs that may run at once on this machine, however many the launcher starts; None: a cluster places them."""
+    """How many jobs may run at once on this machine, however many the launcher starts; None: a cluster decides."""
     fail_fast: bool
 
     def __call__(self, cfg: DictConfig) -> None:
@@ -160,7 +160,7 @@ class SweepJob:
 
     @property
     def stop_file(self) -> Path:
-        """Is there once no further job is to begin."""
+        """The file whose existence says that no further job may begin."""
         return self.folder / "stop"
 
     def outcome_file(self, number: int) -> Path:

@@ -84,7 +84,7 @@ class Presenting(nn.Module):
         self.model, self.objective, self.eager = eager.model, eager.objective, eager
 
     def forward(self, batch: Minibatch, samples: int, move: Move) -> Tensor:
-        """The sums of `EagerStep`."""
+        """Presents a minibatch; returns the sums that `EagerStep.present` does."""
         return self.eager.present(batch, samples, move)
 
 
@@ -278,7 +278,7 @@ class Compiler:
             )
 
     def wait(self) -> None:
-        """Until it is compiled.
+        """Waits until the step is compiled.
 
         Raises:
             Failed: it is not; with the last words of the compiler.
@@ -321,7 +321,7 @@ class Compiler:
 
 
 def first_line(error: Exception) -> str:
-    """Its first words."""
+    """The first line of an error's message."""
     return str(error).strip().partition("\n")[0]
 
 
@@ -398,7 +398,7 @@ def compile_program(program: Path, target: Path, threads: int) -> None:
 
 
 def age(path: Path) -> float:
-    """Seconds since it was written; none for what is gone."""
+    """Seconds since a file was last written; 0 where it is gone."""
     return time.time() - path.stat().st_mtime if path.is_file() else 0.0
 
 

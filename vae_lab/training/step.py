@@ -66,7 +66,7 @@ class EagerStep:
         return self.present(batch, samples, partial(move, self.optimizer))
 
     def present(self, batch: Minibatch, samples: int, move: Move) -> Tensor:
-        """The same by another way to step along gradients."""
+        """Makes all updates of a minibatch, moving parameters by `move`; returns the sums of what is logged."""
         sums, self.measured = [], []
         state = TrainingState(samples, self.num_train)
         for i, terms in enumerate(self.objective.updates(self.model, batch, state)):

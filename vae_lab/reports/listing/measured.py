@@ -84,7 +84,7 @@ class Measured:
         return Measured(pd.concat(frames, axis=1), self.unmarked)
 
     def chosen(self, positions: Sequence[int]) -> "Measured":
-        """Some of the rows."""
+        """These rows alone."""
         return Measured(self.frame.iloc[list(positions)].reset_index(drop=True), self.unmarked)
 
     def column(self, key: str) -> str | None:

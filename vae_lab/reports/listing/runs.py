@@ -57,7 +57,7 @@ class Runs:
         return [key for key in self.settings if texts[key].nunique() > 1]
 
     def chosen(self, positions: Sequence[int]) -> "Runs":
-        """Some of the runs."""
+        """These runs alone."""
         return Runs([self.runs[i] for i in positions])
 
     def that_have(self, conditions: Sequence[str]) -> "Runs":
