@@ -200,7 +200,12 @@ def encoded(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=PAGE_DPI, metadata={"Software": None})
-    return _compressed(Image.open(buffer).convert("RGB"))
+    return compressed(buffer.getvalue())
+
+
+def compressed(picture: bytes) -> bytes:
+    """The PNG of a figure likewise in few bytes."""
+    return _compressed(Image.open(io.BytesIO(picture)).convert("RGB"))
 
 
 def pixels_of(grid: Float[Tensor, "channel grid_height grid_width"]) -> np.ndarray:
