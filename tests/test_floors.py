@@ -59,6 +59,8 @@ def test_every_wing_stands_on_one_floor_and_the_house_has_few_entries() -> None:
     wings = {name.split(".")[0] for name in imports()}
     assert wings == set(FLOOR)
     assert len([entry for entry in PACKAGE.iterdir() if entry.name != "__pycache__"]) <= 30
+    # the package itself has the calls, which stand above all wings
+    assert [name for name, file in MODULES.items() if name != "__init__" and "" in imported(file)] == ["cli"]
 
 
 @pytest.mark.parametrize("floor", range(len(FLOORS)), ids=FLOORS)
