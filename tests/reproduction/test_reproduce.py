@@ -366,7 +366,7 @@ def test_stopped_reproduction_goes_on_by_repetition(number: int, tiny_configs: P
         process.communicate()
     else:
         _, err = finish(process, returncode=130)
-        assert "the same command goes on" in err
+        assert f"the same command goes on: vae-lab reproduce scale=quick 'figures=[longer]' root={root}" in err
         assert not any(run.is_locked() for run in runs)
         assert {run.read_status() for run in runs} <= {"interrupted", "finished"}
     finish(reproduction(tiny_configs, root, "longer"), returncode=1)  # too short for any published value

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vae_lab.errors import Failed
+from vae_lab.errors import Failed, Interrupted
 from vae_lab.reproduction.measuring import measure_all
 from vae_lab.reproduction.page import write_index
 from vae_lab.reproduction.plan import ReproduceSettings, compose_training, make_figure_of, needed_runs
@@ -42,10 +42,13 @@ def reproduce(cfg: DictConfig) -> Path:
         if settings.dry_run:
             return root
         work = Work()
-        engine = Engine(num_parallel, scale)
-        choices = choose_step_sizes(trainings, root, engine)
-        train_all(trainings, choices, root, engine, work)
-        measure_all(figures, root, scale, num_parallel)
+        engine = Engine(num_parallel)
+        try:
+            choices = choose_step_sizes(trainings, root, engine)
+            train_all(trainings, choices, root, engine, work)
+            measure_all(figures, root, scale, num_parallel)
+        except Interrupted as interrupt:
+            raise Interrupted(f"{interrupt}; the same command goes on: {settings.command}") from interrupt
         draw_all(figures, root, scale, work)
         rows = reproduction_rows(root)
         write_rows(root / "verification.csv", rows)

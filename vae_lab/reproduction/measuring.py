@@ -64,8 +64,7 @@ def measure_all(figures: Sequence[PaperFigure], root: Path, scale: str, num_para
             while wait(labels, timeout=0.1).not_done:
                 for process in active_children():
                     process.terminate()
-            again = f"vae-lab reproduce scale={scale}"
-            raise Interrupted(f"stopped while it measured; the same command goes on: {again}") from interrupt
+            raise Interrupted("stopped while it measured") from interrupt
 
 
 def measure(threads: int, figure: PaperFigure, needed: NeededRun, run: RunDir, scale: str) -> str:

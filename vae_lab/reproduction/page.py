@@ -1,7 +1,6 @@
 """index.html of a reproduction: figures, verdicts, settings, step sizes, times and versions in one file."""
 
 import platform
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,7 +92,7 @@ def write_index(
         Section(
             "Again",
             text=["What is finished is kept; the command goes on where it stopped."],
-            code=[command(settings)],
+            code=[settings.command],
         ),
     ]
     summary = f"Scale {settings.scale}: {len(runs)} runs. Verdicts: {counted(rows)}."
@@ -152,11 +151,3 @@ def versions_table(runs: Sequence[Overview]) -> Table:
     versions = pd.DataFrame(rows).fillna("-").map(lambda version: str(version)[:12])
     found = versions.value_counts(sort=False).reset_index(name="runs").astype(str)
     return Table(list(found), found.to_numpy().tolist())
-
-
-def command(settings: ReproduceSettings) -> str:
-    """The command line that made the page."""
-    figures = f"figures=[{','.join(settings.figures)}]"
-    only = [f"only=[{','.join(settings.only)}]"] if settings.only else []
-    further = ["train=[" + ",".join(f'"{override}"' for override in settings.train) + "]"] if settings.train else []
-    return shlex.join(["vae-lab", "reproduce", f"scale={settings.scale}", figures, *only, *further])

@@ -14,6 +14,7 @@ from vae_lab.reports.overview import glance
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.wiring import build
+from vae_lab.wiring.arguments import override, pasted
 from vae_lab.wiring.compose import compose_command
 from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import duration
@@ -40,6 +41,13 @@ class ReproduceSettings:
         require_number("speed_seconds", self.speed_seconds, at_least=0)
         if not self.figures:
             raise ConfigError("figures must name at least one, got []: figures=[figure2] for example")
+
+    @property
+    def command(self) -> str:
+        """The command line of this reproduction, which goes on with it."""
+        lists = {"figures": self.figures, "only": self.only or [], "train": [f'"{text}"' for text in self.train]}
+        given = [f"{key}=[{','.join(values)}]" for key, values in lists.items() if values]
+        return pasted("reproduce", f"scale={self.scale}", *given, override("root", self.root))
 
 
 @dataclass(frozen=True)

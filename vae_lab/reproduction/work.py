@@ -75,7 +75,6 @@ class Engine:
 
     num_parallel: int
     """Processes at once."""
-    scale: str
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         """Runs the jobs with a line for each.
@@ -87,10 +86,7 @@ class Engine:
         outcomes = run_jobs(jobs, num_parallel=self.num_parallel, report=report)
         if any(outcome.status == "interrupted" for outcome in outcomes):
             good = sum(outcome.is_good for outcome in outcomes)
-            raise Interrupted(
-                f"stopped with {good} of {len(outcomes)} runs done; the same command goes on: "
-                f"vae-lab reproduce scale={self.scale}"
-            )
+            raise Interrupted(f"stopped with {good} of {len(outcomes)} runs done")
         return outcomes
 
 
