@@ -63,7 +63,7 @@ def campaign(given: CampaignSettings) -> Path | None:
         runs.mkdir()
         trials.make_runs(runs)
         tried, broken = dict.fromkeys(given.kinds, 0), dict.fromkeys(given.kinds, 0)
-        broken: list[str] = []
+        reports: list[str] = []
         for name in order(given):
             number = tried[name] if given.trial is None else given.trial
             here = Path(folder) / "trial"
@@ -75,15 +75,15 @@ def campaign(given: CampaignSettings) -> Path | None:
             except Exception as failure:  # a fault of the trial itself counts, and is shown as well
                 broken[name] += 1
                 said = str(failure) if isinstance(failure, trials.Broken) else traceback.format_exc()
-                broken.append(f"BROKEN: scripts/campaign kinds={name} seed={given.seed} trial={number}\n{said}")
-                print(broken[-1], flush=True)
+                reports.append(f"BROKEN: scripts/campaign kinds={name} seed={given.seed} trial={number}\n{said}")
+                print(reports[-1], flush=True)
             shutil.rmtree(here)
     rows = [[name, str(tried[name]), str(tried[name] - broken[name])] for name in tried]
     Table(("kind", "tried", "held"), rows, f"seed {given.seed}, {given.minutes:g} minutes").print()
     path = None if given.out is None else Path(given.out)
     if path is not None:
-        path.write_text("\n\n".join(broken), errors="backslashreplace")
-    if broken:
+        path.write_text("\n\n".join(reports), errors="backslashreplace")
+    if reports:
         raise SystemExit(1)
     return path
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from training import composed, evaluate_tiny
 
 from vae_lab.cli import main
-from vae_lab.commands.score import score, told_apart
+from vae_lab.commands.score import score, without_common_folder
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 
@@ -67,9 +67,9 @@ def test_images_whose_log_p_has_a_high_k_hat_are_counted(run, tmp_path, caplog):
 
 
 def test_pictures_of_the_same_name_are_told_apart_by_their_folders():
-    assert told_apart(["photos/circle/1.png", "photos/square/1.png"]) == ["circle/1.png", "square/1.png"]
-    assert told_apart(["photos/1.png", "photos/2.png"]) == ["1.png", "2.png"]
-    assert told_apart(["1.png", "a/1.png"]) == ["1.png", "a/1.png"]
+    assert without_common_folder(["photos/circle/1.png", "photos/square/1.png"]) == ["circle/1.png", "square/1.png"]
+    assert without_common_folder(["photos/1.png", "photos/2.png"]) == ["1.png", "2.png"]
+    assert without_common_folder(["1.png", "a/1.png"]) == ["1.png", "a/1.png"]
 
 
 @pytest.mark.slow
