@@ -24,8 +24,8 @@ from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 
 HAS_ONNX = all(find_spec(name) for name in NEEDED["onnx"])
-needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="onnx, onnxscript and onnxruntime: pip install 'vae_lab[export]'")
-needs_safetensors = pytest.mark.skipif(not find_spec("safetensors"), reason="pip install 'vae_lab[export]'")
+needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="onnx, onnxscript and onnxruntime: pip install '.[export]'")
+needs_safetensors = pytest.mark.skipif(not find_spec("safetensors"), reason="pip install '.[export]'")
 
 
 def exported(run: Path, out: Path, *overrides: str) -> Path:
@@ -142,7 +142,7 @@ def test_export_refuses_what_it_cannot_do(finished_run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="format must be one of onnx, safetensors, torch, got 'onx'"):
         exported(finished_run.path, tmp_path / "out", "format=onx")
     monkeypatch.setitem(NEEDED, "onnx", ("onnx", "no_such_package"))
-    with pytest.raises(ConfigError, match=r"format=onnx needs .*no_such_package: pip install 'vae_lab\[export\]'"):
+    with pytest.raises(ConfigError, match=r"format=onnx needs .*no_such_package: pip install '.\[export\]'"):
         exported(finished_run.path, tmp_path / "out")
     monkeypatch.setitem(NEEDED, "onnx", ())
 

@@ -135,7 +135,7 @@ def test_run_without_an_encoder_is_refused(tmp_path):
 
 def test_parquet_holds_the_same_table_where_pyarrow_is_there(run, tmp_path):
     if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(ConfigError, match=r"z\.parquet needs pyarrow: pip install 'vae_lab\[export\]'"):
+        with pytest.raises(ConfigError, match=r"z\.parquet needs pyarrow: pip install '.\[export\]'"):
             encoded(run, tmp_path / "z.parquet")
         return
     encoded(run, tmp_path / "z.parquet")

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from vae_lab.callbacks.bound_curve import BoundCurve
-from vae_lab.runs.result import draws_of_z, loss_of, results, running_mean, trained_with
+from vae_lab.runs.result import draws_of_z, loss_of, other_draws, results, trained_with
 from vae_lab.training.lit_module import LitVAE
 
 log = logging.getLogger("vae_lab")
@@ -63,7 +63,7 @@ class Progress(pl.Callback):
         values = [f"{result.key.partition('/')[0]} {result.value:.2f}" for result in results(lit.latest)]
         if "train/bound_running" in lit.latest:
             config = {"objective": vars(lit.objective), "evaluation": vars(curve)}
-            values.append(f"{running_mean(config)} {lit.latest['train/bound_running']:.2f}")
+            values.append(f"running mean{other_draws(config)} {lit.latest['train/bound_running']:.2f}")
         loss = trained_with(loss_of({"objective": vars(lit.objective)}))
         what = f"bound{draws_of_z(curve.num_samples)}{loss}" if lit.model.has_encoder else "log p(x)"
         values = f"{what}: {'  '.join(values)} nats"

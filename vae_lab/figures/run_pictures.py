@@ -39,7 +39,7 @@ from vae_lab.figures.side_by_side import draw_curves, draw_terms, lines_of
 from vae_lab.model import VAE
 from vae_lab.randomness import generator
 from vae_lab.runs.load import Run
-from vae_lab.runs.result import draws_of, latest, loss_of, result_of, running_mean, trained_with
+from vae_lab.runs.result import draws_of, latest, loss_of, other_draws, result_of, trained_with
 
 INK_ON_BLACK = frozenset({"mnist", "digits", "kmnist", "emnist_balanced", "emnist_letters"})
 """Data sets of light strokes on a background of 0: printed dark on white, as in the paper."""
@@ -85,10 +85,8 @@ def captioned(draw: Callable[..., Axes]) -> Callable[..., Figure]:
 @styled
 def bound_curve(run: Run, *, dark_on_white: bool, seed: int) -> Figure:
     """Bound against training samples (log scale), as in figure 2, with its last values; beside it its two terms."""
-    named = [
-        replace(line, label=line.label.replace("running mean", running_mean(run.config)))
-        for line in lines_of(run.curve, "bound")
-    ]
+    mean = f"running mean{other_draws(run.config)}"
+    named = [replace(line, label=line.label.replace("running mean", mean)) for line in lines_of(run.curve, "bound")]
     lines = [replace(line, label=f"{line.label}: {nats(line.values[-1], 2)}") for line in named]
     if not lines:
         raise CannotDrawError("the curve holds no bound: the run has no encoder, or stopped before an evaluation")

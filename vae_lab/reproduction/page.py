@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from vae_lab.figures.base import Drawn
+from vae_lab.figures.canvas import compressed
 from vae_lab.reports.listing.rows import list_of_runs
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, find_runs
@@ -103,8 +104,8 @@ def write_index(
 def figure_sections(drawn: Mapping[str, Drawn]) -> Iterator[Section]:
     """A section for every figure, with what it lacks."""
     for name, files in drawn.items():
-        extras = [path for path in files.extras if path.suffix in (".png", ".gif")]
-        pictures = [Picture(path, CAPTIONS.get(name, name), name in WIDE) for path in [files.png, *extras]]
+        sources = [compressed(files.png.read_bytes()), *(path for path in files.extras if path.suffix == ".gif")]
+        pictures = [Picture(source, CAPTIONS.get(name, name), name in WIDE) for source in sources]
         missing = [f"Without {entry.label} ({entry.reason})." for entry in files.missing]
         title = name.replace("figure", "Figure ").replace("_", " ")
         yield Section(title[0].upper() + title[1:], text=missing, pictures=pictures)

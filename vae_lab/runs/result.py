@@ -143,11 +143,10 @@ def draws_in_training(config: Mapping[str, Any]) -> int:
     return found if isinstance(found, int) else 1
 
 
-def running_mean(config: Mapping[str, Any]) -> str:
-    """What the running mean is called beside a bound of the same curve: with its draws of z where these are others."""
+def other_draws(config: Mapping[str, Any]) -> str:
+    """What stands behind a running mean whose draws of z are others than those of the bounds beside it."""
     draws = draws_in_training(config)
-    other = f" ({'1 draw' if draws == 1 else f'{draws} draws'} of z)" if draws != draws_of(config) else ""
-    return f"running mean{other}"
+    return f" ({'1 draw' if draws == 1 else f'{draws} draws'} of z)" if draws != draws_of(config) else ""
 
 
 def one_draw_bound(ledger: Mapping[str, Any], split: str) -> float | None:

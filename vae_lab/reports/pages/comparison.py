@@ -23,7 +23,7 @@ from vae_lab.reports.pages.page import Section
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import as_text, enumerated, letters
 from vae_lab.runs.load import Run
-from vae_lab.runs.result import log_likelihood_keys, loss_of, running_mean, trained_with
+from vae_lab.runs.result import log_likelihood_keys, loss_of, other_draws, trained_with
 from vae_lab.wiring.table import Table
 
 IMAGES = 10
@@ -110,8 +110,8 @@ def curves_section(runs: Mapping[str, Overview]) -> Section:
                 known = {label: loss_of(run.settings) for label, run in group.items()}
                 losses = [f"{label}{trained_with(loss)}" for label, loss in known.items() if loss]
                 sentence = f" {enumerated(losses)}." if losses else ""
-                means = " or ".join(dict.fromkeys(running_mean(run.settings) for run in group.values()))
-                dots = f"; thin dots: the {means} over training minibatches" * (len(lines) > len(group))
+                draws = " or".join(dict.fromkeys(other_draws(run.settings) for run in group.values()))
+                dots = f"; thin dots: the running mean over training minibatches{draws}" * (len(lines) > len(group))
                 quantity, caption = "bound", f"{key}{dots}.{sentence}"
                 alt = described(shown, f"{key.partition('/')[0]} {quantity}") + sentence
             section.draw(partial(curves, shown, title=data, quantity=quantity), caption, alt=alt, pdf=True)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from vae_lab.atomic import write_text
 from vae_lab.errors import ConfigError
-from vae_lab.figures.canvas import compressed, encoded, rendered
+from vae_lab.figures.canvas import encoded, rendered
 from vae_lab.wiring.table import Table
 
 KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif", b"%PDF": "application/pdf"}
@@ -35,11 +35,8 @@ class Picture:
 
     @property
     def content(self) -> bytes:
-        """The image file; a PNG of a figure in fewer bytes."""
-        if isinstance(self.source, bytes):
-            return self.source
-        content = self.source.read_bytes()
-        return compressed(content) if self.source.suffix == ".png" else content
+        """The image file."""
+        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
 
 
 @dataclass

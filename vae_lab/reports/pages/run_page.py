@@ -20,9 +20,9 @@ from vae_lab.runs.result import (
     doubt,
     log_likelihood_keys,
     loss_of,
+    other_draws,
     result_of,
     results,
-    running_mean,
     trained_with,
 )
 from vae_lab.wiring.table import Cell, Table, number
@@ -114,7 +114,7 @@ def curve_section(run: Overview) -> Section:
     if lines := lines_of(run.curve, "bound"):
         loss = trained_with(loss_of(run.settings))
         caption = f"{'One draw' if run.draws == 1 else f'{run.draws} draws'} of z for each datapoint; train: the mean "
-        caption += f"over the minibatches since the last evaluation, a {running_mean(run.settings)}{loss}."
+        caption += f"over the minibatches since the last evaluation{other_draws(run.settings)}{loss}."
         draw = partial(curves, lines, title=title, quantity="bound")
         section.draw(draw, caption, alt=described(lines, f"Bound{loss}"), pdf=True)
         both = [(name, lines_of(run.curve, term)) for term, name in TERMS.items()]
