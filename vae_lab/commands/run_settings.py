@@ -51,9 +51,10 @@ class RunSettings:
         """
         torch.set_num_threads(self.threads or available_cores())
         usable, first_error = list(self.directories), None
-        values = [str(self.run)] if isinstance(self.run, str | int) else self.run
-        found = {path for path, is_of_pattern in named_folders(values).items() if is_of_pattern}
-        for directory in self.directories if len(self.directories) > 1 else ():
+        several = self.directories if len(self.directories) > 1 else []
+        values = [self.run] if isinstance(self.run, str) else self.run if isinstance(self.run, list) else []
+        found = {path for path, is_of_pattern in named_folders(values).items() if is_of_pattern} if several else set()
+        for directory in several:
             try:
                 self._load(directory, check, writes=writes)
             except RunError as error:

@@ -114,9 +114,9 @@ def latest(rows: Iterable[Mapping[str, float]], config: Mapping[str, Any]) -> di
     return values | {f"{key}_num_samples": draws_of(config) for key in bound_keys(values)} | loss_facts(config)
 
 
-def draws_of(config: Mapping[str, Any]) -> int:
-    """How many draws of z there are for each datapoint where the curve of a run is measured."""
-    found = dict(leaves(config)).get("evaluation.num_samples")
+def draws_of(config: Mapping[str, Any], section: str = "evaluation") -> int:
+    """How many draws of z there are for each datapoint where the curve of a run, or its `objective`, is measured."""
+    found = dict(leaves(config)).get(f"{section}.num_samples")
     return found if isinstance(found, int) else 1
 
 
@@ -137,15 +137,9 @@ def expectations(config: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     return {key: (claim["value"], claim["tolerance"]) for key, claim in expected.items()}
 
 
-def draws_in_training(config: Mapping[str, Any]) -> int:
-    """How many draws of z a minibatch's bound, and so the running mean, is measured with."""
-    found = dict(leaves(config)).get("objective.num_samples")
-    return found if isinstance(found, int) else 1
-
-
 def other_draws(config: Mapping[str, Any]) -> str:
     """What stands behind a running mean whose draws of z are others than those of the bounds beside it."""
-    draws = draws_in_training(config)
+    draws = draws_of(config, "objective")
     return f" ({'1 draw' if draws == 1 else f'{draws} draws'} of z)" if draws != draws_of(config) else ""
 
 
