@@ -175,14 +175,25 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 def rendered(figure: Figure) -> dict[str, bytes]:
     """The two files of a figure, by their suffixes."""
+    return {".png": png_of(figure), ".pdf": pdf_of(figure)}
+
+
+def png_of(figure: Figure, **look: Any) -> bytes:
+    """The figure as a PNG, the same bytes for the same figure."""
+    return _file_of(figure, format="png", metadata={"Software": None}, **look)
+
+
+def pdf_of(figure: Figure) -> bytes:
+    """The figure as a PDF, the same bytes for the same figure."""
     logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # a line per font table at INFO
-    files = {}
-    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None})):
-        buffer = io.BytesIO()
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format=suffix[1:], metadata=metadata)
-        files[suffix] = buffer.getvalue()
-    return files
+    return _file_of(figure, format="pdf", metadata={"CreationDate": None})
+
+
+def _file_of(figure: Figure, **settings: Any) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, **settings)
+    return buffer.getvalue()
 
 
 def write(files: Mapping[str, bytes], stem: Path) -> list[Path]:
@@ -197,10 +208,7 @@ def write(files: Mapping[str, bytes], stem: Path) -> list[Path]:
 
 def encoded(figure: Figure) -> bytes:
     """The figure as a PNG or, where it is full of colour photographs, a JPEG: in few bytes, for a page."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=PAGE_DPI, metadata={"Software": None})
-    return compressed(buffer.getvalue())
+    return compressed(png_of(figure, dpi=PAGE_DPI))
 
 
 def compressed(picture: bytes) -> bytes:

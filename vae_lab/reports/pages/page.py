@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from vae_lab.atomic import write_text
 from vae_lab.errors import ConfigError
-from vae_lab.figures.canvas import encoded, rendered
+from vae_lab.figures.canvas import encoded, pdf_of
 from vae_lab.wiring.table import Table
 
 KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif", b"%PDF": "application/pdf"}
@@ -72,7 +72,7 @@ class Section:
         """Adds the picture, perhaps with its PDF, or the reason why there is none."""
         try:
             figure = draw()
-            content = rendered(figure)[".pdf"] if pdf else b""
+            content = pdf_of(figure) if pdf else b""
             self.pictures.append(Picture(encoded(figure), caption, alt=alt, pdf=content))
         except UNREADABLE as error:
             self.text.append(f"{otherwise}: {reason_of(error)}.")
