@@ -8,15 +8,10 @@ import torch
 from torch import nn
 
 from vae_lab.atomic import give_name
-from vae_lab.callbacks.checkpoint import (
-    BEST_BEFORE,
-    AtomicCheckpointIO,
-    Checkpoint,
-    best_bound,
-    take_back_best,
-)
+from vae_lab.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
 from vae_lab.errors import NonFiniteDensity
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.load import best_bound, take_back_best
 from vae_lab.training.lit_module import LitVAE
 
 
@@ -78,6 +73,7 @@ def test_last_is_saved_when_the_training_stops(saved):
 
 def test_evaluation_writes_the_best_once_for_both_names(saved, folder):
     callback, trainer, lit, names = saved
+    run = RunDir(folder.parent)
     for bound in (-90.0, -95.0, -90.0, -80.0):
         lit.latest = {"val/bound": bound}
         callback.on_evaluation(trainer, lit, 50)
@@ -85,13 +81,14 @@ def test_evaluation_writes_the_best_once_for_both_names(saved, folder):
     assert (folder / "last.ckpt").samefile(folder / "best.ckpt")
     lit.latest = {"val/bound": -81.0}
     callback.on_evaluation(trainer, lit, 50)
-    assert best_bound(folder) == -80
+    assert best_bound(run) == -80
     assert torch.load(folder / "last.ckpt")["vae_lab"]["latest"]["val/bound"] == -81
 
 
 def test_the_bound_to_beat_survives_a_restart(saved, folder):
     callback, trainer, lit, names = saved
-    assert best_bound(folder) == float("-inf")
+    run = RunDir(folder.parent)
+    assert best_bound(run) == float("-inf")
     save(folder / "best.ckpt", 100, -85.0)
     callback.on_train_start(trainer, lit)
     lit.latest = {"val/bound": -86.0}
@@ -147,17 +144,17 @@ def test_non_finite_weights_are_not_saved(saved):
 
 
 def test_a_best_checkpoint_that_is_refused_gives_way_to_the_one_before(folder):
-    best = folder / "best.ckpt"
+    run, best = RunDir(folder.parent), folder / "best.ckpt"
     save(best, 100, -90.0)
-    give_name(best, folder / BEST_BEFORE)
-    AtomicCheckpointIO(RunDir(folder.parent)).save_checkpoint(
+    give_name(best, run.best_before)
+    AtomicCheckpointIO(run).save_checkpoint(
         {"state_dict": {}, "vae_lab": {"samples": 120, "latest": {"val/bound": -85.0}}}, best
     )
-    take_back_best(RunDir(folder.parent), lambda at: True)
-    assert best_bound(folder) == -85
-    take_back_best(RunDir(folder.parent), lambda at: at <= 100)
-    assert best_bound(folder) == -90
-    take_back_best(RunDir(folder.parent), lambda at: False)
+    take_back_best(run, lambda at: True)
+    assert best_bound(run) == -85
+    take_back_best(run, lambda at: at <= 100)
+    assert best_bound(run) == -90
+    take_back_best(run, lambda at: False)
     assert not best.exists()
     assert list(folder.iterdir()) == []
 

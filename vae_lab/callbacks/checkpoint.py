@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,12 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from vae_lab.atomic import atomic_file, give_name
-from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, RunError, require_number
+from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity, require_number
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import fixed_hash
-from vae_lab.runs.load import read_checkpoint, samples_of
+from vae_lab.runs.load import best_bound, read_checkpoint
 from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.marks import is_passed
-
-BEST_BEFORE = ".best-before.ckpt"
-"""The best checkpoint but one, for a run whose end turns out to be none."""
 
 
 class Checkpoint(pl.Callback):
@@ -35,7 +32,7 @@ class Checkpoint(pl.Callback):
         if any(count < 1 for count in at):
             raise ConfigError(f"checkpoint.at must hold counts >= 1, got {at}: they are training samples")
         require_number("checkpoint.every_seconds", every_seconds)
-        self.at, self.every_seconds, self.run, self.folder = sorted(at), every_seconds, run, run.checkpoints
+        self.at, self.every_seconds, self.run = sorted(at), every_seconds, run
 
     def next_mark(self, samples: int) -> int | None:
         """The next count at which a snapshot is due."""
@@ -44,7 +41,7 @@ class Checkpoint(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Starts the clock, and takes the score to beat from best.ckpt itself."""
         self.saved_at, self.saved_samples = time.monotonic(), pl_module.samples
-        self.best_bound = best_bound(self.folder)
+        self.best_bound = best_bound(self.run)
         self.snapshot_at = 0
 
     def on_evaluation(self, trainer: pl.Trainer, lit: LitVAE, samples: int) -> None:
@@ -55,16 +52,16 @@ class Checkpoint(pl.Callback):
         self.save_snapshot(trainer, lit)
         bound = lit.latest.get("val/bound")
         if bound is None or bound <= self.best_bound:
-            self.save(trainer, lit, "last.ckpt")
+            self.save(trainer, lit, self.run.last)
             return
-        self.best_bound, best = bound, self.folder / "best.ckpt"
+        self.best_bound, best = bound, self.run.best
         if trainer.is_global_zero:
             self.run.drop_ledger("last")  # before there is a best: the ledger read by default is then last's
             if best.is_file():
-                give_name(best, self.folder / BEST_BEFORE)
-        self.save(trainer, lit, "best.ckpt")
+                give_name(best, self.run.best_before)
+        self.save(trainer, lit, best)
         if trainer.is_global_zero:
-            give_name(best, self.folder / "last.ckpt")
+            give_name(best, self.run.last)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: LitVAE, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Saves a snapshot that is due, and last.ckpt where the last save was long ago or the training stops."""
@@ -72,51 +69,28 @@ class Checkpoint(pl.Callback):
         self.save_snapshot(trainer, lit)
         overdue = time.monotonic() - self.saved_at > self.every_seconds
         if trainer.strategy.reduce_boolean_decision(overdue or trainer.should_stop, all=False):
-            self.save(trainer, lit, "last.ckpt")
+            self.save(trainer, lit, self.run.last)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: LitVAE) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Saves what another callback, after this one, has ended."""
         if self.saved_samples < pl_module.samples < pl_module.max_samples:
-            self.save(trainer, pl_module, "last.ckpt")
+            self.save(trainer, pl_module, self.run.last)
 
     def save_snapshot(self, trainer: pl.Trainer, lit: LitVAE) -> None:
         """The weights alone, where the block just run reached a count of `at`."""
         is_due = is_passed(self.next_mark(lit.block_start), lit.block_start, lit.samples)
         if is_due and lit.samples != self.snapshot_at:  # not by looking for the file: ranks would see it or not
             self.snapshot_at = lit.samples
-            trainer.save_checkpoint(self.folder / "at" / f"{lit.samples}.ckpt", weights_only=True)
+            trainer.save_checkpoint(self.run.snapshot_path(lit.samples), weights_only=True)
 
-    def save(self, trainer: pl.Trainer, lit: LitVAE, name: str) -> None:
+    def save(self, trainer: pl.Trainer, lit: LitVAE, file: Path) -> None:
         """Everything that continues the run; events are on disk before it."""
         if not all(parameter.isfinite().all() for parameter in lit.parameters()):
             raise NonFiniteDensity(f"a weight became non-finite by {lit.samples:,} samples: {DIVERGED}")
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.folder / name, weights_only=False)
+        trainer.save_checkpoint(file, weights_only=False)
         self.saved_at, self.saved_samples = time.monotonic(), lit.samples
-
-
-def best_bound(folder: Path) -> float:
-    """The validation bound that best.ckpt was saved with; -infinity where there is none."""
-    path = folder / "best.ckpt"
-    if not path.is_file():
-        return float("-inf")
-    bound = (read_checkpoint(path, mmap=True)["vae_lab"].get("latest") or {}).get("val/bound")
-    if not isinstance(bound, int | float):
-        raise RunError(f"{path} is no best checkpoint: it lacks the validation bound that it was chosen by")
-    return bound
-
-
-def take_back_best(run: RunDir, keep: Callable[[int], bool]) -> None:
-    """Puts the best checkpoint of before in place where `keep` refuses the evaluation that chose the present one.
-
-    That is one after the checkpoint that a run continues from, or at the end of a budget that was extended: an
-    undisturbed run with the larger budget has not measured there.
-    """
-    best, before = run.checkpoints / "best.ckpt", run.checkpoints / BEST_BEFORE
-    if best.is_file() and not keep(samples_of(best)):
-        run.drop_ledger("best")
-        best.unlink() if not before.is_file() else os.replace(before, best)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from vae_lab.callbacks.checkpoint import best_bound, take_back_best
 from vae_lab.errors import (
     FAILURE,
     INTERRUPTED,
@@ -39,7 +38,16 @@ from vae_lab.runs.curve import keep_rows, read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
 from vae_lab.runs.identity import BUDGET, whole
-from vae_lab.runs.load import DAMAGE, ledger_facts, load_weights, read_checkpoint, refuse_other_weights, samples_of
+from vae_lab.runs.load import (
+    DAMAGE,
+    best_bound,
+    ledger_facts,
+    load_weights,
+    read_checkpoint,
+    refuse_other_weights,
+    samples_of,
+    take_back_best,
+)
 from vae_lab.runs.measured import INDEPENDENT_PIXELS, baseline_entries
 from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
@@ -124,9 +132,10 @@ def refuse_damaged(run: RunDir, assembled: Assembled) -> None:
             f"{run.last} is no checkpoint that this training can go on from ({type(error).__name__}: {error}): put the "
             "run's own back, or leave run_dir out for a new run"
         ) from error
-    if (best := run.checkpoints / "best.ckpt").is_file():
-        refuse_other_weights(assembled.lit.state_dict(), read_checkpoint(best, assembled.config)["state_dict"], best)
-        best_bound(run.checkpoints)
+    if run.best.is_file():
+        content = read_checkpoint(run.best, assembled.config)
+        refuse_other_weights(assembled.lit.state_dict(), content["state_dict"], run.best)
+        best_bound(run)
 
 
 def execute(run: RunDir, assembled: Assembled) -> Path:

@@ -70,6 +70,16 @@ class RunDir:
         return self.part("checkpoints", "last.ckpt")
 
     @property
+    def best(self) -> Path:
+        """The checkpoint of the largest validation bound; there is none without a validation split."""
+        return self.part("checkpoints", "best.ckpt")
+
+    @property
+    def best_before(self) -> Path:
+        """The best checkpoint but one, for a run whose end turns out to be none."""
+        return self.part("checkpoints", ".best-before.ckpt")
+
+    @property
     def tensorboard(self) -> Path:
         """The folder of TensorBoard's events."""
         return self.part("tensorboard")
@@ -213,6 +223,10 @@ class RunDir:
         names = {int(file.stem): file.name for file in files if file.stem.isdecimal()}
         return {count: self.part("checkpoints", "at", names[count]) for count in sorted(names)}
 
+    def snapshot_path(self, count: int) -> Path:
+        """Where the weights after so many training samples are kept."""
+        return self.part("checkpoints", "at", f"{count}.ckpt")
+
     def ledger_path(self, checkpoint: str) -> Path:
         """metrics.json for the checkpoint that is read by default, metrics-<checkpoint>.json for the other.
 
@@ -258,7 +272,7 @@ class RunDir:
     @property
     def default_checkpoint(self) -> str:
         """`best` where a validation set chose one, else `last`."""
-        return "best" if self.part("checkpoints", "best.ckpt").is_file() else "last"
+        return "best" if self.best.is_file() else "last"
 
     def checkpoint_path(self, checkpoint: str | int | None) -> Path:
         """The file of `best`, `last` or the snapshot at a count of training samples; None: the default.

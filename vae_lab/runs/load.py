@@ -1,10 +1,11 @@
 """A run with its model: what `load_run` makes of a run directory, which may be a stranger's."""
 
+import os
 import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -177,6 +178,31 @@ def _load(run: RunDir, config: dict[str, Any], checkpoint: str | int | None, dat
 def samples_of(file: Path) -> int:
     """The training samples that had been presented by a checkpoint."""
     return read_checkpoint(file, mmap=True)["vae_lab"]["samples"]
+
+
+def best_bound(run: RunDir) -> float:
+    """The validation bound that the best checkpoint was saved with; -infinity where there is none.
+
+    Raises:
+        RunError: the file is no best checkpoint.
+    """
+    if not run.best.is_file():
+        return float("-inf")
+    bound = (read_checkpoint(run.best, mmap=True)["vae_lab"].get("latest") or {}).get("val/bound")
+    if not isinstance(bound, int | float):
+        raise RunError(f"{run.best} is no best checkpoint: it lacks the validation bound that it was chosen by")
+    return bound
+
+
+def take_back_best(run: RunDir, keep: Callable[[int], bool]) -> None:
+    """Puts the best checkpoint of before in place where `keep` refuses the evaluation that chose the present one.
+
+    That is one after the checkpoint that a run continues from, or at the end of a budget that was extended: an
+    undisturbed run with the larger budget has not measured there.
+    """
+    if run.best.is_file() and not keep(samples_of(run.best)):
+        run.drop_ledger("best")
+        run.best.unlink() if not run.best_before.is_file() else os.replace(run.best_before, run.best)
 
 
 def load_weights(model: VAE, file: Path, config: Mapping[str, Any]) -> int:
