@@ -82,9 +82,15 @@ class Children:
         self.stop()
 
 
-def called_in_child(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function returns that a process of its own calls; a Ctrl-C is for this process, with which it ends."""
-    with ProcessPoolExecutor(1, get_context("spawn"), _follow_parent) as pool:
+def called_in_child(function: Callable[..., T], *arguments: Any, method: str = "spawn") -> T:
+    """What a function returns that a process of its own calls; a Ctrl-C is for this process, with which it ends.
+
+    Args:
+        function: of a module, as its arguments can be sent to another process.
+        arguments: of the function.
+        method: by which multiprocessing starts the process.
+    """
+    with ProcessPoolExecutor(1, get_context(method), _follow_parent) as pool:
         return pool.submit(function, *arguments).result()
 
 

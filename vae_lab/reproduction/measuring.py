@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
-from multiprocessing import active_children
+from multiprocessing import active_children, get_all_start_methods, set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from vae_lab.training.signals import as_ctrl_c
 from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
+
+START_METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+"""What all processes need is loaded once where they can be forked from a process that only waits, as on Linux."""
 
 
 def measure_all(figures: Sequence[PaperFigure], root: Path, scale: str, num_parallel: int) -> None:
@@ -48,8 +51,9 @@ def measure_all(figures: Sequence[PaperFigure], root: Path, scale: str, num_para
     threads, stopping = max(1, available_cores() // num_parallel), threading.Event()
 
     def measured(*task: Any) -> str:
-        return "interrupted" if stopping.is_set() else called_in_child(measure, threads, *task)
+        return "interrupted" if stopping.is_set() else called_in_child(measure, threads, *task, method=START_METHOD)
 
+    set_forkserver_preload([__name__])
     with as_ctrl_c(), ThreadPoolExecutor(num_parallel) as pool:
         labels = {pool.submit(measured, *task): task[1].label for task in tasks}
         try:
