@@ -36,8 +36,10 @@ NETWORKS = {"mlp": "MLP", "conv": "convolutional"}
 """Networks as they are printed."""
 BACKGROUND: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 PICTURES = ("samples", "original over reconstruction", "latent distribution")
-SCALE, STRIP, GAP = 2, 18, 12
-"""What an animation measures: pixels for one of the grid, of the caption's height, and between networks."""
+LEAST_WIDTH, STRIP, GAP = 150, 18, 12
+"""Pixels of an animation: of a grid, which is enlarged in whole steps, of its caption's height, between two grids."""
+GREYS, COLOURS = 16, 64
+"""Of an animation: few, so that it is light."""
 MILLISECONDS, LAST_MILLISECONDS = 400, 2500
 
 
@@ -211,7 +213,9 @@ def write_animation(films: Mapping[str, Mapping[int, np.ndarray]], path: Path) -
     counts = sorted(set.intersection(*(set(film) for film in films.values())))
     if not counts:
         raise ConfigError(f"{', '.join(films)} have no snapshot at the same count of training samples")
-    first, *others = [_frame({network: film[count] for network, film in films.items()}, count) for count in counts]
+    frames = [_frame({network: film[count] for network, film in films.items()}, count) for count in counts]
+    most = GREYS if all(film[counts[0]].ndim == 2 for film in films.values()) else COLOURS
+    first, *others = [frame.quantize(most, dither=Image.Dither.NONE) for frame in frames]
     durations = [MILLISECONDS] * len(others) + [LAST_MILLISECONDS]
     with atomic_file(path) as file:
         look: dict[str, Any] = {"duration": durations, "loop": 0, "disposal": 1}
@@ -220,7 +224,8 @@ def write_animation(films: Mapping[str, Mapping[int, np.ndarray]], path: Path) -
 
 def _frame(grids: Mapping[str, np.ndarray], count: int) -> Image.Image:
     images = [Image.fromarray(grid) for grid in grids.values()]
-    pictures = [image.resize((image.width * SCALE, image.height * SCALE), Image.Resampling.NEAREST) for image in images]
+    times = -(-LEAST_WIDTH // min(image.width for image in images))
+    pictures = [image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST) for image in images]
     width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
     frame = Image.new("RGB", (width, STRIP + max(picture.height for picture in pictures)), "white")
     pen, left = ImageDraw.Draw(frame), 0
