@@ -4,7 +4,7 @@ import pytest
 import torch
 from linear_gaussian import LinearGaussian, six_standard_errors
 
-from vae_lab.estimators.base import LogMean
+from vae_lab.estimators.base import Estimate, LogMean
 from vae_lab.estimators.importance_sampling import ImportanceSampling
 from vae_lab.estimators.pareto import WeightTail
 
@@ -113,6 +113,12 @@ def test_good_posterior_is_trusted_and_few_samples_say_nothing_of_their_tail(lin
     few = ImportanceSampling(num_samples=20, samples_per_chunk=None)
     summary = few.summary(few.estimate(inexact.model, inexact.sample(50), seed=0))
     assert "_high_k_hat" not in summary and 1 / 20 <= summary["_ess_share"] < 1
+
+
+def test_datapoint_without_a_k_hat_is_not_trusted_and_hides_no_other():
+    beside = {"k_hat": torch.tensor([0.9, float("nan"), 0.1, 0.2]), "ess_share": torch.ones(4)}
+    estimate = Estimate(torch.zeros(4), torch.ones(4), beside)
+    assert ImportanceSampling(num_samples=50, samples_per_chunk=None).summary(estimate)["_high_k_hat"] == 0.5
 
 
 def test_label_names_the_number_of_samples():

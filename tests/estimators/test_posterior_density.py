@@ -45,6 +45,7 @@ def test_bias_of_the_log_falls_with_more_samples(linear_gaussian):
     ("latent_dim", "num_samples", "refused"),
     [
         (5, 500, "latent_dim must be <= 4"),
+        (4, 49, "num_samples must be .*>= 50"),
         (3, 49, "num_samples must be .*>= 50"),
         (2, 15, "num_samples must be .*>= 16"),
     ],

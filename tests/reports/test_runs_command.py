@@ -548,6 +548,11 @@ def test_estimator_that_most_runs_have_is_shown(add_run, listed) -> None:
     assert {record["log_likelihood_key"] for record in listed()} == {f"{IWAE}50"}
 
 
+def test_of_estimates_that_as_many_runs_have_the_one_with_most_samples_is_shown(add_run, listed) -> None:
+    add_run("r", ledger={f"{IWAE}{k}": -1.0 for k in (10, 500, 50)})
+    assert [record["log_likelihood_key"] for record in listed()] == [f"{IWAE}500"]
+
+
 def test_value_that_cannot_be_trusted_is_flagged_and_so_is_a_mean_of_such(add_run, listed, shown) -> None:
     for seed, share in enumerate((0.0, 0.002, 0.5)):
         known = {f"{IWAE}50": -1.0 - seed, f"{IWAE}50_se": 0.01, f"{IWAE}50_high_k_hat": share}

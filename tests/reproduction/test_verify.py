@@ -127,6 +127,14 @@ def test_published_curve_without_one_of_ours_is_not_reached() -> None:
     assert {row.claim.split(",")[-2] for row in rows} == {" MCEM"} and len(rows) == 4
 
 
+def test_figure_without_a_row_is_not_reached(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    for name, table in (("figure2", shifted_figure2(0)), ("figure3", shifted_figure3(0))):
+        table.head(0).to_csv(tmp_path / "figures" / f"{name}.csv", index=False)
+    rows = reproduction_rows(tmp_path)
+    assert len(rows) > 40 and {row.verdict for row in rows} == {OPEN}
+
+
 def test_statement_says_how_many_comparisons_it_rests_on_and_what_was_not_compared() -> None:
     published, one_panel = figure2_published(), select(shifted_figure2(0), dataset="mnist", latent_dim=20)
     frey, reached, absent = sorted(claims.aevb_above_wake_sleep(one_panel, published, {}), key=lambda row: row.claim)

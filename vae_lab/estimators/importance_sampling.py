@@ -64,12 +64,13 @@ class ImportanceSampling(Estimator):
         return log_mean.value, log_mean.variance, log_mean.ess_share, tail.k_hat
 
     def summary(self, estimate: Estimate) -> dict[str, float]:
-        """Besides, the mean effective sample size by K, and the share of datapoints that k-hat warns of.
+        """Besides, the mean effective sample size by K, and the share of datapoints that k-hat does not speak for.
 
-        Fewer than 21 samples show no tail, and then there is no such share.
+        That counts those without a k-hat, whose weights are no numbers. Fewer than 21 samples show no tail of any
+        datapoint, and then there is no such share.
         """
         k_hat = estimate.beside["k_hat"]
         shares = {"_ess_share": float(estimate.beside["ess_share"].mean())}
-        if not k_hat.isnan().any():
-            shares["_high_k_hat"] = float((k_hat > HIGH).double().mean())
+        if not k_hat.isnan().all():
+            shares["_high_k_hat"] = float((~(k_hat <= HIGH)).double().mean())
         return super().summary(estimate) | shares

@@ -84,9 +84,8 @@ def plateau_ends(
 
 
 def read_table(path: Path) -> pd.DataFrame | None:
-    """A figure's table, if there is one with rows."""
-    table = pd.read_csv(path) if path.is_file() else None
-    return None if table is None or table.empty else table
+    """A figure's table, if it is there; it may be without rows."""
+    return pd.read_csv(path) if path.is_file() else None
 
 
 def configs_of(table: pd.DataFrame, folder: Path) -> dict[str, dict[str, Any]]:
