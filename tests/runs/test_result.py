@@ -63,6 +63,16 @@ def test_run_without_a_bound_has_its_log_likelihood():
     assert str(result_of(ledger)) == "test log p(x) by importance sampling 100 -23.50 ± 0.04 nats"
 
 
+def test_estimate_of_more_datapoints_and_with_more_samples_stands_for_a_run():
+    names = (
+        *("test/log_likelihood/importance_sampling_10", "test/log_likelihood/importance_sampling_5000"),
+        *("test[:100]/log_likelihood/importance_sampling_10", "test[:1000]/log_likelihood/importance_sampling_10"),
+    )
+    ordered = [result.key for result in results(dict.fromkeys(names, -90.0))]
+    assert ordered == [names[1], names[0], names[3], names[2]]
+    assert result_of({"test[:100]/bound": -9.0, "test[:1000]/bound": -8.0}).key == "test[:1000]/bound"
+
+
 @pytest.mark.parametrize(
     ("splits", "keys"),
     [

@@ -1,5 +1,7 @@
 """The value that stands for a run: its bound on the test split or, in this order, what else was measured."""
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +70,7 @@ def result_of(ledger: Mapping[str, Any]) -> Result | None:
 
 
 def results(ledger: Mapping[str, Any], splits: Iterable[str] = SPLITS) -> Iterator[Result]:
-    """The bounds of these splits, and after them the values of log p(x), whole splits before the first n of one."""
+    """The bounds of these splits, and after them the values of log p(x), each in the order of `place`."""
     for keys in (bound_keys(ledger), log_likelihood_keys(ledger)):
         for key in sorted((key for key in keys if key.partition("/")[0].partition("[")[0] in splits), key=place):
             draws = ledger.get(f"{key}_num_samples", 1) if key.endswith("/bound") else 1
@@ -168,7 +170,17 @@ def baseline_name(key: str) -> str:
     return key.partition(BASELINE)[2].replace("_", " ").replace("pca", "PCA")
 
 
-def place(key: str) -> tuple[int, str]:
-    """The place of a ledger's key among others: by split, and the first n datapoints of a split after the whole."""
-    name, _, first = key.partition("/")[0].partition("[")
-    return (SPLITS.index(name) if name in SPLITS else len(SPLITS), first)
+def place(key: str) -> tuple[int, float, list[int]]:
+    """The place of a ledger's key among others: by split, then the whole before the first n datapoints of one.
+
+    More datapoints come before fewer, and an estimate with more samples before one with fewer.
+    """
+
+    def numbers(text: str) -> list[int]:
+        return [int(digits) for digits in re.findall(r"\d{1,18}", text)]
+
+    split, _, quantity = key.partition("/")
+    name, _, first = split.partition("[")
+    num_datapoints, *_ = *numbers(first), math.inf
+    samples = [-number for number in numbers(quantity)]
+    return (SPLITS.index(name) if name in SPLITS else len(SPLITS), -num_datapoints, samples)

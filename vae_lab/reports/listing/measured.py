@@ -5,7 +5,6 @@ bound means nothing without its number of draws, a log p(x) without its estimato
 these are never averaged, and stand in one column with a mark only.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -192,15 +191,14 @@ class Measured:
 def best_keys(runs: Sequence[Overview], name: str) -> list[str | None]:
     """The entry of each run that holds its bound or its log p(x), by the estimator that most of the runs have.
 
-    Of the test split if it was measured; of the whole of a split rather than of the first n; with more samples rather
-    than with fewer.
+    Of the test split if it was measured; of several estimators that as many runs have, the first by `place`.
     """
     candidates = [[key for key in KEYS[name](run.measured) if is_number(run.measured[key])] for run in runs]
     counts = Counter(key for keys in candidates for key in keys)
 
     def rank(key: str) -> tuple[Any, ...]:
-        split, first = place(key)
-        return (split, -counts[key], first, [-int(number) for number in re.findall(r"\d+", key)], key)
+        split, *others = place(key)
+        return (split, -counts[key], *others)
 
     return [min(keys, key=rank, default=None) for keys in candidates]
 
