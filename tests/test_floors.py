@@ -36,11 +36,14 @@ MODULES = {
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The modules of vae_lab that a file imports anywhere in it, without the package's name."""
+    """The modules of vae_lab that a file imports anywhere in it, the package's name left out; "" is its calls."""
     for node in ast.walk(ast.parse(file.read_text())):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{file} has a relative import"
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vae_lab":
             package = (node.module or "").removeprefix("vae_lab").lstrip(".")
             for alias in node.names:
+                if alias.name == "__version__":
+                    continue
                 name = f"{package}.{alias.name}".lstrip(".")
                 yield name if name in MODULES else package
         elif isinstance(node, ast.Import):
@@ -60,7 +63,7 @@ def test_every_wing_stands_on_one_floor_and_the_house_has_few_entries() -> None:
     assert wings == set(FLOOR)
     assert len([entry for entry in PACKAGE.iterdir() if entry.name != "__pycache__"]) <= 30
     # the package itself has the calls, which stand above all wings
-    assert [name for name, file in MODULES.items() if name != "__init__" and "" in imported(file)] == ["cli"]
+    assert [name for name, file in MODULES.items() if name != "__init__" and "" in imported(file)] == []
 
 
 @pytest.mark.parametrize("floor", range(len(FLOORS)), ids=FLOORS)

@@ -6,11 +6,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vae_lab import __version__
+
 if TYPE_CHECKING:
     import torch
 
 
-PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy", "vae_lab")
+PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "numpy")
 
 
 def provenance(device: "torch.device") -> dict[str, Any]:
@@ -18,7 +20,7 @@ def provenance(device: "torch.device") -> dict[str, Any]:
     return {
         "device": str(device),
         "python": platform.python_version(),
-        "versions": {package: metadata.version(package) for package in PACKAGES},
+        "versions": {package: metadata.version(package) for package in PACKAGES} | {"vae_lab": __version__},
         "git_commit": git_commit(),
     }
 
