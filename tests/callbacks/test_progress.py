@@ -12,6 +12,8 @@ from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.beta_vae import BetaVAE
 from vae_lab.training.lit_module import LitVAE
 
+BETA: dict[str, Any] = {"beta": 4.0, "kl": "closed_form", "num_samples": 1, "kl_warmup_samples": 0}
+
 
 @pytest.fixture
 def parts() -> Any:
@@ -71,7 +73,7 @@ def test_several_draws_of_z_are_said_once(parts: Any, caplog):
 
 def test_bound_of_a_training_with_another_loss_says_so(parts: Any, caplog):
     trainer, lit = parts
-    lit.objective = BetaVAE(beta=4.0, kl="closed_form", num_samples=1, kl_warmup_samples=0)
+    lit.objective = BetaVAE(**BETA)
     progress = Progress()
     progress.on_train_start(trainer, lit)
     with caplog.at_level("INFO", "vae_lab"):
@@ -102,7 +104,11 @@ def test_a_bar_is_shown_on_a_terminal_only(parts: Any, monkeypatch):
     progress.on_train_batch_end(trainer, lit)
     task = progress.bar.tasks[0]
     assert (task.completed, task.total) == (1500, 10_000)
-    assert "bound -91.23" in task.description and "1,500 samples" in task.description
+    assert task.description.startswith("bound: running mean -91.23  1,500 samples")
+    trainer.callbacks[0].num_samples, lit.objective = 8, BetaVAE(**BETA)
+    progress.on_train_batch_end(trainer, lit)
+    said = "bound (trained with beta 4): running mean (1 draw of z) -91.23  "
+    assert progress.bar.tasks[0].description.startswith(said)
     progress.on_exception(trainer, lit, RuntimeError())
     assert not progress.bar.live.is_started
     trainer.is_global_zero = False

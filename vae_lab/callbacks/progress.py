@@ -44,16 +44,16 @@ class Progress(pl.Callback):
         if self.bar.disable:
             return
         lit = pl_module
-        bound = f"bound {lit.latest['train/bound_running']:.2f}  " if "train/bound_running" in lit.latest else ""
         speed = (lit.samples - self.samples) / (time.monotonic() - self.started)
-        text = f"{bound}{lit.samples:,} samples  {speed:,.0f}/s"
+        mean, loss = running_mean(trainer, lit), trained_with(loss_of({"objective": vars(lit.objective)}))
+        text = f"{f'bound{loss}: {mean}  ' if mean else ''}{lit.samples:,} samples  {speed:,.0f}/s"
         self.bar.update(self.task, completed=lit.samples, description=text)
 
     def on_evaluation(self, trainer: pl.Trainer, lit: LitVAE, samples: int) -> None:
         """One line: samples, the bound of every split in nats, speed."""
         if not trainer.is_global_zero:
             return
-        curve = next(callback for callback in trainer.callbacks if isinstance(callback, BoundCurve))  # pyright: ignore[reportAttributeAccessIssue]
+        curve = curve_of(trainer)
         since, before = self.since or (self.started, self.samples)
         training = time.monotonic() - since - (curve.seconds - self.seconds)
         speed = (samples - before) / max(training, 1e-9)
@@ -61,9 +61,7 @@ class Progress(pl.Callback):
         left = f"  {(lit.max_samples - samples) / speed:4.0f} s left" if is_known and speed else ""
         self.since, self.seconds = None, curve.seconds
         values = [f"{result.key.partition('/')[0]} {result.value:.2f}" for result in results(lit.latest)]
-        if "train/bound_running" in lit.latest:
-            config = {"objective": vars(lit.objective), "evaluation": vars(curve)}
-            values.append(f"running mean{other_draws(config)} {lit.latest['train/bound_running']:.2f}")
+        values += filter(None, [running_mean(trainer, lit)])
         loss = trained_with(loss_of({"objective": vars(lit.objective)}))
         what = f"bound{draws_of_z(curve.num_samples)}{loss}" if lit.model.has_encoder else "log p(x)"
         values = f"{what}: {'  '.join(values)} nats"
@@ -77,6 +75,19 @@ class Progress(pl.Callback):
         """Takes the bar away."""
         if hasattr(self, "bar"):
             self.bar.stop()
+
+
+def curve_of(trainer: pl.Trainer) -> BoundCurve:
+    """What measures the bounds of this training."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, BoundCurve))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def running_mean(trainer: pl.Trainer, lit: LitVAE) -> str:
+    """The running mean of the bound on train, and its draws of z if the bounds have others; empty without a bound."""
+    if "train/bound_running" not in lit.latest:
+        return ""
+    config = {"objective": vars(lit.objective), "evaluation": vars(curve_of(trainer))}
+    return f"running mean{other_draws(config)} {lit.latest['train/bound_running']:.2f}"
 
 
 def is_shown(trainer: pl.Trainer) -> bool:
