@@ -303,6 +303,14 @@ def test_settings_of_a_search_are_refused_by_name(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("typed", ["output_root=q,r", "name=a,b", "run_dir=a,b"])
+def test_key_of_the_whole_sweep_has_one_value(typed: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("model.latent_dim=2,5", typed) == 2
+    assert f"{typed} must have one value" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
     assert sweep("model.latent_dim=2,5", "data=npz") == 2

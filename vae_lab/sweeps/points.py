@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.errors import ConfigError, RunError, missing
 from vae_lab.jobs.planned import planned_config
 from vae_lab.runs.directory import RunDir, require_root, safe_name
-from vae_lab.runs.identity import differing_keys, identity_hash, is_computed
+from vae_lab.runs.identity import Kind, differing_keys, identity_hash, is_computed, kind_of
 from vae_lab.wiring.build import of_type
 from vae_lab.wiring.compose import own_config
 
@@ -42,7 +42,11 @@ class Point:
 
 
 class Space:
-    """What the command line and the sweep's YAML say: keys with one value, and keys with several."""
+    """What the command line and the sweep's YAML say: keys with one value, and keys with several.
+
+    Raises:
+        ConfigError: a key has several values that says where the sweep goes, not what a run is.
+    """
 
     def __init__(self, typed: Sequence[str], params: Mapping[str, Any]) -> None:
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
@@ -51,6 +55,10 @@ class Space:
         own = {key: o for key, o in overrides.items() if not key.lstrip("+~").startswith(("hydra.", "hydra/"))}
         self.fixed = [str(override.input_line) for override in own.values() if not override.is_sweep_override()]
         self.swept = {key: override for key, override in own.items() if override.is_sweep_override()}
+        if several := [str(o.input_line) for key, o in self.swept.items() if kind_of(key) is Kind.COMMAND]:
+            raise ConfigError(
+                f"{', '.join(several)} must have one value: it is the whole sweep's, and no part of what a run computes"
+            )
 
     def grid(self) -> Iterator[list[str]]:
         """All combinations: for every point the overrides that tell it from the others.
