@@ -20,11 +20,12 @@ from training import assert_same_training, composed
 import vae_lab
 from vae_lab.cli import main
 from vae_lab.commands import tracking
-from vae_lab.commands.in_process import call, typed
+from vae_lab.commands.in_process import call
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 from vae_lab.training.matmul import MKLDNN
 from vae_lab.wiring import build
+from vae_lab.wiring.arguments import override
 from vae_lab.wiring.compose import compose_command
 
 SMALL: dict[str, Any] = {
@@ -55,7 +56,7 @@ def copied(called, tmp_path) -> vae_lab.Run:
 
 @pytest.mark.slow
 def test_a_call_trains_to_the_bits_of_the_command_line_and_keeps_the_same_files(called, tmp_path):
-    line = [f"{key}={typed(value)}" for key, value in SMALL.items()]
+    line = [override(key, value) for key, value in SMALL.items()]
     assert main(["train", *line, f"run_dir={tmp_path / 'run'}"]) == 0
     own, other = RunDir(called.path), RunDir(tmp_path / "run")
     assert_same_training(own, other)
@@ -336,7 +337,7 @@ def test_mistakes_are_exceptions_with_the_line_of_the_command(overrides, message
     "value", [None, True, np.bool_(False), 3, 0.1, np.float32(0.5), "a", "a,b", "1e3", "null", [1, "x y"], {"a": [1]}]
 )
 def test_values_arrive_as_they_are(value):
-    with composed("train", f"+mine={typed(value)}") as cfg:
+    with composed("train", override("+mine", value)) as cfg:
         config = OmegaConf.to_container(cfg)
         assert isinstance(config, dict) and config["mine"] == value
 

@@ -352,6 +352,14 @@ def test_lines_of_single_runs_keep_the_threads_that_the_sweep_gave_them(sweep, c
 
 
 @pytest.mark.slow
+def test_line_of_a_run_has_the_place_where_its_data_are_now(run, capsys):
+    run.update_record(overrides=["data=mnist", "data.root=there before"])
+    change(run, data=run.read_config()["data"] | {"root": "here now"})
+    (line, *_) = reported(capsys, f"run={run.path}").code["Reproduce"]
+    assert [text for text in shlex.split(line) if text.startswith("data.root")] == ["data.root='here now'"]
+
+
+@pytest.mark.slow
 def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, monkeypatch):
     for latent_dim in range(2, 50):
         run = make_drawn_run(tmp_path / "many" / f"run{latent_dim}", latent_dim=latent_dim, image_shape=(1, 28, 28))

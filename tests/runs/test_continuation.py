@@ -17,6 +17,7 @@ from training import (
 
 from vae_lab.cli import main
 from vae_lab.errors import ConfigError, RunError
+from vae_lab.runs.continuation import overrides_with
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
@@ -39,6 +40,9 @@ def test_four_epochs_equal_two_and_two_more(finished_run, tmp_path):
     assert_same_training(extended, finished_run)
     assert extended.read_record()["config_hash"] == finished_run.read_record()["config_hash"]
     assert extended.read_config() == finished_run.read_config()
+    typed = extended.read_record()["overrides"]
+    assert [text for text in typed if text.startswith("trainer.max_epochs")] == ["trainer.max_epochs=4"]
+    assert "data.batch_size=50" in typed
 
 
 @pytest.mark.slow
@@ -66,6 +70,15 @@ def test_values_of_other_weights_leave_the_ledger_when_a_run_goes_on(tmp_path):
     ledger = run.ledger("best")
     assert ledger["samples_evaluated"] == 400
     assert not [key for key in ledger if "log_likelihood" in key or key.endswith("bound_se")]
+
+
+def test_what_was_typed_is_kept_with_what_a_continuation_changed():
+    before = {"max_samples": 3000, "data": {"root": "here", "batch_size": 50}, "trainer": {"max_epochs": None}}
+    now = {"max_samples": None, "data": {"root": "a b", "batch_size": 50}, "trainer": {"max_epochs": 7}}
+    typed = ["experiment=mnist", "++data.root=here", "max_samples=3e3"]
+    changed = ["max_samples=null", "data.root='a b'", "trainer.max_epochs=7"]
+    assert overrides_with(typed, before, now) == {"overrides": ["experiment=mnist", *changed]}
+    assert overrides_with(typed, before, before) == {"overrides": typed} and overrides_with(None, before, now) == {}
 
 
 def test_a_finished_run_says_so_and_is_left_as_it_is(copied_run, caplog):

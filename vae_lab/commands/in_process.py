@@ -4,7 +4,6 @@ That is: threads, random state, precision of products, environment, paths and lo
 """
 
 import logging
-import numbers
 import os
 import random
 import sys
@@ -64,7 +63,7 @@ def line_of(command: str, keys: Mapping[str, Any]) -> CommandLine:
     Raises:
         ConfigError: a key is none of the command's.
     """
-    words = [f"{key}={typed(value)}" for key, value in keys.items()]
+    words = [override(key, value) for key, value in keys.items()]
     line = CommandLine(command, command, [package_configs()], words)
     overrides = with_texts(understood(line, CommandKeys(line.folders, command, words), words, []))
     return line._replace(overrides=with_any_place(overrides) if command == "train" else overrides)
@@ -83,19 +82,6 @@ def mistakes_of(line: CommandLine) -> Iterator[None]:
         if is_mistake(error):
             raise ConfigError(explain(error, line)) from error
         raise
-
-
-def typed(value: Any) -> str:
-    """A value as a command line has it."""
-    if value is None or isinstance(value, bool | np.bool_):
-        return "null" if value is None else str(bool(value)).lower()
-    if isinstance(value, numbers.Real):
-        return repr(value.item() if isinstance(value, np.generic) else value)
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in value.items())}}}"
-    if isinstance(value, list | tuple | np.ndarray):
-        return f"[{','.join(map(typed, value))}]"
-    return override("", value)[1:]
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from vae_lab.errors import (
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.settle import settled
 from vae_lab.measurement import measure_bound, summarise
-from vae_lab.runs.continuation import is_larger
+from vae_lab.runs.continuation import is_larger, overrides_with
 from vae_lab.runs.curve import keep_rows, read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
@@ -97,7 +97,9 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> P
             return run.path
         assembled = assemble(config, run)
         refuse_damaged(run, assembled)
-        run.write_config(settled(config, assembled, run), **placed(config, run.read_record()))
+        record = run.read_record()
+        typed = overrides_with(record.get("overrides"), frozen, config)
+        run.write_config(settled(config, assembled, run), **placed(config, record), **typed)
         return execute(run, assembled)
 
 

@@ -1,7 +1,7 @@
 """Continuing a run: what a further command may say about a run directory that exists."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -12,8 +12,9 @@ from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import BUDGET, PLACES, Kind, keys_of, kind_of, may_change
 from vae_lab.runs.place import require_place
+from vae_lab.wiring.arguments import override
 from vae_lab.wiring.compose import own_config
-from vae_lab.wiring.dotted import key_of, set_value_at, value_at
+from vae_lab.wiring.dotted import key_of, leaves, set_value_at, value_at
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,23 @@ def continued_config(
             f"({places}) are accepted; leave these keys out, or leave run_dir out for a new run"
         )
     return config
+
+
+def overrides_with(
+    overrides: Sequence[str] | None, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The entry of run.json about what was typed, with what a continuation changed; none where nothing is known.
+
+    Args:
+        overrides: as the run was planned, or went on last.
+        before: its frozen config.
+        now: the one that it goes on with.
+    """
+    if overrides is None:
+        return {}
+    changed = {key: value for key, value in leaves(now) if value_at(before, key) != value}
+    kept = [text for text in overrides if key_of(text) not in changed]
+    return {"overrides": [*kept, *(override(key, value) for key, value in changed.items())]}
 
 
 def is_larger(budget: float | None, than: float | None) -> bool:

@@ -6,7 +6,6 @@ They may be a stranger's: only regular files of a sensible size are read, and pl
 import json
 import os
 import re
-import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -18,6 +17,7 @@ from vae_lab.errors import RunError, shown
 from vae_lab.runs.formats import FORMAT, migrated_config
 from vae_lab.runs.identity import FIXED, changed_settings
 from vae_lab.runs.result import HIGH_K_HAT, bound_keys, log_likelihood_keys
+from vae_lab.wiring.arguments import override, pasted
 from vae_lab.wiring.dotted import key_of, leaves
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -278,8 +278,7 @@ def refuse_changed(path: str | os.PathLike[str], config: Mapping[str, Any], reco
         return
     is_and_was = [f"{key} is {shown(now)}, and was {shown(before)}" for key, (now, before) in changed.items()]
     typed = [text for text in record.get("overrides") or [] if key_of(text) not in ("run_dir", *changed)]
-    values = {key: now if isinstance(now, str) else json.dumps(now) for key, (now, _) in changed.items()}
-    command = shlex.join(["vae-lab", "train", *typed, *(f"{key}={value}" for key, value in values.items())])
+    command = pasted("train", *typed, *(override(key, now) for key, (now, _) in changed.items()))
     raise Unreadable(
         path,
         f"config.yaml was changed by hand after the run was planned: {'; '.join(is_and_was[:3])}"

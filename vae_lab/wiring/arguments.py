@@ -7,11 +7,13 @@ a comma is given in quotation marks, or by a `key=` of its own. A path may be a 
 """
 
 import glob
+import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -156,10 +158,25 @@ def pasted(*arguments: str) -> str:
 
 
 def override(key: str, value: object) -> str:
-    """`key=value` as Hydra's grammar, and that of the other commands, reads any text."""
+    """`key=value` as Hydra's grammar reads any value, and that of the other commands any text."""
+    return f"{key}={typed(value)}"
+
+
+def typed(value: Any) -> str:
+    """A value as a command line has it; what is none of a config's values is a text, as a path."""
+    if hasattr(value, "tolist"):  # NumPy's
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, Real):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(typed, value))}]"
     text = str(value)
     is_plain = PLAIN.fullmatch(text) and text.lower() != "null" and not NO_TEXT.fullmatch(text)
-    return f"{key}={text if is_plain else quoted(text)}"
+    return text if is_plain else quoted(text)
 
 
 def in_a_shell(argument: str) -> str:

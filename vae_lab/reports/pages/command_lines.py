@@ -8,9 +8,9 @@ from typing import Any
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.identity import BUDGET, Kind, kind_of
+from vae_lab.runs.identity import BUDGET, Kind, kind_of, may_change
 from vae_lab.runs.small_files import DAMAGE, plain_mapping, read_text
-from vae_lab.wiring.arguments import pasted
+from vae_lab.wiring.arguments import override, pasted
 from vae_lab.wiring.dotted import key_of
 
 
@@ -30,10 +30,12 @@ def new_run(run: Overview) -> str | None:
     given = run.record.get("overrides")
     if not isinstance(given, list):
         return None
-    latest = [*BUDGET, "threads"]  # a continuation changes these; the jobs of a sweep are given their threads
-    kept = [text for text in map(str, given) if kind_of(text) is not Kind.COMMAND and key_of(text) not in latest]
-    values = {key: run.settings[key] for key in latest if key in run.settings}
-    now = [f"{key}={as_text(value)}" for key, value in values.items() if key in BUDGET or value is not None]
+    typed = [text for text in map(str, given) if kind_of(text) is not Kind.COMMAND]
+    # a continuation changes some keys; the jobs of a sweep are given their threads
+    changed = [key for key in map(key_of, typed) if may_change(key) and key in run.settings]
+    values = {key: run.settings[key] for key in (*BUDGET, "threads", *changed) if key in run.settings}
+    kept = [text for text in typed if key_of(text) not in values]
+    now = [override(key, value) for key, value in values.items() if value is not None or key != "threads"]
     return pasted("train", *kept, *now)
 
 

@@ -1,5 +1,6 @@
 """The page about a sweep: bound and log p(x) against the latent size, curves and samples side by side, every run."""
 
+import glob
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from vae_lab.reports.pages.page import UNREADABLE, Picture, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import as_text, enumerated, letters
 from vae_lab.runs.result import loss_of, trained_with
-from vae_lab.wiring.arguments import pasted
+from vae_lab.wiring.arguments import override, pasted
 from vae_lab.wiring.table import Table, number
 
 SIDE = 6
@@ -238,5 +239,7 @@ def again_sections(sweep: Sweep) -> list[Section]:
             ["The same command goes on; a single run:" if open_runs else "All runs are finished."],
             code=[resume(run) for run in open_runs[:5]],
         ),
-        Section("Load", ["In Python."], code=[load, pasted("compare", f"run={folder}/*")]),
+        Section(
+            "Load", ["In Python."], code=[load, pasted("compare", override("run", glob.escape(str(folder)) + "/*"))]
+        ),
     ]
