@@ -1,5 +1,6 @@
 """The command line: help, exit codes, one message per mistake, and nothing left behind."""
 
+import inspect
 import os
 import pickle
 import signal
@@ -10,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from omegaconf import DictConfig, OmegaConf
 
 from vae_lab import __version__
 from vae_lab.cli import COMMANDS, main
@@ -459,7 +461,10 @@ def test_a_ctrl_c_waits_for_the_end_of_an_import_and_of_composing_a_config(tmp_p
 
             assert module_that_is_interrupted.is_whole and handler.waits
             time.sleep(5)
-        for file in ("omegaconf/base.py", "hydra/_internal/config_loader_impl.py"):
+        for file in (
+            f"omegaconf/{Path(inspect.getfile(OmegaConf)).name}",
+            f"hydra/_internal/{Path(inspect.getfile(ConfigLoaderImpl)).name}",
+        ):
             with pytest.raises(KeyboardInterrupt):
                 exec(compile(interrupt, str(tmp_path / file), "exec"), (names := {}))
                 assert names["is_whole"]

@@ -259,7 +259,7 @@ class _ContinuousBernoulliTerms(torch.autograd.Function):
 _NEARLY_ZERO = 1e-20
 """In place of a logit of 0, by which nothing can be divided."""
 _LANGEVIN = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555)
-"""Of u, u^3, ... u^9 in the series of coth(u) - 1 / u."""
+"""The coefficients of u, u^3, ... u^9 in the series of coth(u) - 1 / u."""
 
 
 def _continuous_bernoulli_mean(logits: Tensor) -> Tensor:

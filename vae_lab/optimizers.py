@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vae_lab.errors import ConfigError, require_integer
 
 KERNELS: Any = torch
-"""Of its optimisers, which it does not document."""
+"""torch, for the kernels of its optimisers, which it does not document."""
 
 
 class Adagrad(torch.optim.Adagrad):

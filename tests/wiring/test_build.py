@@ -77,12 +77,15 @@ def test_a_mistake_is_refused_by_its_key(changes, message):
         instantiate(DIGITS | changes, "data")
 
 
-def test_a_missing_key_and_a_missing_class_are_refused():
+def test_a_missing_key_and_a_missing_class_are_refused(caplog):
     without = {key: value for key, value in DIGITS.items() if key != "split_seed"}
     with pytest.raises(ConfigError, match=r"data\.split_seed is missing: Digits needs it; add data\.split_seed=VALUE"):
         instantiate(without, "data")
     with pytest.raises(ConfigError, match=r"data must name its class in data\._target_"):
         instantiate({"batch_size": 1}, "data")
+    with pytest.raises(ConfigError, match="Digit"):
+        instantiate({**DIGITS, "_target_": "vae_lab.data.digits.Digit"}, "data")
+    assert not caplog.records  # hydra.utils would log the mistake once more
 
 
 def test_mistakes_in_nested_partials_are_refused_by_their_whole_key():

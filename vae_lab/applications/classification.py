@@ -24,7 +24,7 @@ from vae_lab.randomness import generator
 from vae_lab.runs.load import Run
 
 FOLDS = 3
-"""Of the cross-validation; two where a class has two labelled images."""
+"""The folds of the cross-validation; two where a class has two labelled images."""
 SVM_COSTS, SVM_GAMMAS = (1.0, 10.0, 100.0), (0.5, 1.0, 2.0)
 LOGISTIC_COSTS = (1.0, 10.0, 100.0, 1000.0)
 """What the cross-validation chooses from, for features whose variances have the sum 1."""

@@ -43,7 +43,7 @@ from vae_lab.runs.load import Run
 log = logging.getLogger("vae_lab")
 
 MOST_BYTES = 880_000
-"""Of pictures and points; the page itself and the operations of the networks have the rest of 1 MB."""
+"""The most bytes of pictures and points; the page itself and the operations of the networks take the rest of 1 MB."""
 PIXEL = 1 / 255
 """By no more may a decoded pixel change where weights are kept as float16."""
 EXPECTATION_NODES = {1: 32, 2: 10}

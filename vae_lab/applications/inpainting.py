@@ -54,7 +54,7 @@ class Inpainted:
     hmc_acceptance: float
     """The share of the trajectories of Hamiltonian Monte Carlo."""
     effective_sample_size: float
-    """Of the states in that half, by the dimension of z that mixes worst."""
+    """That of the states in that half, by the dimension of z that mixes worst."""
     log_conditional: float
     """log p(x_missing | x_observed) of the true pixels, in nats: log p(x) - log p(x_observed)."""
     standard_error: float

@@ -26,7 +26,7 @@ MOST_PIXELS = 4096
 NUM_DRAWS = 500
 """Images drawn to see where the density is: what none of them reaches has a mass of some 3/500 at most."""
 NODES = (32, 64, 128, 256, 512)
-"""Of the quadrature along a pixel: as many as it takes until `CONVERGED`."""
+"""The nodes of the quadrature along a pixel: as many as it takes until `CONVERGED`."""
 CONVERGED = 1e-3
 """Change of the log mass by twice as many nodes."""
 REACH = 3.2
@@ -39,7 +39,7 @@ class TotalMass:
 
     log: Float[Tensor, " batch"] | None
     error: float
-    """Of rounding and quadrature, estimated."""
+    """The estimated error of rounding and quadrature."""
     support: str
     """The values that a pixel has in draws: `binary`, `levels`, `[0, 1]` or `real`."""
     how: str

@@ -83,7 +83,7 @@ class Inpaintings(NamedTuple):
     """The share of proposals z' ~ q(z|x) that were accepted, [n], as all that follows."""
     hmc_acceptance: Any
     effective_sample_size: Any
-    """Of the chains' states, by the dimension of z that mixes worst."""
+    """That of the chains' states, by the dimension of z that mixes worst."""
     log_conditional: Any
     """log p(x_missing|x_observed) of the true pixels, in nats."""
     standard_error: Any

@@ -80,10 +80,10 @@ def _unreadable(override: str) -> str:
     elif value.endswith(","):
         reason = "it ends with a comma"
     else:
-        reason = "it has signs that stand for something else"
+        reason = "it has characters that stand for something else"
     return (
         f"cannot read the override {override!r}: {reason}; write key=value, a list as key=[1,2] without spaces, and a "
-        f"text with other signs as {in_a_shell(f'{key}={quoted(value)}')}"
+        f"text with other characters as {in_a_shell(f'{key}={quoted(value)}')}"
     )
 
 

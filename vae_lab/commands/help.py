@@ -25,7 +25,7 @@ FLAGS = {
 ALWAYS = ("--cfg job", "--hydra-help")
 """Flags that mean something to a command without groups, too."""
 WIDEST = 44
-"""Of the column of keys with their defaults."""
+"""The widest that the column of keys with their defaults may be."""
 ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+),'?([^'}]*)'?\}")
 REFERENCE = re.compile(r"\$\{\.*([\w.]+)\}")
 

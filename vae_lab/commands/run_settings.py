@@ -40,7 +40,7 @@ class RunSettings:
     def loaded(self, *, check: Callable[[Run], None], writes: bool = False) -> Iterator[tuple[RunDir, Run]]:
         """The runs with their weights, one at a time; before the first of several, all were loaded and checked.
 
-        What a pattern found and cannot be used is left out, and said, as long as another one can.
+        A run that a pattern found and that cannot be used is left out with a line, as long as another one can be used.
 
         Args:
             check: refuses a run that the command cannot work with.

@@ -7,9 +7,9 @@ import difflib
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from vae_lab.errors import ConfigError, nearest
+from vae_lab.runs.directory import RunDir
 from vae_lab.wiring.arguments import override
 from vae_lab.wiring.folders import CommandLine, choices
 from vae_lab.wiring.keys import NAMES, CommandKeys, keys_in
@@ -159,7 +159,7 @@ def _bare_word(word: str, line: CommandLine, keys: CommandKeys) -> str:
     if word in keys.keys or word in keys.chosen:
         value = "CHOICE" if word in keys.chosen else "VALUE"
         return f"{word!r} has no value: options are written key=value, here {word}={value}"
-    if line.command == "train" and Path(word, "run.json").is_file():
+    if line.command == "train" and RunDir(word).exists():
         return f"{word} is a run directory: {override('run_dir', word)} goes on with it"
     close = difflib.get_close_matches(word, {name for names in named.values() for name in names}, n=1)
     likely_choice = [f"{group}={close[0]}" for group, names in named.items() if close and close[0] in names]

@@ -20,7 +20,7 @@ _PRIOR_SHAPE, _PRIOR_WEIGHT = 0.5, 10
 _EQUAL = 1e-3
 """Nats: where the largest log weights differ by less they are equal, but for the rounding of float32."""
 _SMALLEST = 1e-300
-"""Of an exceedance, as a share of the largest: weights that underflow have a logarithm all the same."""
+"""The smallest exceedance, as a share of the largest: weights that underflow have a logarithm all the same."""
 
 
 class WeightTail:

@@ -34,7 +34,7 @@ Arrays = Mapping[str, np.ndarray]
 class NeededRun:
     """One training that a figure needs.
 
-    Figures that need the same one name it by equal objects.
+    Two figures that need the same training have equal objects, and it is run once.
     """
 
     label: str

@@ -39,7 +39,7 @@ PICTURES = ("samples", "original over reconstruction", "latent distribution")
 LEAST_WIDTH, STRIP, GAP = 150, 18, 12
 """Pixels of an animation: of a grid, which is enlarged in whole steps, of its caption's height, between two grids."""
 GREYS, COLOURS = 16, 64
-"""Of an animation: few, so that it is light."""
+"""The colours of an animation: few, so that its file is small."""
 MILLISECONDS, LAST_MILLISECONDS = 400, 2500
 
 

@@ -48,7 +48,7 @@ KL_IMAGES = 1000
 """Test images that say which dimensions have the most KL."""
 SCATTER_IMAGES = 5000
 MOST_DIMENSIONS = 10
-"""Of z, in a picture of each of them."""
+"""The most dimensions of z in a picture that shows each of them."""
 POSTERIOR_IMAGES, POSTERIOR_CELLS = 6, 100
 """Test images whose posterior is drawn, and cells along each side of its grid."""
 MANY_LABELS = 10
@@ -270,10 +270,10 @@ class Posterior:
     density: np.ndarray
     """p(z|x), [z_1, z_0]."""
     extent: tuple[float, float, float, float]
-    """Of the grid: z_0 from and to, z_1 from and to."""
+    """The edges of the grid: z_0 from and to, z_1 from and to."""
     mean: tuple[float, float]
     std: tuple[float, float]
-    """Of q(z|x)."""
+    """The standard deviations of q(z|x), whose mean is `mean`."""
     log_likelihood: float
     """The integral log p(x), in nats."""
     bound: float

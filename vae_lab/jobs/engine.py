@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from queue import SimpleQueue
 
 from vae_lab.errors import INTERRUPTED, MISTAKE
@@ -117,7 +116,7 @@ def attempted(job: Job, children: Children, *, threads: int, slot: int | None) -
         if code == 0:
             return outcome("resumed" if begun else "finished")
         if children.stopping.is_set() or code == INTERRUPTED:
-            return outcome("interrupted", last_line(job.run.output))
+            return outcome("interrupted", job.run.last_output())
         if code == MISTAKE or job.is_hopeless:
             break
         begun = job.run.has_checkpoint
@@ -139,13 +138,7 @@ def reason_of_failure(job: Job, code: int) -> str:
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     error = job.run.read_record().get("error") if code != MISTAKE else None
-    return " ".join((error or last_line(job.run.output) or f"exit code {code}").split())
-
-
-def last_line(file: Path) -> str:
-    """The last line of a text file that is not empty."""
-    lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return " ".join((error or job.run.last_output() or f"exit code {code}").split())
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -19,9 +19,9 @@ class Job:
 
     run: RunDir
     budget: tuple[str, ...] = ()
-    """Options with a larger budget than the frozen one, as its process takes them; empty: as planned."""
+    """Options of its process for a budget larger than the frozen one; empty: the budget is as planned."""
     allow: tuple[str, ...] = ()
-    """Packages besides the lab's and its frameworks' whose classes the config names, as its user wrote it."""
+    """Further packages whose classes the config may name, besides the lab's own and its frameworks'."""
     seconds: float = 1.0
     """How long it takes, as far as known: the weights of the time left."""
 

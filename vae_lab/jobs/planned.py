@@ -1,4 +1,4 @@
-"""The config of a new run: what the command leaves open its data decide, and the run keeps what they say."""
+"""The config of a new run: what the command line leaves open is decided by the data, and kept with the run."""
 
 import copy
 import json
@@ -24,8 +24,8 @@ ALL = ("train_size", "classes")
 def planned_config(composed: Mapping[str, Any]) -> dict[str, Any]:
     """What a composed config says about a run, with the values found for what is null in it.
 
-    These are keys of `data` that its files decide, the budget, and the first evaluation. What cannot be a value is left
-    for those to refuse whose key it is.
+    These are keys of `data` that its files decide, the budget, and the first evaluation. A value of the wrong type is
+    left as it is: the component that has the key refuses it.
 
     Raises:
         ConfigError: the data set cannot be read, or its keys are refused.
@@ -57,7 +57,7 @@ def planned_config(composed: Mapping[str, Any]) -> dict[str, Any]:
 def facts_of(section: str) -> tuple[dict[str, Any], int, int]:
     """What the data set of this section, as JSON, finds in its files; its number of training images; its batch size.
 
-    Where PyTorch is not loaded, a process of its own looks: whoever only waits for trainings is not to load it.
+    Where PyTorch is not loaded, a process of its own reads them: a process that only waits for trainings stays light.
     """
     return read_facts(section) if "torch" in sys.modules else called_in_child(read_facts, section)
 

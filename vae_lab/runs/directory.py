@@ -104,6 +104,11 @@ class RunDir:
         """The path of output.txt, with what its process printed."""
         return self.part("output.txt")
 
+    def last_output(self) -> str:
+        """The last line of output.txt that is not empty."""
+        lines = self.output.read_text(encoding="utf-8", errors="replace").split("\n") if self.output.is_file() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
     def refuse_ways_out(self) -> None:
         """Refuses a directory with a link to what lies outside of it, at any depth.
 

@@ -45,7 +45,7 @@ class Lock:
         self.own: dict[str, Any] | None = None
 
     _tokens: ClassVar[set[str]] = set()
-    """Of the locks that this process holds."""
+    """The tokens of the locks that this process holds."""
 
     @property
     def folder(self) -> str:

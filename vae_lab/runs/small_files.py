@@ -33,7 +33,7 @@ LARGEST = 2**24
 LARGEST_CONFIG = 2**18
 """Bytes of config.yaml, which takes longer to read, at most."""
 DEEPEST, MOST, LONGEST = 50, 10_000, 2**64
-"""Of the values in a file: how deep they may lie, how many keys there may be, and what an integer is smaller than."""
+"""Limits of the values in a file: their depth, the number of keys, and what an integer is smaller than."""
 TOO_MANY = f"it has more than {MOST:,} keys"
 STATUSES = ("planned", "running", "interrupted", "finished", "failed")
 

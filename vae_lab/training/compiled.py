@@ -45,15 +45,15 @@ OPTIONS = {
     "aot_inductor.precompile_headers": False,  # which takes longer than it saves in a single program
     "aot_inductor.compile_wrapper_opt_level": "O0",
 }
-"""Of AOTInductor."""
+"""Options of AOTInductor."""
 FAR = 2**40
 """Training samples later, at which the step must still be the same."""
 COLD_SECONDS = 20.0
 """What compiling takes on a machine where it has not been measured."""
 MOST_MOVES = 32
-"""Of one parameter in a minibatch: more updates are not compiled."""
+"""The most updates of one parameter in a minibatch; a step with more is not compiled."""
 MOST_ERROR = 0.05
-"""Of a compiled step, as a share of a step."""
+"""The largest error of a compiled step, as a share of the step."""
 LEFT_SECONDS = 86400.0
 """What a compiler that was killed has left there goes after so long."""
 KEPT_FILES = 100
@@ -69,7 +69,7 @@ class Traced(NamedTuple):
     moves: list[int]
     """How often a minibatch moves each of the parameters."""
     settings: dict[str, Any]
-    """Of the optimiser, which the function has as constants."""
+    """The settings of the optimiser, which are constants of the function."""
 
     def tensors(self) -> list[Tensor]:
         """All arguments, in order."""

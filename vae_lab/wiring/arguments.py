@@ -28,7 +28,7 @@ TEXTS = (
 PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 SEVERAL = re.compile(r"[^\s,()\[\]{}'\"$=]+(,[^\s,()\[\]{}'\"$=]+)+")
 NO_TEXT = re.compile(r"[-+\d._e]+|true|false|[-+]?(inf|nan)", re.IGNORECASE)
-"""What Hydra's grammar reads as text, as several values, and what it would take for something else than a text."""
+"""What Hydra's grammar reads as a text, what it reads as several values, and what it reads as neither."""
 Settings = TypeVar("Settings")
 
 

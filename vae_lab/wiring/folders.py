@@ -29,7 +29,9 @@ def require_text(folder: Path) -> None:
     for file in sorted(folder.rglob("*.yaml")):
         content = file.read_bytes() if file.is_file() else b""
         if content.startswith(BOM_UTF8):
-            raise ConfigError(f"{file} must begin with its first sign, and begins with a byte-order mark: {SAVE_IT}")
+            raise ConfigError(
+                f"{file} must begin with its first character, and begins with a byte-order mark: {SAVE_IT}"
+            )
         try:
             content.decode()
         except ValueError as error:
@@ -54,7 +56,7 @@ def headline(file: Path) -> str:
 
 
 def opening_comment(file: Path) -> Iterator[str]:
-    """The lines of the comment that opens a YAML file, without their signs."""
+    """The lines of the comment that opens a YAML file, without its `#`."""
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.startswith("#"):
             return

@@ -11,7 +11,7 @@ def printable(text: str, keep: str = "") -> str:
 
     Args:
         text: perhaps a stranger's.
-        keep: signs that stay as they are, such as the ends of lines.
+        keep: characters that stay as they are, such as the ends of lines.
     """
     if text.isprintable():
         return text

@@ -36,8 +36,8 @@ def list_of_runs(
 ) -> Table:
     """The runs: status, what differs, samples, bound, log p(x), time; in their order, or as `sort` says.
 
-    What differs is what does among runs of one experiment. Paths below `root` are written from there. Without `sort`,
-    the runs may have `labels`; their paths then come last.
+    A setting differs that does so among runs of one experiment. Paths below `root` are written from there. Without
+    `sort`, the runs may have `labels`; their paths then come last.
     """
     shown = [key for key in dict.fromkeys(show) if key not in ALWAYS]
     measured = Measured.of_runs(runs.runs, [key for key in shown if key not in runs.settings])
