@@ -164,6 +164,9 @@ def test_plateau_is_measured_with_the_runs_that_stay_on_it(finished_run: RunDir,
     ledger = RunDir(tmp_path / "runs" / "a").ledger("last")
     keys = ("test/bound", "test/kl", "test/baseline/independent_pixels")
     assert ends == {2: tuple(ledger[key] for key in keys), 10: None, 20: None}
+    for checkpoint in (tmp_path / "runs" / "a" / "checkpoints").glob("*.ckpt"):
+        checkpoint.unlink()
+    assert plateau_ends(table, tmp_path, None) == ends, "a run that is kept without its weights has its ledger"
     table.to_csv(tmp_path / "figures" / "frey_face_wake_sleep.csv", index=False)
     judged = reproduction_rows(tmp_path)
     assert [row.verdict for row in judged if "plateau" in row.claim] == [FAIL, OPEN], "the digits' is no plateau"

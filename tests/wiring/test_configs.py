@@ -145,6 +145,33 @@ def test_data_choice_selects_its_likelihood_and_the_command_line_wins(name: str)
         assert config["model"]["likelihood"] == config["likelihood"]
 
 
+@pytest.mark.parametrize(
+    ("experiment", "hidden", "std"), [("mnist_paper", [500], 0.01), ("frey_face_paper", [200], 0.1)]
+)
+def test_paper_experiments_have_the_settings_of_paper_and_authors_code(experiment: str, hidden: list[int], std: float):
+    config = dict(leaves(compose_command("train", f"experiment={experiment}")))
+    expected = {
+        "model.encoder.hidden": hidden,
+        "model.log_variance_factor": 0.1,
+        "initialization.std": std,
+        "optimizer.lr": 0.02,
+        "optimizer.warmup_steps": 100,
+        "data.batch_size": 100,
+        "objective.num_samples": 1,
+        "parameter_prior": True,
+    }
+    assert {key: config[key] for key in expected} == expected
+
+
+def test_methods_of_figure_3_differ_as_they_were_chosen() -> None:
+    figure = compose_command("figure", "figure=figure3")["figure"]
+    assert figure["methods"] == {
+        "aevb": ["objective=aevb", "initialization.std=0.1"],
+        "wake_sleep": ["objective=wake_sleep", "initialization.std=0.1"],
+        "mcem": ["objective=monte_carlo_em", "optimizer.lr=0.1", "optimizer.warmup_steps=10"],
+    }
+
+
 @pytest.mark.parametrize("name", choices([FOLDER], "experiment"))
 def test_smoke_wins_over_an_experiment_and_leaves_every_objective_a_step(name: str) -> None:
     config = compose_command("train", f"experiment={name}", "smoke=on")

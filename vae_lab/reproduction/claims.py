@@ -292,7 +292,8 @@ def statement(
     if margins:
         margin, where = min(margins)
         failed = [place for value, place in margins if not value >= -allowed]
-        note = [f"{len(margins)} comparisons; smallest margin: {where}", *(notes or [])]
+        compared = f"{len(margins)} comparison{'' if len(margins) == 1 else 's'}"
+        note = [f"{compared}; smallest margin: {where}", *(notes or [])]
         if len(failed) > 1:
             note.append(f"fails in {len(failed)} of them: {named(failed)}")
         yield Row(figure, claim, None, None, None, margin, FAIL if failed else PASS, "; ".join(note))
