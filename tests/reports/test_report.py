@@ -327,6 +327,15 @@ def test_sweep_in_which_nothing_is_finished_has_a_page(sweep, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["sizes", "sizes, all [new]"])
+def test_line_that_compares_the_runs_of_a_sweep_can_be_pasted(sweep, name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = reported(capsys, override("sweep", sweep.rename(name)))
+    assert main([*shlex.split(page.code["Load"][1])[1:], "out=page.html"]) == 0
+    assert Path("page.html").read_text().count("test bound")
+
+
+@pytest.mark.slow
 def test_command_of_a_sweep_is_taken_from_what_hydra_kept(sweep, capsys):
     task = ["data=digits", "model.latent_dim=2,3", "name=a sweep"]
     kept = {"hydra": {"overrides": {"hydra": ["hydra.mode=MULTIRUN"], "task": task}}}

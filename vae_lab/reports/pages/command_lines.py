@@ -32,8 +32,9 @@ def new_run(run: Overview) -> str | None:
         return None
     typed = [text for text in map(str, given) if kind_of(text) is not Kind.COMMAND]
     # a continuation changes some keys; the jobs of a sweep are given their threads
-    changed = [key for key in map(key_of, typed) if may_change(key) and key in run.settings]
-    values = {key: run.settings[key] for key in (*BUDGET, "threads", *changed) if key in run.settings}
+    latest = [*BUDGET, "threads", *filter(may_change, map(key_of, typed))]
+    values = {key: run.settings[key] for key in latest if key in run.settings}
+    values = {key: value for key, value in values.items() if override(key, value) not in typed}
     kept = [text for text in typed if key_of(text) not in values]
     now = [override(key, value) for key, value in values.items() if value is not None or key != "threads"]
     return pasted("train", *kept, *now)

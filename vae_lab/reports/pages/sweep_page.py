@@ -222,6 +222,8 @@ def again_sections(sweep: Sweep) -> list[Section]:
     folder, whole = sweep.folder, sweep_again(sweep.folder)
     commands = [text for run in sweep.runs if (text := new_run(run)) is not None]
     open_runs = [run for run in sweep.runs if not run.is_finished]
+    pattern = f"{glob.escape(str(folder))}/*"
+    every = override("run", pattern) if set(pattern) & set(",'\"") else f"run={pattern}"
     load = (
         "from pathlib import Path\n\nfrom vae_lab import load_run\n\n"
         f"runs = [load_run(path.parent) for path in sorted(Path({str(folder)!r}).glob('*/run.json'))]\n"
@@ -239,7 +241,5 @@ def again_sections(sweep: Sweep) -> list[Section]:
             ["The same command goes on; a single run:" if open_runs else "All runs are finished."],
             code=[resume(run) for run in open_runs[:5]],
         ),
-        Section(
-            "Load", ["In Python."], code=[load, pasted("compare", override("run", glob.escape(str(folder)) + "/*"))]
-        ),
+        Section("Load", ["In Python."], code=[load, pasted("compare", every)]),
     ]
