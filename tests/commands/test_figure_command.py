@@ -14,7 +14,8 @@ from training import composed, train_tiny
 
 from vae_lab.cli import main
 from vae_lab.commands.figure import figure
-from vae_lab.figures.base import SCALES, PaperFigure, load_last
+from vae_lab.figures.base import PaperFigure, load_last
+from vae_lab.figures.needed import SCALES
 from vae_lab.runs.directory import RunDir
 from vae_lab.wiring import build
 from vae_lab.wiring.folders import choices, package_configs

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import NeededRun, PaperFigure, check_by_scale, check_scale, records, select
+from vae_lab.figures.base import PaperFigure, check_by_scale, records, select
+from vae_lab.figures.needed import NeededRun, check_scale
 from vae_lab.figures.section5 import FIGURE2, FIGURE3, Section5, figure2_published, figure3_published
 from vae_lab.runs.directory import RunDir, plan_run
 

@@ -5,6 +5,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +20,8 @@ from training import composed, finish, train_tiny, vae_lab
 from vae_lab.cli import main
 from vae_lab.commands.reproduce import reproduce
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import NeededRun
 from vae_lab.figures.figure2 import Figure2
+from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.section5 import Section5
 from vae_lab.jobs.job import Outcome, plan_job
 from vae_lab.jobs.speed import Speed, Speeds, count_evaluations
@@ -101,7 +103,8 @@ def test_config_of_another_command_is_composed_with_the_choices() -> None:
 
 
 def test_runs_that_figures_share_are_trained_once() -> None:
-    runs = needed_runs([figure2(), figure2(quick=4000, standard=5000, paper=6000)], "quick", None)
+    figures = figure2(), figure2(quick=4000, standard=5000, paper=6000)
+    runs = needed_runs([figure.needed_runs("quick") for figure in figures], None)
     assert [run.label for run in runs] == [
         f"mnist_{latent_dim}_{method}" for latent_dim in (2, 3) for method in ("aevb", "wake_sleep")
     ]
@@ -112,12 +115,12 @@ def test_runs_that_figures_share_are_trained_once() -> None:
 
 
 def test_only_chooses_by_pattern_and_refuses_a_name_of_none() -> None:
-    assert [c.label for c in needed_runs([figure2()], "quick", ["mnist_3_*"])] == [
+    assert [c.label for c in needed_runs([figure2().needed_runs("quick")], ["mnist_3_*"])] == [
         "mnist_3_aevb",
         "mnist_3_wake_sleep",
     ]
     with pytest.raises(ConfigError, match="only must name runs"):
-        needed_runs([figure2()], "quick", ["mnist_30_aevb"])
+        needed_runs([figure2().needed_runs("quick")], ["mnist_30_aevb"])
 
 
 def test_probe_is_the_run_cut_short() -> None:
@@ -317,9 +320,29 @@ def tiny_configs(tmp_path: Path) -> Path:
     return folder
 
 
+WATCHED = """
+import sys
+from vae_lab.cli import main
+from vae_lab.commands import reproduce
+
+train_all = reproduce.train_all
+
+def watched(*arguments):
+    train_all(*arguments)
+    print("waited with", {"torch", "pytorch_lightning"} & set(sys.modules))
+
+reproduce.train_all = watched
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def reproduction(configs: Path, root: Path, figure: str, speed_seconds: float = 0.0):
+    return vae_lab(*reproduction_line(configs, root, figure, speed_seconds))
+
+
+def reproduction_line(configs: Path, root: Path, figure: str, speed_seconds: float = 0.0) -> list[str]:
     asked = [f"figures=[{figure}]", f"root={root}", "probe_samples=1000", f"speed_seconds={speed_seconds}", "jobs=2"]
-    return vae_lab("reproduce", "--config-dir", str(configs), *asked)
+    return ["reproduce", "--config-dir", str(configs), *asked]
 
 
 @pytest.mark.slow
@@ -346,7 +369,10 @@ def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp
     root = tmp_path / "out"
     first = compose_training(needed_run("mnist_2_aevb"), SETTINGS)
     plan_job(root / "runs" / "mnist_2_aevb", {**first.config, "seed": 7})  # another run in its place
-    _, err = finish(reproduction(tiny_configs, root, "without_probes"), returncode=1)
+    line = reproduction_line(tiny_configs, root, "without_probes")
+    process = subprocess.run([sys.executable, "-c", WATCHED, *line], capture_output=True, text=True)
+    err = process.stderr
+    assert process.returncode == 1 and "waited with set()" in process.stdout, "PyTorch is loaded once all is trained"
     assert "holds another run" in err and RunDir(root / "runs" / "mnist_2_wake_sleep").read_status() == "finished"
     assert "holds another run" in (root / "index.html").read_text()
 

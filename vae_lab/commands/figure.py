@@ -9,7 +9,8 @@ import torch
 from omegaconf import DictConfig
 
 from vae_lab.errors import MOST_THREADS, require_integer
-from vae_lab.figures.base import PaperFigure, check_scale, make_figure
+from vae_lab.figures.base import PaperFigure, make_figure
+from vae_lab.figures.needed import check_scale
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
 

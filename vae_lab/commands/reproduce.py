@@ -7,12 +7,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vae_lab.errors import Failed, Interrupted
-from vae_lab.reproduction.measuring import measure_all
-from vae_lab.reproduction.page import write_index
-from vae_lab.reproduction.plan import ReproduceSettings, compose_training, make_figure_of, needed_runs
-from vae_lab.reproduction.verdicts import as_table as verdict_table
-from vae_lab.reproduction.verdicts import counted, failure, reproduction_rows, write_rows
-from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, draw_all, estimated, print_plan, train_all
+from vae_lab.jobs.children import called_with_torch
+from vae_lab.reproduction.plan import (
+    ReproduceSettings,
+    compose_training,
+    figure_config,
+    make_figures,
+    needed_runs,
+    needs_of,
+)
+from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, estimated, print_plan, train_all
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
@@ -24,6 +28,8 @@ log = logging.getLogger("vae_lab")
 def reproduce(cfg: DictConfig) -> Path:
     """Does what is missing under `cfg.root`; returns its index.html (with `dry_run` the folder).
 
+    PyTorch is loaded once all is trained: until then this process only waits.
+
     Raises:
         ConfigError: a setting is refused.
         Interrupted: a signal stopped it; the same command goes on.
@@ -32,13 +38,15 @@ def reproduce(cfg: DictConfig) -> Path:
     settings = build.settings(ReproduceSettings, cfg)
     started = time.monotonic()
     root, scale = Path(settings.root).expanduser(), settings.scale
-    figures = [make_figure_of(name, scale, root) for name in dict.fromkeys(settings.figures)]
-    trainings = [compose_training(needed, settings) for needed in needed_runs(figures, scale, settings.only)]
+    configs = [figure_config(name, scale, root) for name in dict.fromkeys(settings.figures)]
+    needs = called_with_torch(needs_of, configs, scale, root / "runs")
+    runs = needed_runs((figure.runs for figure in needs), settings.only)
+    trainings = [compose_training(needed, settings) for needed in runs]
     with RunDir(root).locked():
         num_parallel = settings.jobs or min(available_cores(), max(1, len(trainings)))
         if settings.speed_seconds:
             trainings = estimated(trainings, root, num_parallel, settings.speed_seconds)
-        print_plan(trainings, figures, root, num_parallel, scale)
+        print_plan(trainings, needs, root, num_parallel, scale)
         if settings.dry_run:
             return root
         work = Work()
@@ -46,10 +54,17 @@ def reproduce(cfg: DictConfig) -> Path:
         try:
             choices = choose_step_sizes(trainings, root, engine)
             train_all(trainings, choices, root, engine, work)
+            from vae_lab.reproduction.measuring import draw_all, measure_all
+
+            figures = make_figures(configs)
             measure_all(figures, root, scale, num_parallel)
         except Interrupted as interrupt:
             raise Interrupted(f"{interrupt}; the same command goes on: {settings.command}") from interrupt
         draw_all(figures, root, scale, work)
+        from vae_lab.reproduction.page import write_index
+        from vae_lab.reproduction.verdicts import as_table as verdict_table
+        from vae_lab.reproduction.verdicts import counted, failure, reproduction_rows, write_rows
+
         rows = reproduction_rows(root)
         write_rows(root / "verification.csv", rows)
         verdict_table(rows, "verification").print()

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vae_lab.errors import Failed, RunError
-from vae_lab.figures.base import check_scale
+from vae_lab.figures.needed import check_scale
 from vae_lab.reproduction.claims import Row, judge
 from vae_lab.reproduction.verdicts import PLATEAU, as_table, failure, reproduction_rows, write_rows
 from vae_lab.runs.directory import RunDir, named_runs

@@ -16,50 +16,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vae_lab.atomic import atomic_file, write_text
-from vae_lab.errors import ConfigError, RunError, require_choice
+from vae_lab.errors import ConfigError, RunError
 from vae_lab.figures.canvas import save
-from vae_lab.runs.directory import RunDir, safe_name
+from vae_lab.figures.needed import SCALES, NeededRun
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, load_run
 from vae_lab.training.matmul import use_backend
 from vae_lab.wiring.arguments import override, pasted
 
-SCALES = ("quick", "standard", "paper")
-"""Budgets: minutes on two cores, an afternoon, the published axes."""
-
 Arrays = Mapping[str, np.ndarray]
 """What a picture shows besides its table, by `<label>/<name>`."""
-
-
-@dataclass(frozen=True)
-class NeededRun:
-    """One training that a figure needs.
-
-    Two figures that need the same training have equal objects, and it is run once.
-    """
-
-    label: str
-    """Its folder's name: letters, digits, '.', '-' and '_'."""
-    overrides: tuple[str, ...]
-    """The overrides of `vae-lab train`, without budget, snapshots and, where there are candidates, step size."""
-    learning_rates: tuple[float, ...]
-    """Step sizes to choose from by short probes; empty: as configured."""
-    max_samples: int
-    snapshots: tuple[int, ...] = ()
-    """Counts of training samples at which weights are kept (`checkpoint.at`)."""
-
-    def __post_init__(self) -> None:
-        if not self.label or safe_name(self.label) != self.label:
-            raise ConfigError(f"a run's label must be of letters, digits, '.', '-' and '_', got {self.label!r}")
-
-    @property
-    def all_overrides(self) -> list[str]:
-        """The overrides with budget and snapshots, without a step size."""
-        kept = [f"checkpoint.at=[{','.join(map(str, self.snapshots))}]"] if self.snapshots else []
-        return [*self.overrides, *kept, f"max_samples={self.max_samples}"]
-
-    def command(self, path: Path) -> str:
-        """The command line that trains it there, with the step size of its experiment."""
-        return pasted("train", override("run_dir", path), *self.all_overrides)
 
 
 @dataclass(frozen=True)
@@ -183,11 +149,6 @@ def make_figure(paper_figure: PaperFigure, root: Path, scale: str, data_root: st
     table = pd.read_csv(io.StringIO(text))
     png, pdf = save(paper_figure.draw(table, arrays), stem)
     return Drawn(csv, png, pdf, paper_figure.extras(table, arrays, stem.parent), missing)
-
-
-def check_scale(scale: str) -> None:
-    """Refuses an unknown scale."""
-    require_choice("scale", scale, SCALES)
 
 
 def check_by_scale(**settings: Mapping[str, object]) -> None:

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae_lab.data.image_grids import image_grid
-from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, has_weights, load_last, records
+from vae_lab.figures.base import Arrays, PaperFigure, has_weights, load_last, records
 from vae_lab.figures.canvas import GREY, nats, show_grid, styled
+from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.figures.section5 import Section5
 from vae_lab.runs.curve import read_rows

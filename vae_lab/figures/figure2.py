@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, load_last, records, select
+from vae_lab.figures.base import Arrays, PaperFigure, load_last, records, select
 from vae_lab.figures.canvas import (
     GREY,
     PUBLISHED,
@@ -24,6 +24,7 @@ from vae_lab.figures.canvas import (
     styled,
     write_above,
 )
+from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.section5 import (
     AEVB,
     BOUND_LABEL,

@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, check_by_scale, records, select
+from vae_lab.figures.base import Arrays, PaperFigure, check_by_scale, records, select
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, draw_splits, legend_below, pale_grid, styled, write_above
+from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.section5 import BOUND_LABEL, WAKE_SLEEP, bound_points, figure2_published, last_values
 from vae_lab.runs.directory import RunDir
 

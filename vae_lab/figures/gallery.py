@@ -22,9 +22,10 @@ from torch import Tensor
 from vae_lab.atomic import atomic_file
 from vae_lab.data.image_grids import image_grid, paired_rows
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import Arrays, NeededRun, check_by_scale, load_last, records, select
+from vae_lab.figures.base import Arrays, check_by_scale, load_last, records, select
 from vae_lab.figures.canvas import GREY, legend_below, pixels_of, show_grid, styled
 from vae_lab.figures.decoded import COLUMNS, NAMES, ModelFigure, caption_of, show_missing
+from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.run_pictures import dark_on_white_by_default, kl_per_dimension
 from vae_lab.randomness import generator
 from vae_lab.runs.directory import RunDir

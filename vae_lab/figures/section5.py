@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from vae_lab.errors import ConfigError
-from vae_lab.figures.base import NeededRun, check_by_scale, check_scale
+from vae_lab.figures.base import check_by_scale
 from vae_lab.figures.canvas import SPLITS, nats
+from vae_lab.figures.needed import NeededRun, check_scale
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 
 from vae_lab.errors import ConfigError, RunError
-from vae_lab.figures.base import Arrays, NeededRun, PaperFigure, check_by_scale, load_last
+from vae_lab.figures.base import Arrays, PaperFigure, check_by_scale, load_last
+from vae_lab.figures.needed import NeededRun
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.measured import Measurement
 

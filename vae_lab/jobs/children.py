@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -92,6 +93,14 @@ def called_in_child(function: Callable[..., T], *arguments: Any, method: str = "
     """
     with ProcessPoolExecutor(1, get_context(method), _follow_parent) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def called_with_torch(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns that needs PyTorch: called here where that is loaded, else in a process of its own.
+
+    A process that only waits for trainings is not to load it.
+    """
+    return function(*arguments) if "torch" in sys.modules else called_in_child(function, *arguments)
 
 
 def _follow_parent() -> None:

@@ -2,12 +2,11 @@
 
 import copy
 import json
-import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from vae_lab.jobs.children import called_in_child
+from vae_lab.jobs.children import called_with_torch
 from vae_lab.runs.continuation import budget_in_samples
 from vae_lab.runs.identity import BUDGET, frozen_config
 from vae_lab.wiring import build
@@ -55,11 +54,8 @@ def planned_config(composed: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)  # the points of a sweep have few data sets
 def facts_of(section: str) -> tuple[dict[str, Any], int, int]:
-    """What the data set of this section, as JSON, finds in its files; its number of training images; its batch size.
-
-    Where PyTorch is not loaded, a process of its own reads them: a process that only waits for trainings stays light.
-    """
-    return read_facts(section) if "torch" in sys.modules else called_in_child(read_facts, section)
+    """What the data set of this section, as JSON, finds in its files; its number of training images; its batch size."""
+    return called_with_torch(read_facts, section)
 
 
 def read_facts(section: str) -> tuple[dict[str, Any], int, int]:

@@ -1,4 +1,4 @@
-"""The estimates that figures make with the weights of their runs, of several runs at once."""
+"""What is made of trained runs: the estimates of the figures, of several runs at once, and the figures."""
 
 import logging
 import threading
@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from vae_lab.errors import Interrupted, RunError
-from vae_lab.figures.base import NeededRun, PaperFigure
+from vae_lab.figures.base import PaperFigure, make_figure
+from vae_lab.figures.needed import NeededRun
 from vae_lab.jobs.children import called_in_child
+from vae_lab.reproduction.work import Work
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.signals import as_ctrl_c
@@ -80,3 +82,18 @@ def measure(threads: int, figure: PaperFigure, needed: NeededRun, run: RunDir, s
     except Exception as error:  # the boundary of a process: errors of anybody's need not be such as can be sent
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def draw_all(figures: Sequence[PaperFigure], root: Path, scale: str, work: Work) -> None:
+    """Draws every figure from what is there; one that fails does not stop the others."""
+    for figure in figures:
+        log.info("drawing %s", figure.name)
+        try:
+            drawn = work.drawn[figure.name] = make_figure(figure, root, scale)
+        except Exception as error:  # the boundary of a job: recorded and reported
+            log.warning("%s could not be drawn", figure.name, exc_info=not isinstance(error, RunError))
+            work.failures.append(f"{figure.name} could not be drawn: {error}")
+            continue
+        if drawn.missing:
+            names = ", ".join(f"{missing.label} ({missing.reason})" for missing in drawn.missing)
+            log.warning("%s is drawn without %d of its runs: %s", figure.name, len(drawn.missing), names)

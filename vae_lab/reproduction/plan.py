@@ -1,13 +1,13 @@
 """What a reproduction consists of: the trainings that its figures need, merged, composed and timed."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vae_lab.errors import ConfigError, nearest, require_integer, require_number
-from vae_lab.figures.base import NeededRun, PaperFigure, check_scale
+from vae_lab.figures.needed import NeededRun, check_scale
 from vae_lab.jobs.planned import planned_config
 from vae_lab.jobs.speed import Speeds, count_evaluations
 from vae_lab.reports.overview import glance
@@ -18,6 +18,9 @@ from vae_lab.wiring.arguments import override, pasted
 from vae_lab.wiring.compose import compose_command
 from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import duration
+
+if TYPE_CHECKING:
+    from vae_lab.figures.base import PaperFigure
 
 
 @dataclass(frozen=True)
@@ -65,21 +68,52 @@ class Training:
     """The estimated time of one probe."""
 
 
-def make_figure_of(name: str, scale: str, root: Path) -> PaperFigure:
-    """The figure of that name, as its YAML describes it."""
+@dataclass(frozen=True)
+class Needs:
+    """What a figure needs."""
+
+    name: str
+    runs: list[NeededRun]
+    estimates: Mapping[str, int]
+    """How many values are to be measured with the weights of each run, by its label."""
+
+
+def figure_config(name: str, scale: str, root: Path) -> dict[str, Any]:
+    """What the YAML of a figure says."""
     config, _ = compose_command("figure", [f"figure={name}", f"scale={scale}", f"root='{root}'"])
-    return build.instantiate(config["figure"], "figure")
+    return config["figure"]
 
 
-def needed_runs(figures: Sequence[PaperFigure], scale: str, only: Sequence[str] | None) -> list[NeededRun]:
+def make_figures(configs: Iterable[Mapping[str, Any]]) -> "list[PaperFigure]":
+    """The figures that these configs describe; loads PyTorch."""
+    return [build.instantiate(config, "figure") for config in configs]
+
+
+def needs_of(configs: Sequence[Mapping[str, Any]], scale: str, folder: Path) -> list[Needs]:
+    """What the figures of these configs need; loads PyTorch.
+
+    Args:
+        configs: of the figures.
+        scale: of their budgets.
+        folder: holds the runs that are there.
+    """
+    found = []
+    for figure in make_figures(configs):
+        runs = figure.needed_runs(scale)
+        estimates = {run.label: figure.num_estimates(run, RunDir(folder / run.label), scale) for run in runs}
+        found.append(Needs(figure.name, runs, estimates))
+    return found
+
+
+def needed_runs(figures: Iterable[Sequence[NeededRun]], only: Sequence[str] | None) -> list[NeededRun]:
     """The runs that all figures need, each once, with the largest budget and all snapshots that are asked for.
 
     Raises:
         ConfigError: two figures mean different trainings by one label, or `only` names none.
     """
     found: dict[str, NeededRun] = {}
-    for figure in figures:
-        for needed in figure.needed_runs(scale):
+    for runs in figures:
+        for needed in runs:
             found[needed.label] = merged(found[needed.label], needed) if needed.label in found else needed
     if only is None:
         return list(found.values())

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from vae_lab.atomic import write_text
-from vae_lab.figures.base import NeededRun
+from vae_lab.figures.needed import NeededRun
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.runs.result import one_draw_bound
 from vae_lab.wiring.dotted import set_value_at

@@ -1,26 +1,23 @@
-"""The work of a reproduction: choose step sizes, train what is missing, draw."""
+"""The work of a reproduction until all is trained: choose step sizes, train what is missing; loads no PyTorch."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vae_lab.errors import Interrupted, RunError
-from vae_lab.figures.base import Drawn, PaperFigure, make_figure
 from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.jobs.outcomes import JobReport, as_table
 from vae_lab.jobs.speed import Speeds
-from vae_lab.reproduction.plan import (
-    Training,
-    plan_table,
-    remaining_seconds,
-    timed,
-)
+from vae_lab.reproduction.plan import Needs, Training, plan_table, remaining_seconds, timed
 from vae_lab.reproduction.step_sizes import Choice, choose, plan_probes, with_step_size, write_probes
-from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring.terminal import duration
+
+if TYPE_CHECKING:
+    from vae_lab.figures.base import Drawn
 
 log = logging.getLogger("vae_lab")
 
@@ -30,7 +27,7 @@ class Work:
     """What has been done, and what has failed in words."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    drawn: dict[str, Drawn] = field(default_factory=dict)
+    drawn: "dict[str, Drawn]" = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
 
@@ -44,19 +41,14 @@ def estimated(trainings: Sequence[Training], root: Path, num_parallel: int, seco
 
 
 def print_plan(
-    trainings: Sequence[Training], figures: Sequence[PaperFigure], root: Path, num_parallel: int, scale: str
+    trainings: Sequence[Training], figures: Sequence[Needs], root: Path, num_parallel: int, scale: str
 ) -> None:
     """What will be done, before anything is."""
     runs, probes = root / "runs", root / "probes"
     plan_table(trainings, runs, probes).print()
     seconds = sum(remaining_seconds(training, runs, probes) for training in trainings) / num_parallel
     labels = {training.needed.label for training in trainings}
-    estimates = sum(
-        figure.num_estimates(needed, RunDir(runs / needed.label), scale)
-        for figure in figures
-        for needed in figure.needed_runs(scale)
-        if needed.label in labels
-    )
+    estimates = sum(num for figure in figures for label, num in figure.estimates.items() if label in labels)
     log.info(
         "scale %s: %d runs for %s, %s samples besides the probes, %d at once; estimated time %s%s",
         scale,
@@ -144,18 +136,3 @@ def train_all(
         for outcome in work.outcomes
         if not outcome.is_good
     ]
-
-
-def draw_all(figures: Sequence[PaperFigure], root: Path, scale: str, work: Work) -> None:
-    """Draws every figure from what is there; one that fails does not stop the others."""
-    for figure in figures:
-        log.info("drawing %s", figure.name)
-        try:
-            drawn = work.drawn[figure.name] = make_figure(figure, root, scale)
-        except Exception as error:  # the boundary of a job: recorded and reported
-            log.warning("%s could not be drawn", figure.name, exc_info=not isinstance(error, RunError))
-            work.failures.append(f"{figure.name} could not be drawn: {error}")
-            continue
-        if drawn.missing:
-            names = ", ".join(f"{missing.label} ({missing.reason})" for missing in drawn.missing)
-            log.warning("%s is drawn without %d of its runs: %s", figure.name, len(drawn.missing), names)
