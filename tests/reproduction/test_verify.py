@@ -221,7 +221,7 @@ def test_larger_latent_space_may_be_a_little_below() -> None:
         rows = list(claims.larger_latent_spaces(pd.concat([small, large]), figure2_published()))
         row, absent = (row for row in rows if row.claim.startswith("MNIST, AEVB"))
         others = [other for other in rows if other not in (row, absent)]
-        assert (row.verdict, absent.verdict) == (expected, OPEN) and row.note.startswith("1 comparisons")
+        assert (row.verdict, absent.verdict) == (expected, OPEN) and row.note.startswith("1 comparison;")
         assert {other.verdict for other in others} == {OPEN} and len(others) == 3
         assert absent.note == (
             "not compared: Nz = 3 at 10,000,000, Nz = 10 at 10,000,000, Nz = 200 at 10,000,000, "
