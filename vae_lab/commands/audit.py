@@ -154,14 +154,21 @@ class Audit:
         return compared("with other noise", self.reference, other, advice + suspects)
 
     def company(self) -> Judgement:
-        """Whether a datapoint's densities depend on the others of its batch: every second one is replaced."""
-        kept = torch.arange(NUM_DATAPOINTS) % 2 == 0
+        """Whether a datapoint's densities depend on the others of its batch.
+
+        Every second one is replaced. Then the last half is left out: the others keep their places, so that only the
+        number of datapoints is another.
+        """
+        kept, half = torch.arange(NUM_DATAPOINTS) % 2 == 0, slice(NUM_DATAPOINTS // 2)
         x = self.x.where(kept.view(-1, 1, 1, 1), 1 - self.x)
-        other = self.densities(x, self.z.where(kept.view(-1, 1), self.other_z))
+        replaced = self.densities(x, self.z.where(kept.view(-1, 1), self.other_z))
+        fewer = self.densities(self.x[half], self.z[half])
+        expected = {name: torch.cat([value[kept], value[half]]) for name, value in self.reference.items()}
+        found = {name: torch.cat([replaced[name][kept], fewer[name]]) for name in expected}
         advice = "BatchNorm must use running statistics when evaluated: let it track them, and obey eval()"
         suspects = self.suspects(lambda m: isinstance(m, BATCH_NORM) and (m.training or m.running_mean is None))
-        expected, found = ({name: value[kept] for name, value in each.items()} for each in (self.reference, other))
-        return compared("beside other datapoints", expected, found, advice + suspects)
+        advice += f"{suspects}; let forward() use neither the other datapoints nor how many they are"
+        return compared("beside other or fewer datapoints", expected, found, advice)
 
     def order(self) -> Judgement:
         """Whether the densities depend on the order of the batch."""
