@@ -7,6 +7,7 @@ from linear_gaussian import six_standard_errors
 
 from vae_lab.estimators.base import Noise
 from vae_lab.estimators.bidirectional import Bidirectional
+from vae_lab.randomness import NOISE_BLOCK
 
 
 def estimator(**settings) -> Bidirectional:
@@ -50,6 +51,28 @@ def test_data_are_draws_from_the_model_and_their_z_from_the_posterior(linear_gau
     away = (z - linear_gaussian.posterior_mean(x)) / linear_gaussian.posterior_variance.sqrt()
     assert (away.mean(0).abs() <= six_standard_errors(away)).all()
     assert ((away.var(0) - 1).abs() <= 6 * math.sqrt(2 / len(away))).all()
+
+
+def test_every_block_of_images_is_drawn_anew(linear_gaussian, drawn):
+    estimator(num_temperatures=1).estimate(linear_gaussian.model, torch.zeros(500, 1, 3, 4), seed=0)
+    (z, x), (other_z, other_x) = drawn
+    assert len(z) == len(other_z) == NOISE_BLOCK
+    assert len(torch.cat([z, other_z]).unique()) == z.numel() + other_z.numel()
+    assert len(torch.cat([x, other_x]).unique()) == x.numel() + other_x.numel()
+
+
+def test_no_two_chains_share_their_noise_those_that_tune_and_those_that_go_back_among_them(
+    linear_gaussian, monkeypatch
+):
+    first, stream = [], Noise.stream
+
+    def recorded(self, *purpose):
+        first.append(stream(self, *purpose).normal(1, 3))
+        return stream(self, *purpose)
+
+    monkeypatch.setattr(Noise, "stream", recorded)
+    estimator(num_chains=5, num_tuning_chains=3).estimate(linear_gaussian.model, torch.zeros(4, 1, 3, 4), seed=0)
+    assert len(first) == 13 and len(torch.cat(first).unique()) == 13 * 4 * 3
 
 
 def test_numbers_depend_on_seed_and_index_only_and_not_on_the_images_or_memory(linear_gaussian, monkeypatch):
