@@ -1,3 +1,4 @@
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from drawn_run import DIGITS, make_drawn_run
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -13,6 +15,7 @@ from training import composed, evaluate_tiny
 from vae_lab.cli import main
 from vae_lab.commands.score import score, without_common_folder
 from vae_lab.errors import ConfigError
+from vae_lab.estimators.pareto import WeightTail
 from vae_lab.runs.directory import RunDir
 
 FEW = ("threads=1", "estimator.num_samples=30", "num_samples=2")
@@ -60,10 +63,17 @@ def test_least_likely_images_are_a_picture_beside_the_table(run, tmp_path, capfd
     assert not out.exists()
 
 
-def test_images_whose_log_p_has_a_high_k_hat_are_counted(run, tmp_path, caplog):
+def test_images_whose_log_p_has_a_high_k_hat_or_none_are_counted(run, tmp_path, caplog, monkeypatch):
     high = int((scored(run, tmp_path / "s.csv", "num_datapoints=60")["k_hat"] > 0.7).sum())
+    k_hats = torch.tensor([0.9, math.nan, 0.7, -math.inf])
+    monkeypatch.setattr(WeightTail, "k_hat", property(lambda _: k_hats.repeat(5)))
+    scored(run, tmp_path / "none.csv", "num_datapoints=20")
     said = [message for message in caplog.messages if "not to be trusted" in message]
-    assert 0 < high < 60 and said == [f"log p(x) of {high} of 60 images is not to be trusted: its k-hat is above 0.7"]
+    reason = "is not to be trusted: its k-hat is above 0.7 or missing"
+    assert 0 < high < 60 and said == [
+        f"log p(x) of {high} of 60 images {reason}",
+        f"log p(x) of 10 of 20 images {reason}",
+    ]
 
 
 def test_pictures_of_the_same_name_are_told_apart_by_their_folders():

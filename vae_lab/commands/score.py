@@ -18,7 +18,7 @@ from vae_lab.commands.run_settings import RunSettings
 from vae_lab.commands.tracking import tracked
 from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
-from vae_lab.estimators.pareto import HIGH
+from vae_lab.estimators.pareto import HIGH, untrusted
 from vae_lab.figures.applied import least_likely
 from vae_lab.figures.canvas import rendered, write
 from vae_lab.figures.run_pictures import dark_on_white_by_default
@@ -101,8 +101,11 @@ def score(cfg: DictConfig) -> list[Path]:
     watch = tracked(f"scoring {images.source}")
     scores = scored(run.model, images.x, estimator, num_samples=settings.num_samples, seed=settings.seed, watch=watch)
     write_table(settings.path, images.columns() | scores.columns())
-    if (k_hat := scores.beside.get("k_hat")) is not None and (num := int((k_hat > HIGH).sum())):
-        log.warning("log p(x) of %d of %d images is not to be trusted: its k-hat is above %s", num, len(images), HIGH)
+    k_hat = scores.beside.get("k_hat")
+    doubtful = None if k_hat is None else untrusted(k_hat)
+    if doubtful is not None and (num := int(doubtful.sum())):
+        reason = f"its k-hat is above {HIGH} or missing"
+        log.warning("log p(x) of %d of %d images is not to be trusted: %s", num, len(images), reason)
     strange = lacks_classes(run, images)
     if strange is not None and 0 < strange.sum() < len(images):
         rows = [(name, number(value, places=3)) for name, value in scores.detection(strange).items()]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_lab.errors import require_integer
 from vae_lab.estimators.base import Estimate, Estimator, LogMean, Noise, rows_at_once
-from vae_lab.estimators.pareto import HIGH, WeightTail
+from vae_lab.estimators.pareto import WeightTail, untrusted
 from vae_lab.model import VAE
 
 NOISE_CHUNK = 50
@@ -69,8 +69,7 @@ class ImportanceSampling(Estimator):
         That counts those without a k-hat, whose weights are no numbers. Fewer than 21 samples show no tail of any
         datapoint, and then there is no such share.
         """
-        k_hat = estimate.beside["k_hat"]
         shares = {"_ess_share": float(estimate.beside["ess_share"].mean())}
-        if not k_hat.isnan().all():
-            shares["_high_k_hat"] = float((~(k_hat <= HIGH)).double().mean())
+        if (doubtful := untrusted(estimate.beside["k_hat"])) is not None:
+            shares["_high_k_hat"] = float(doubtful.double().mean())
         return super().summary(estimate) | shares

@@ -8,7 +8,7 @@ samples that anybody takes is enough, while the standard error, of the weights t
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 HIGH = 0.7
@@ -60,6 +60,14 @@ class WeightTail:
         shape = generalised_pareto_shape(exceedances.where(~equal, 1.0))
         shape = (num * shape + _PRIOR_WEIGHT * _PRIOR_SHAPE) / (num + _PRIOR_WEIGHT)
         return shape.where(~equal, -math.inf)
+
+
+def untrusted(k_hat: Float[Tensor, " batch"]) -> Bool[Tensor, " batch"] | None:
+    """Which estimates cannot be trusted: of a high k-hat, or without one for their weights are no numbers.
+
+    None where no datapoint has a k-hat: so few samples show no tail.
+    """
+    return None if k_hat.isnan().all() else ~(k_hat <= HIGH)
 
 
 def generalised_pareto_shape(ascending: Float[Tensor, "exceedance batch"]) -> Float[Tensor, " batch"]:
