@@ -185,7 +185,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
             named_runs(paths)  # refused before PyTorch is loaded
         is_sweep = name == "train" and (flags.multirun or keys.chosen.get("sweep"))
-        announce(name, COMMANDS[name], said, loads_pytorch=not is_sweep)
+        announce(name, COMMANDS[name], said, loads_pytorch=not is_sweep and name != "reproduce")
     import hydra
 
     from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code
@@ -234,7 +234,7 @@ def announce(name: str, command: Command, overrides: Sequence[str], *, loads_pyt
     """Says on stderr what will be done, before the seconds in which the libraries are imported."""
     with_what = " ".join([command.doing, *overrides])
     what = with_what if overrides else f"{command.doing.removesuffix(' with')} with the defaults"
-    is_next = loads_pytorch and "torch" not in sys.modules  # a sweep leaves it to its jobs
+    is_next = loads_pytorch and "torch" not in sys.modules  # what plans trainings leaves it to these
     say(f"vae-lab {name}", f"loading PyTorch, then {what}" if is_next else what)
 
 

@@ -143,7 +143,12 @@ def test_gallery_has_three_pictures_of_each_network_with_bounds(gallery_folder):
 
 def test_gallery_writes_an_animation_of_each_row(tmp_path, gallery_folder):
     figure = gallery()
-    first, second = figure.extras(*collected(figure, gallery_folder), tmp_path)
+    table, arrays = collected(figure, gallery_folder)
+    first, second, *manifolds = figure.extras(table, arrays, tmp_path)
+    assert [path.name for path in manifolds] == ["manifolds.png", "manifolds.pdf"]
+    side = 2 * figure.side
+    assert arrays["gallery_digits_2_mlp/manifold"].shape[1] >= 8 * side, "as many images along each side"
+    assert "gallery_digits_5_mlp/manifold" not in arrays
     assert first == tmp_path / "gallery" / "digits_2.gif"
     with Image.open(first) as both, Image.open(second) as one:
         assert [getattr(image, "n_frames", 1) for image in (both, one)] == [2, 2]

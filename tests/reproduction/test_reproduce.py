@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from vae_lab.figures.figure2 import Figure2
 from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.section5 import Section5
 from vae_lab.jobs.job import Outcome, plan_job
+from vae_lab.jobs.planned import planned_config
 from vae_lab.jobs.speed import Speed, Speeds, count_evaluations
 from vae_lab.reproduction.page import write_index
 from vae_lab.reproduction.plan import (
@@ -37,6 +39,7 @@ from vae_lab.reproduction.plan import (
 from vae_lab.reproduction.step_sizes import choose, plan_probes, with_step_size, write_probes
 from vae_lab.reproduction.verdicts import reproduction_rows
 from vae_lab.runs.directory import RunDir
+from vae_lab.runs.identity import differing_keys
 from vae_lab.wiring.compose import compose_command
 
 TINY_FIGURE = """
@@ -173,7 +176,9 @@ def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp
 
 def test_step_size_is_set_in_a_copy() -> None:
     config = {"optimizer": {"lr": 1, "eps": 2}, "seed": 0}
-    assert with_step_size(config, 0.5) == {"optimizer": {"lr": 0.5, "eps": 2}, "seed": 0}
+    planned = with_step_size(config, {"choices": {}, "overrides": ["seed=0"]}, 0.5)
+    assert planned["config"] == {"optimizer": {"lr": 0.5, "eps": 2}, "seed": 0}
+    assert planned["overrides"] == ["seed=0", "optimizer.lr=0.5"] and planned["choices"] == {}
     assert config["optimizer"]["lr"] == 1
 
 
@@ -195,7 +200,7 @@ def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path:
     known = json.loads((tmp_path / "speeds.json").read_text())
     again = Speeds(tmp_path / "speeds.json", threads=1, measure_for=0)
     other_budget = {**training.config, "max_samples": None, "trainer": {**training.config["trainer"], "max_epochs": 9}}
-    assert again.of(with_step_size(training.config, 0.7)) == again.of(other_budget) == speed
+    assert again.of(with_step_size(training.config, {}, 0.7)["config"]) == again.of(other_budget) == speed
     assert known == {speeds.key(training.config): dataclasses.asdict(speed)}
     with_times = timed(training, speeds)
     assert with_times.seconds > with_times.probe_seconds > 1.0
@@ -357,6 +362,9 @@ def test_reproduction_from_plan_to_page_and_again(tiny_configs: Path, tmp_path: 
     for label in ("mnist_2_aevb", "mnist_2_wake_sleep"):
         run = RunDir(root / "runs" / label)
         assert run.read_status() == "finished" and run.read_config()["optimizer"]["lr"] == chosen[label]
+        for again in (run, RunDir(root / "probes" / f"{label}-lr{chosen[label]:g}")):
+            config, _ = compose_command("train", again.read_record()["overrides"])
+            assert not differing_keys(planned_config(config), again.read_config()), "its line makes it again"
     for file in ("figures/figure2.csv", "figures/figure2.png", "verification.csv", "index.html"):
         assert (root / file).stat().st_size > 0
     before = (root / "runs" / "mnist_2_aevb" / "run.json").read_text()
@@ -392,7 +400,8 @@ def test_stopped_reproduction_goes_on_by_repetition(number: int, tiny_configs: P
         process.communicate()
     else:
         _, err = finish(process, returncode=130)
-        assert f"the same command goes on: vae-lab reproduce scale=quick 'figures=[longer]' root={root}" in err
+        line = shlex.join(["vae-lab", *reproduction_line(tiny_configs, root, "longer")])
+        assert f"the same command goes on: {line}" in err
         assert not any(run.is_locked() for run in runs)
         assert {run.read_status() for run in runs} <= {"interrupted", "finished"}
     finish(reproduction(tiny_configs, root, "longer"), returncode=1)  # too short for any published value

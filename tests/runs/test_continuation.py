@@ -78,6 +78,9 @@ def test_what_was_typed_is_kept_with_what_a_continuation_changed():
     typed = ["experiment=mnist", "++data.root=here", "max_samples=3e3"]
     changed = ["max_samples=null", "data.root='a b'", "trainer.max_epochs=7"]
     assert overrides_with(typed, before, now) == {"overrides": ["experiment=mnist", *changed]}
+    derived = {"evaluation": {"first": 30}, "schedule": {"total_samples": 3000}}
+    pinned = ["evaluation.first=30", "schedule.total_samples=3000"]
+    assert overrides_with(typed, before | derived, now | derived) == {"overrides": [typed[0], *changed, *pinned]}
     assert overrides_with(typed, before, before) == {"overrides": typed} and overrides_with(None, before, now) == {}
 
 

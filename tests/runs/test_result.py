@@ -70,6 +70,8 @@ def test_estimate_of_more_datapoints_and_with_more_samples_stands_for_a_run():
     )
     ordered = [result.key for result in results(dict.fromkeys(names, -90.0))]
     assert ordered == [names[1], names[0], names[3], names[2]]
+    chains = "test/log_likelihood/annealed_importance_sampling_16x10"
+    assert [result.key for result in results({names[1]: -90.0, chains: -91.0})] == [chains, names[1]]
     assert result_of({"test[:100]/bound": -9.0, "test[:1000]/bound": -8.0}).key == "test[:1000]/bound"
 
 

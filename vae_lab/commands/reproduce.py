@@ -1,6 +1,7 @@
 """`vae-lab reproduce`: plans and makes every run that the paper's figures need, draws, verifies, writes one page."""
 
 import logging
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, estimated
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
+from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
@@ -59,7 +61,7 @@ def reproduce(cfg: DictConfig) -> Path:
             figures = make_figures(configs)
             measure_all(figures, root, scale, num_parallel)
         except Interrupted as interrupt:
-            raise Interrupted(f"{interrupt}; the same command goes on: {settings.command}") from interrupt
+            raise Interrupted(f"{interrupt}; the same command goes on: {pasted(*sys.argv[1:])}") from interrupt
         draw_all(figures, root, scale, work)
         from vae_lab.reproduction.page import write_index
         from vae_lab.reproduction.verdicts import as_table as verdict_table

@@ -20,10 +20,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vae_lab.atomic import atomic_file
-from vae_lab.data.image_grids import image_grid, paired_rows
+from vae_lab.data.image_grids import decode_manifold, image_grid, paired_rows
 from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Arrays, check_by_scale, load_last, records, select
-from vae_lab.figures.canvas import GREY, legend_below, pixels_of, show_grid, styled
+from vae_lab.figures.canvas import GREY, legend_below, pixels_of, save, show_grid, styled
 from vae_lab.figures.decoded import COLUMNS, NAMES, ModelFigure, caption_of, show_missing
 from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.run_pictures import dark_on_white_by_default, kl_per_dimension
@@ -111,8 +111,8 @@ class Gallery(ModelFigure):
         loaded = load_last(run)
         test, dark_on_white = loaded.data.splits["test"], dark_on_white_by_default(loaded)
 
-        def grid(images: Tensor) -> Tensor:
-            return image_grid(images, columns=self.side, dark_on_white=dark_on_white)
+        def grid(images: Tensor, columns: int = self.side) -> Tensor:
+            return image_grid(images, columns=columns, dark_on_white=dark_on_white)
 
         x = test.images[: self.side**2 // 2]
         pairs = paired_rows(x, loaded.reconstruct(x), columns=self.side)
@@ -120,6 +120,9 @@ class Gallery(ModelFigure):
         means, kl = loaded.encode(x), kl_per_dimension(loaded, x)
         dimensions = kl.argsort(descending=True)[:2].sort().values
         colours = {"places": test.indices} if test.labels is None else {"labels": test.labels}
+        manifold = {}
+        if loaded.model.latent_dim == 2:
+            manifold["manifold"] = grid(decode_manifold(loaded.decode, 2 * self.side), 2 * self.side).numpy()
         film = [pixels_of(grid(loaded.at(count).decode(self.latents(loaded)))) for count in run.snapshots]
         return {
             "samples": grid(loaded.decode(self.latents(loaded))).numpy(),
@@ -127,6 +130,7 @@ class Gallery(ModelFigure):
             "means": means[:, dimensions].numpy(),
             "dimensions": dimensions.numpy(),
             **{name: values[:SCATTERED].numpy() for name, values in colours.items()},
+            **manifold,
             "film": np.array(film),
             "counts": np.array(list(run.snapshots)),
         }
@@ -167,7 +171,7 @@ class Gallery(ModelFigure):
         return figure
 
     def extras(self, table: pd.DataFrame, arrays: Arrays, folder: Path) -> list[Path]:
-        """An animated GIF of each row: samples of the same z while the networks train, beside each other."""
+        """An animated GIF of each row, samples of the same z while the networks train; manifolds of two dimensions."""
         files = []
         for data_set, latent_dim in self.rows:
             films = {}
@@ -179,7 +183,25 @@ class Gallery(ModelFigure):
             if films:
                 files.append(folder / self.name / f"{data_set}_{latent_dim}.gif")
                 write_animation(films, files[-1])
+        manifolds = {
+            (row["dataset"], row["network"]): torch.from_numpy(own["manifold"])
+            for row in records(table)
+            if "manifold" in (own := arrays_of(row, arrays))
+        }
+        if manifolds:
+            files += save(draw_manifolds(manifolds), folder / self.name / "manifolds")
         return files
+
+
+@styled
+def draw_manifolds(manifolds: Mapping[tuple[str, str], Tensor]) -> Figure:
+    """Learned manifolds by data set and network, beside each other."""
+    figure = Figure(figsize=(3.4 * len(manifolds), 3.8), layout="constrained")
+    grid = figure.subplots(1, len(manifolds), squeeze=False)[0]
+    for axes, ((data_set, network), manifold) in zip(grid, manifolds.items(), strict=True):
+        show_grid(axes, manifold)
+        axes.set_title(f"{NAMES.get(data_set, data_set)}, {NETWORKS.get(network, network)}", size=9)
+    return figure
 
 
 def arrays_of(row: Mapping[str, Any], arrays: Arrays) -> Arrays:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,15 +84,21 @@ class Children:
 
 
 def called_in_child(function: Callable[..., T], *arguments: Any, method: str = "spawn") -> T:
-    """What a function returns that a process of its own calls; a Ctrl-C is for this process, with which it ends.
+    """What a function returns that a process of its own calls; a Ctrl-C is for this process, and ends the other.
 
     Args:
         function: of a module, as its arguments can be sent to another process.
         arguments: of the function.
         method: by which multiprocessing starts the process.
     """
+    before = set(active_children())
     with ProcessPoolExecutor(1, get_context(method), _follow_parent) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except KeyboardInterrupt:
+            for process in set(active_children()) - before:
+                process.terminate()
+            raise
 
 
 def called_with_torch(function: Callable[..., T], *arguments: Any) -> T:

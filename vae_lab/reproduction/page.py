@@ -1,6 +1,7 @@
 """index.html of a reproduction: figures, verdicts, settings, step sizes, times and versions in one file."""
 
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from vae_lab.reports.pages.page import Picture, Section, write_page
 from vae_lab.reproduction.claims import Row
 from vae_lab.reproduction.plan import ReproduceSettings
 from vae_lab.reproduction.verdicts import COLUMNS, TONES, as_text, counted
+from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.table import Table, number
 from vae_lab.wiring.terminal import duration
 
@@ -75,8 +77,9 @@ def write_index(
         Section(
             "Verification",
             text=[
-                "Statements of the paper, judged on the test split; the difference is the smallest margin by which one "
-                "holds. Then every published value: on train, running means of the minibatches, in the paper and here."
+                "Statements of the paper, judged on the test split, and the order of figure 3's methods on both; the "
+                "difference is the smallest margin by which one holds. Then every published value: on train, running "
+                "means of the minibatches, in the paper and here."
             ],
             tables=[
                 verdicts(statements, ("figure", "claim", "difference", "verdict", "note")),
@@ -93,7 +96,7 @@ def write_index(
         Section(
             "Again",
             text=["What is finished is kept; the command goes on where it stopped."],
-            code=[settings.command],
+            code=[pasted(*sys.argv[1:])],
         ),
     ]
     summary = f"Scale {settings.scale}: {len(runs)} runs. Verdicts: {counted(rows)}."
@@ -104,7 +107,8 @@ def write_index(
 def figure_sections(drawn: Mapping[str, Drawn]) -> Iterator[Section]:
     """A section for every figure, with what it lacks."""
     for name, files in drawn.items():
-        sources = [compressed(files.png.read_bytes()), *(path for path in files.extras if path.suffix == ".gif")]
+        others = [path for path in files.extras if path.suffix in (".gif", ".png")]
+        sources = [compressed(path.read_bytes()) if path.suffix == ".png" else path for path in (files.png, *others)]
         pictures = [Picture(source, CAPTIONS.get(name, name), name in WIDE) for source in sources]
         missing = [f"Without {entry.label} ({entry.reason})." for entry in files.missing]
         title = name.replace("figure", "Figure ").replace("_", " ")

@@ -14,7 +14,7 @@ from vae_lab.reports.overview import glance
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.wiring import build
-from vae_lab.wiring.arguments import override, pasted
+from vae_lab.wiring.arguments import override
 from vae_lab.wiring.compose import compose_command
 from vae_lab.wiring.table import Table
 from vae_lab.wiring.terminal import duration
@@ -45,13 +45,6 @@ class ReproduceSettings:
         if not self.figures:
             raise ConfigError("figures must name at least one, got []: figures=[figure2] for example")
 
-    @property
-    def command(self) -> str:
-        """The command line of this reproduction, which goes on with it."""
-        lists = {"figures": self.figures, "only": self.only or [], "train": [f'"{text}"' for text in self.train]}
-        given = [f"{key}=[{','.join(values)}]" for key, values in lists.items() if values]
-        return pasted("reproduce", f"scale={self.scale}", *given, override("root", self.root))
-
 
 @dataclass(frozen=True)
 class Training:
@@ -61,7 +54,9 @@ class Training:
     config: Mapping[str, Any]
     probe_config: Mapping[str, Any]
     record: Mapping[str, Any]
-    """Entries for run.json."""
+    """Entries for its run.json."""
+    probe_record: Mapping[str, Any]
+    """Entries for those of its probes."""
     seconds: float = 0.0
     """The estimated time of the run itself."""
     probe_seconds: float = 0.0
@@ -80,7 +75,7 @@ class Needs:
 
 def figure_config(name: str, scale: str, root: Path) -> dict[str, Any]:
     """What the YAML of a figure says."""
-    config, _ = compose_command("figure", [f"figure={name}", f"scale={scale}", f"root='{root}'"])
+    config, _ = compose_command("figure", [f"figure={name}", f"scale={scale}", override("root", root)])
     return config["figure"]
 
 
@@ -137,9 +132,14 @@ def compose_training(needed: NeededRun, settings: ReproduceSettings) -> Training
     config, choices = compose_command("train", own)
     short = [f"max_samples={settings.probe_samples}", f"evaluation.first={settings.probe_samples}"]
     bare = ["callbacks=none", "logger=none", "checkpoint.at=[]"]
-    probe_config, _ = compose_command("train", [*needed.overrides, *settings.train, *short, *bare])
+    of_probe = [*needed.overrides, *settings.train, *short, *bare]
+    probe_config, probe_choices = compose_command("train", of_probe)
     return Training(
-        needed, planned_config(config), planned_config(probe_config), {"choices": choices, "overrides": own}
+        needed,
+        planned_config(config),
+        planned_config(probe_config),
+        {"choices": choices, "overrides": own},
+        {"choices": probe_choices, "overrides": of_probe},
     )
 
 

@@ -12,6 +12,7 @@ from vae_lab.atomic import write_text
 from vae_lab.figures.needed import NeededRun
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.runs.result import one_draw_bound
+from vae_lab.wiring.arguments import override
 from vae_lab.wiring.dotted import set_value_at
 
 log = logging.getLogger("vae_lab")
@@ -49,16 +50,18 @@ def plan_probes(needed: NeededRun, config: Mapping[str, Any], folder: Path, **re
     probes = []
     for learning_rate in needed.learning_rates:
         path = folder / f"{needed.label}-lr{learning_rate:g}"
-        config = with_step_size(config, learning_rate)
-        probes.append(Probe(needed.label, learning_rate, plan_job(path, config, **record)))
+        probes.append(
+            Probe(needed.label, learning_rate, plan_job(path, **with_step_size(config, record, learning_rate)))
+        )
     return probes
 
 
-def with_step_size(config: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
-    """The config with this step size."""
+def with_step_size(config: Mapping[str, Any], record: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """The config of a run and the entries of its run.json, with this step size: arguments of `plan_job`."""
     changed = {**config, "optimizer": dict(config["optimizer"])}
     set_value_at(changed, STEP_SIZE, learning_rate)
-    return changed
+    typed = [*record.get("overrides", []), override(STEP_SIZE, learning_rate)]
+    return {**record, "config": changed, "overrides": typed}
 
 
 def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice, list[dict[str, Any]]]:

@@ -87,7 +87,7 @@ def choose_step_sizes(trainings: Sequence[Training], root: Path, engine: Engine)
     probes = {
         training.needed.label: [
             replace(probe, job=replace(probe.job, seconds=training.probe_seconds or 1.0))
-            for probe in plan_probes(training.needed, training.probe_config, root / "probes", **training.record)
+            for probe in plan_probes(training.needed, training.probe_config, root / "probes", **training.probe_record)
         ]
         for training in trainings
         if training.needed.learning_rates
@@ -115,15 +115,15 @@ def train_all(
     """Makes the runs, the longest first; what cannot be planned or fails is a failure in words."""
     jobs: list[Job] = []
     for training in sorted(trainings, key=lambda training: -training.seconds):
-        label, config = training.needed.label, training.config
+        label, planned = training.needed.label, {**training.record, "config": training.config}
         if label in choices:
             choice = choices[label]
             if choice.learning_rate is None:
                 work.failures.append(f"{label} has no step size: {choice.reason}")
                 continue
-            config = with_step_size(config, choice.learning_rate)
+            planned = with_step_size(training.config, training.record, choice.learning_rate)
         try:
-            job = plan_job(root / "runs" / label, config, **training.record)
+            job = plan_job(root / "runs" / label, **planned)
         except RunError as error:
             work.failures.append(f"{label}: {error}")
             continue

@@ -16,6 +16,9 @@ from vae_lab.wiring.arguments import override
 from vae_lab.wiring.compose import own_config
 from vae_lab.wiring.dotted import key_of, leaves, set_value_at, value_at
 
+OF_THE_BUDGET = ("evaluation.first", "schedule.total_samples")
+"""Keys whose values follow from the budget where they are not given."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -101,6 +104,8 @@ def overrides_with(
     if overrides is None:
         return {}
     changed = {key: value for key, value in leaves(now) if value_at(before, key) != value}
+    if any(key in changed for key in BUDGET):  # what followed from the smaller budget stays as it was
+        changed |= {key: value for key, value in leaves(before) if key in OF_THE_BUDGET and value is not None}
     kept = [text for text in overrides if key_of(text) not in changed]
     return {"overrides": [*kept, *(override(key, value) for key, value in changed.items())]}
 

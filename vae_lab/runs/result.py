@@ -170,10 +170,10 @@ def baseline_name(key: str) -> str:
     return key.partition(BASELINE)[2].replace("_", " ").replace("pca", "PCA")
 
 
-def place(key: str) -> tuple[int, float, list[int]]:
+def place(key: str) -> tuple[int, float, str, list[int]]:
     """The place of a ledger's key among others: by split, then the whole before the first n datapoints of one.
 
-    More datapoints come before fewer, and an estimate with more samples before one with fewer.
+    More datapoints come before fewer, and of one estimator more samples before fewer; estimators stand by name.
     """
 
     def numbers(text: str) -> list[int]:
@@ -183,4 +183,5 @@ def place(key: str) -> tuple[int, float, list[int]]:
     name, _, first = split.partition("[")
     num_datapoints, *_ = *numbers(first), math.inf
     samples = [-number for number in numbers(quantity)]
-    return (SPLITS.index(name) if name in SPLITS else len(SPLITS), -num_datapoints, samples)
+    estimator = re.sub(r"\d+", "", quantity)
+    return (SPLITS.index(name) if name in SPLITS else len(SPLITS), -num_datapoints, estimator, samples)

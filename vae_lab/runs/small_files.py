@@ -155,7 +155,7 @@ def read_ledger(path: str | os.PathLike[str], name: str = "metrics.json") -> dic
     """
     ledger = read_json(path, name) if os.path.exists(os.path.join(path, name)) else {}
     for key in (*bound_keys(ledger), *log_likelihood_keys(ledger)):
-        for entry in (key, f"{key}_se", f"{key}{HIGH_K_HAT}"):
+        for entry in (key, f"{key}_se", f"{key}_num_samples", f"{key}{HIGH_K_HAT}"):
             if not isinstance(value := ledger.get(entry, 0.0), int | float):
                 raise Unreadable(path, f"{name}: {entry} must be a number, got {shown(value)}")
     return ledger

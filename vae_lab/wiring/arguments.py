@@ -188,7 +188,7 @@ def with_texts(overrides: Sequence[str]) -> list[str]:
     """A command line for Hydra in which names and paths are the texts that were typed: 1e3 and true are no values."""
     return [
         f"{key}={','.join(quoted(part) if NO_TEXT.fullmatch(part) else part for part in value.split(','))}"
-        if sign and key.lstrip("+") in TEXTS
+        if sign and key.lstrip("+") in TEXTS and value[:1] not in ("'", '"')
         else text
         for text, (key, sign, value) in ((text, text.partition("=")) for text in overrides)
     ]

@@ -191,14 +191,15 @@ class Measured:
 def best_keys(runs: Sequence[Overview], name: str) -> list[str | None]:
     """The entry of each run that holds its bound or its log p(x), by the estimator that most of the runs have.
 
-    Of the test split if it was measured; of several estimators that as many runs have, the first by `place`.
+    Of the test split if it was measured, and of the whole of it rather than of the first n; of several estimators that
+    as many runs have, the first by `place`.
     """
     candidates = [[key for key in KEYS[name](run.measured) if is_number(run.measured[key])] for run in runs]
     counts = Counter(key for keys in candidates for key in keys)
 
     def rank(key: str) -> tuple[Any, ...]:
-        split, *others = place(key)
-        return (split, -counts[key], *others)
+        split, datapoints, *estimator = place(key)
+        return (split, datapoints, -counts[key], *estimator)
 
     return [min(keys, key=rank, default=None) for keys in candidates]
 
