@@ -135,7 +135,8 @@ class Figure2(PaperFigure):
         for name, dashes in BASELINES.items():
             if name in table and any(select(table, dataset="frey_face")[name].notna()):
                 lines[f"{baseline_name(f'/baseline/{name}')} (test)"] = Line2D([], [], ls=dashes, **THIN)
-        note: dict[str, Any] = {"title": "Above each panel: our last\nvalues, train / test", "title_fontsize": 7}
+        said = "Above each panel: our last\nvalues, train / test; train is\na running mean of minibatches"
+        note: dict[str, Any] = {"title": said, "title_fontsize": 7}
         if len(rows) > 1:
             grid[-1, 0].legend(list(lines.values()), list(lines), loc="center", **note)
         else:

@@ -15,10 +15,13 @@ from matplotlib.ticker import NullFormatter
 from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Arrays, PaperFigure, check_by_scale, records, select
 from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, draw_splits, legend_below, pale_grid, styled, write_above
+from vae_lab.figures.figure2 import BASELINES, THIN
 from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.section5 import BOUND_LABEL, WAKE_SLEEP, bound_points, figure2_published, last_values
 from vae_lab.runs.directory import RunDir
 
+PIXELS = "independent_pixels"
+"""What a model without a latent variable scores on test: the column, and its name in a ledger."""
 COLOURS = (WAKE_SLEEP, "tab:olive", "tab:cyan", "tab:purple", "tab:brown")
 
 
@@ -34,7 +37,17 @@ class FreyFaceWakeSleep(PaperFigure):
     """
 
     name = "frey_face_wake_sleep"
-    columns = ("latent_dim", "setting", "split", "samples_evaluated", "bound_nats", "learning_rate", "std", "label")
+    columns = (
+        "latent_dim",
+        "setting",
+        "split",
+        "samples_evaluated",
+        "bound_nats",
+        "learning_rate",
+        "std",
+        PIXELS,
+        "label",
+    )
 
     overrides: list[str]
     latent_dims: list[int]
@@ -65,7 +78,8 @@ class FreyFaceWakeSleep(PaperFigure):
     def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
         """Every evaluation, train as in figure 2."""
         std = run.read_config()["initialization"].get("std")
-        return [{"std": std} | point for point in bound_points(run)]
+        facts = {"std": std, PIXELS: run.ledger("last").get(f"test/baseline/{PIXELS}")}
+        return [facts | point for point in bound_points(run)]
 
     @styled
     def draw(self, table: pd.DataFrame, arrays: Arrays) -> Figure:
@@ -79,11 +93,14 @@ class FreyFaceWakeSleep(PaperFigure):
         grid[0].set_ylabel(**BOUND_LABEL)
         lines = {split: Line2D([], [], color="0.3", ls=dashes) for split, dashes in SPLITS.items()}
         lines["published"] = Line2D([], [], color=WAKE_SLEEP, **PUBLISHED)
-        legend_below(figure, lines, 3)
+        lines["independent pixels (test)"] = Line2D([], [], ls=BASELINES[PIXELS], **THIN)
+        legend_below(figure, lines, 4)
         return figure
 
     def _draw_panel(self, axes: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None:
         draw_splits(axes, published, "bound_nats", color=WAKE_SLEEP, **PUBLISHED)
+        for score in sorted(set(table[PIXELS].dropna())) if PIXELS in table else ():
+            axes.axhline(score, ls=BASELINES[PIXELS], **THIN)
         texts = []
         for setting, colour in zip(self.settings, COLOURS, strict=False):
             ours = select(table, setting=setting)
