@@ -186,7 +186,8 @@ def test_order_of_figure_3_holds_for_the_paper_and_fails_when_turned() -> None:
     assert [row.verdict for row in claims.figure3_order(shifted_figure3(0), published)] == [PASS, PASS]
     turned: Any = shifted_figure3(0)
     turned["method"] = turned["method"].map({"aevb": "wake_sleep", "wake_sleep": "aevb", "mcem": "mcem"})
-    assert [row.verdict for row in claims.figure3_order(turned, published)] == [FAIL, FAIL]
+    verdicts = [row.verdict for row in claims.figure3_order(turned, published)]
+    assert [verdict for verdict in verdicts if verdict != OPEN] == [FAIL, FAIL], "the curves begin at other counts"
     early: Any = shifted_figure3(0)
     late = (early["train_size"] == 1000) & (early["method"] == "mcem") & (early["samples_evaluated"] < 4e6)
     early.loc[late & (early["split"] == "train"), "log_marginal_nats"] -= 20
