@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from training import TINY, kill_training, train_tiny, vae_lab
+from training import TINY, kill_training, train_tiny, vae_lab, wait_until
 
 from vae_lab.atomic import write_json
 from vae_lab.errors import RunError
@@ -309,6 +309,28 @@ def test_planned_run_is_started_by_its_own_directory(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=180)
     assert process.returncode == 0 and out.strip() == str(job.run.path)
     assert job.is_done
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_process_that_was_asked_for_something(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from vae_lab.jobs.children import called_in_child\n"
+        "def asked(file):\n"
+        "    Path(file).touch()\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    called_in_child(asked, sys.argv[1])\n"
+    )
+    (tmp_path / "asks.py").write_text(code)
+    begun = tmp_path / "begun"
+    process = subprocess.Popen([sys.executable, "asks.py", str(begun)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until(begun.exists)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
 
 
 @pytest.mark.slow

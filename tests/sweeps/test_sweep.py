@@ -311,6 +311,13 @@ def test_key_of_the_whole_sweep_has_one_value(typed: str, tmp_path: Path, capfd:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("typed", ["name=[a,b]", "output_root=[a,b]"])
+def test_name_of_a_sweep_is_a_text(typed: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("model.latent_dim=2,5", typed) == 2
+    assert f"{typed.partition('=')[0]} must be" in capfd.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_run_dir_is_refused_and_a_missing_value_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "run_dir=here") == 2
     assert sweep("model.latent_dim=2,5", "data=npz") == 2

@@ -104,7 +104,7 @@ def sweep_folder(cfg: DictConfig, swept: Iterable[str]) -> Path:
     root = require_root(of_type(cfg.output_root, str, "output_root"))
     choices, varied = cfg.hydra.runtime.choices, set(swept)
     names = [choices.get(group) for group in ("sweep", "experiment", "data") if group not in varied]
-    name = cfg.name or next((choice for choice in names if choice), "runs")
+    name = of_type(cfg.name, str | int | None, "name") or next((choice for choice in names if choice), "runs")
     return root / "sweeps" / safe_name(str(name))
 
 
