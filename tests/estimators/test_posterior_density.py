@@ -56,6 +56,18 @@ def test_fits_that_are_nats_away_are_refused(make_linear_gaussian, latent_dim, n
         estimator(num_samples=num_samples).estimate(linear_gaussian.model, linear_gaussian.sample(1), seed=0)
 
 
+def test_chain_held_by_one_of_two_peaks_misses_the_other_and_no_error_tells(make_linear_gaussian):
+    one_peak = make_linear_gaussian(latent_dim=1)
+    x = one_peak.sample(1000)
+    x = x[one_peak.posterior_mean(x)[:, 0] > 6 * one_peak.posterior_variance[0].sqrt()]
+    decoder = one_peak.model.decoder
+    decoder.register_forward_pre_hook(lambda _, z: z[0].abs())  # -z makes the same image: as much again in p(x)
+    estimate = estimator(burn_in=30).estimate(one_peak.model, x, seed=0)
+    missed = one_peak.log_marginal(x) + math.log(2) - estimate.log_likelihood
+    assert (missed.mean() - math.log(2)).abs() < six_standard_errors(missed) < 0.5
+    assert missed.mean() > 6 * estimator().summary(estimate)["_se"] and estimator().bias == "either way"
+
+
 @pytest.mark.slow
 def test_stated_variance_is_that_of_the_error(linear_gaussian):
     """Somewhat below it: the few stretches of a short chain are themselves not independent."""

@@ -80,7 +80,7 @@ class Estimator(ABC):
     needs_encoder: ClassVar[bool]
     """Whether it uses q(z|x), which a model trained by Monte Carlo EM does not have."""
     bias: ClassVar[str] = "downwards"
-    """Where its log p(x) lies on average: `downwards`, `upwards` or `none`."""
+    """Where its log p(x) lies on average: `downwards`, `none` or `either way`."""
     beside: ClassVar[tuple[str, ...]] = ()
     """What `estimate_batch` returns of every datapoint besides log p(x) and its variance."""
     quantity: ClassVar[str] = "log_likelihood"

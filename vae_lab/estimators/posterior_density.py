@@ -7,9 +7,11 @@ Unbiased for 1/p(x) only where the samples plugged in are draws from p(z|x) that
 log p(x) is biased *upwards*, for large L by half of the stated variance. Here, as in the author's code, they come from
 one chain a datapoint, which starts from the prior: the first half of its samples is fitted, the second half plugged in.
 They are not independent, and nearly so for a chain that moves well.
-Chains held by a minor peak of p(z|x) pull the estimate down, and no error bar tells: hence `num_starts`. Nor does one
-tell where q is too far from p(z|x): more than 4 dimensions, or too few samples for theirs, are refused. q is a
-Gaussian kernel density, whose bandwidth is tuned, here by leave-one-out likelihood.
+A chain that keeps to some peaks of p(z|x) gives p(x) times their share of it: log p(x) is then biased *downwards*, by
+ln 2 for one of two equal peaks, by more for a minor one, hence `num_starts`. The stated error is of what the chain has
+seen and does not cover this. Nor does it tell where q is too far from p(z|x): more than 4 dimensions, or too few
+samples for theirs, are refused. q is a Gaussian kernel density, whose bandwidth is tuned, here by leave-one-out
+likelihood.
 """
 
 import math
@@ -45,7 +47,7 @@ class PosteriorDensity(Estimator):
     """
 
     needs_encoder = False
-    bias = "upwards"
+    bias = "either way"
 
     def __init__(
         self,
