@@ -280,7 +280,7 @@ def test_second_reproduction_of_a_folder_says_that_one_is_running(tmp_path: Path
         reproduce(cfg)
 
 
-def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finished_run: RunDir) -> None:
+def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finished_run: RunDir, monkeypatch) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mnist_20_aevb").symlink_to(finished_run.path.resolve())
     write_probes(
@@ -296,9 +296,9 @@ def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finis
     )
     (tmp_path / "figures").mkdir()
     table.to_csv(tmp_path / "figures" / "figure2.csv", index=False)
-    settings = replace(SETTINGS, train=["trainer=gpu"])
+    monkeypatch.setattr(sys, "argv", ["vae-lab", "reproduce", "scale=quick", "train=[trainer=gpu]"])
     rows = reproduction_rows(tmp_path)
-    path = write_index(tmp_path, settings, {}, rows, ["mnist_5_aevb failed: killed"], seconds=61)
+    path = write_index(tmp_path, SETTINGS, {}, rows, ["mnist_5_aevb failed: killed"], seconds=61)
     parsed, page, ledger = Page(path), path.read_text(), finished_run.ledger("best")
     (run,) = parsed.rows("Runs")
     assert (run["run"], run["status"], run["model.latent_dim"]) == ("mnist_20_aevb", "finished", "3")
@@ -311,7 +311,7 @@ def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finis
     assert versions["runs"] == "1" and versions["torch"] == finished_run.read_record()["versions"]["torch"][:12]
     for expected in ("mnist_20_aevb", "-250.12", "chosen", "mnist_5_aevb failed: killed", "1:01 min", "FAIL", "torch"):
         assert expected in page
-    assert "vae-lab reproduce scale=quick" in page and "trainer=gpu" in page
+    assert parsed.code["Again"] == ["vae-lab reproduce scale=quick 'train=[trainer=gpu]'"]
 
 
 @pytest.fixture
