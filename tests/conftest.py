@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from vae_lab.runs.directory import RunDir
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One server for all workers of a test run."""
+    if not hasattr(config, "workerinput"):
+        import warm_python
+
+        config.add_cleanup(warm_python.start())
+
+
+@pytest.fixture
+def warm_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The jobs that this process starts are forks of a process that has imported PyTorch."""
+    import warm_python
+
+    monkeypatch.setattr("sys.executable", warm_python.python())
+
+
 @pytest.fixture(autouse=True)
 def fixed_noise() -> None:
     """Every test draws the same noise, and has one thread, whichever trainings this process ran before it."""

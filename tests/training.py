@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import warm_python
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
@@ -71,16 +72,21 @@ def evaluate_tiny(run: RunDir, *overrides: str) -> Path:
         return ledger
 
 
-def vae_lab(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+def vae_lab(*arguments: str, executable: str = sys.executable, **environment: str) -> subprocess.Popen[str]:
     """The real command, started in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "vae_lab", *arguments],
+        [executable, "-m", "vae_lab", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=heard,
     )
+
+
+def run_to_end(*arguments: str, returncode: int = 0, **environment: str) -> tuple[str, str]:
+    """Stdout and stderr of a command that is left alone until it ends with this code, in a fork of a warm Python."""
+    return finish(vae_lab(*arguments, executable=warm_python.python(), **environment), returncode)
 
 
 def heard() -> None:
