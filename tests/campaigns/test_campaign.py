@@ -15,20 +15,21 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["storage", "damage", "hostile", "lines"])  # kills have tests of their own
-def test_a_round_holds(kind, tmp_path):
+def test_a_round_holds(tmp_path):
+    kinds = ["storage", "damage", "hostile", "lines"]  # kills have tests of their own
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}", "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable,
         "-m",
         "campaigns.campaign",
         "rounds=1",
-        f"kinds={kind}",
+        f"kinds={','.join(kinds)}",
         f"out={tmp_path / 'broken.txt'}",
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(f"\n{kind} ") + done.stdout.startswith(f"{kind} ") == campaign.KINDS[kind]
+    tried = [line.split(" ")[0] for line in done.stdout.splitlines()]
+    assert {kind: tried.count(kind) for kind in kinds} == {kind: campaign.KINDS[kind] for kind in kinds}
     assert (tmp_path / "broken.txt").read_text() == ""
 
 
