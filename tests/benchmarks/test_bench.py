@@ -479,7 +479,7 @@ def test_memory_is_held_against_the_same_imports(conditions: Conditions) -> None
 
 
 @pytest.mark.slow
-def test_several_trainings_run_and_a_failure_is_named(conditions: Conditions) -> None:
+def test_several_trainings_run_and_a_failure_is_named(conditions: Conditions, warm_jobs: None) -> None:
     config = train_config([*TINY, "max_samples=200", "callbacks=none"], conditions)
     assert SeveralTrainings(config, 1, 1, conditions).measure(0) > 0
     broken = {**config, "seed": -1, "trainer": {**config["trainer"], "precision": "64-true"}}

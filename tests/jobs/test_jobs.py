@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from training import TINY, kill_training, train_tiny, vae_lab, wait_until
+import warm_python
+from training import TINY, kill_training, run_to_end, train_tiny, wait_until
 
 from vae_lab.atomic import write_json
 from vae_lab.errors import RunError
@@ -305,9 +306,8 @@ def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Pa
 @pytest.mark.slow
 def test_planned_run_is_started_by_its_own_directory(tmp_path: Path) -> None:
     job = plan_tiny(tmp_path / "job", "max_samples=600", "trainer.max_epochs=null")
-    process = vae_lab("train", f"run_dir={job.run.path}")
-    out, _ = process.communicate(timeout=180)
-    assert process.returncode == 0 and out.strip() == str(job.run.path)
+    out, _ = run_to_end("train", f"run_dir={job.run.path}")
+    assert out.strip() == str(job.run.path)
     assert job.is_done
 
 
@@ -342,12 +342,13 @@ def test_parent_of_a_training_imports_neither_torch_nor_lightning(tmp_path: Path
         "from vae_lab.jobs.engine import run_jobs\n"
         "from vae_lab.jobs.job import plan_job\n"
         "from vae_lab.runs.directory import RunDir\n"
-        "run = RunDir(sys.argv[1])\n"
+        "run, sys.executable = RunDir(sys.argv[1]), sys.argv[2]\n"
         "(outcome,) = run_jobs([plan_job(run.path, run.read_config())], num_parallel=1)\n"
         "assert outcome.status == 'finished', outcome\n"
         "print({'torch', 'pytorch_lightning', 'numpy', 'pandas'} & set(sys.modules))\n"
     )
-    process = subprocess.run([sys.executable, "-c", code, str(job.run.path)], capture_output=True, text=True)
+    command = [sys.executable, "-c", code, str(job.run.path), warm_python.python()]
+    process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip() == "set()"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training import TINY, assert_same_training, finish, vae_lab
+from training import TINY, assert_same_training, finish, run_to_end, vae_lab
 
 from vae_lab.runs.directory import RunDir
 
@@ -27,7 +27,7 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> RunDir:
     path = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(vae_lab("train", f"run_dir={path}", *SETTINGS))
+    run_to_end("train", f"run_dir={path}", *SETTINGS)
     return RunDir(path)
 
 
@@ -57,19 +57,19 @@ def is_at_the_end(run: RunDir) -> bool:
     return run.curve_file.is_file() and "\n4500," in run.curve_file.read_text()
 
 
-def wait_for(process: subprocess.Popen[str], point: Callable[[], bool]) -> None:
-    """Until the point is reached; fails if the process ends before or a minute passes."""
-    deadline = time.monotonic() + 60
-    while not point():
+def wait_for(process: subprocess.Popen[str], run: RunDir, point: Callable[[RunDir], bool]) -> None:
+    """Until the point is reached; fails if the process ends before or minutes pass."""
+    deadline = time.monotonic() + 400  # as `finish`
+    while not point(run):
         assert process.poll() is None, f"ended before the point: {process.communicate()}"
         assert time.monotonic() < deadline, "the point was not reached"
-        time.sleep(0.0002)
+        time.sleep(0.0002 if run.log.exists() else 0.02)  # it needs seconds to begin, and the points are short
 
 
 def start_and_signal(path: Path, point: Callable[[RunDir], bool], number: int) -> subprocess.Popen[str]:
     process = vae_lab("train", f"run_dir={path}", *SETTINGS)
     try:
-        wait_for(process, lambda: point(RunDir(path)))
+        wait_for(process, RunDir(path), point)
     except BaseException:
         process.kill()
         raise
@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_to_the_same_result(undisturbed, tmp_path, point):
     process = start_and_signal(run.path, point, signal.SIGKILL)
     finish(process, -signal.SIGKILL)
     assert run.read_record()["status"] == "running" and run.read_status() == "interrupted"
-    out, _ = finish(vae_lab("train", f"run_dir={run.path}"))
+    out, _ = run_to_end("train", f"run_dir={run.path}")
     assert out.splitlines()[-1] == str(run.path)
     assert run.read_status() == "finished"
     assert_same_training(run, undisturbed)
@@ -97,7 +97,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(undist
     assert f"vae-lab train run_dir={run.path}" in err and "Traceback" not in err
     assert run.read_record()["status"] == "interrupted" and run.read_record()["error"] is None
     assert (run.checkpoints / "last.ckpt").is_file()
-    finish(vae_lab("train", f"run_dir={run.path}"))
+    run_to_end("train", f"run_dir={run.path}")
     assert_same_training(run, undisturbed)
 
 

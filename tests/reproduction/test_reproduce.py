@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import warm_python
 from html_page import Page
-from training import composed, finish, train_tiny, vae_lab
+from training import composed, finish, run_to_end, train_tiny, vae_lab
 
 from vae_lab.cli import main
 from vae_lab.commands.reproduce import reproduce
@@ -189,7 +190,7 @@ def test_evaluations_are_counted_as_the_training_makes_them(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path: Path) -> None:
+def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path: Path, warm_jobs: None) -> None:
     training = compose_training(needed_run(), SETTINGS)
     speeds = Speeds(tmp_path / "speeds.json", threads=1, measure_for=0.02)
     speeds.known["start"] = 1.0
@@ -337,12 +338,9 @@ def watched(*arguments):
     print("waited with", {"torch", "pytorch_lightning"} & set(sys.modules))
 
 reproduce.train_all = watched
-sys.exit(main(sys.argv[1:]))
+sys.executable = sys.argv[1]
+sys.exit(main(sys.argv[2:]))
 """
-
-
-def reproduction(configs: Path, root: Path, figure: str, speed_seconds: float = 0.0):
-    return vae_lab(*reproduction_line(configs, root, figure, speed_seconds))
 
 
 def reproduction_line(configs: Path, root: Path, figure: str, speed_seconds: float = 0.0) -> list[str]:
@@ -353,7 +351,8 @@ def reproduction_line(configs: Path, root: Path, figure: str, speed_seconds: flo
 @pytest.mark.slow
 def test_reproduction_from_plan_to_page_and_again(tiny_configs: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    _, err = finish(reproduction(tiny_configs, root, "tiny", speed_seconds=0.05), returncode=1)
+    line = reproduction_line(tiny_configs, root, "tiny", speed_seconds=0.05)
+    _, err = run_to_end(*line, returncode=1)
     assert (
         f"nothing was reached that could be judged: 45 of 45 verdicts are 'not reached'; page: {root}/index.html" in err
     )
@@ -368,7 +367,7 @@ def test_reproduction_from_plan_to_page_and_again(tiny_configs: Path, tmp_path: 
     for file in ("figures/figure2.csv", "figures/figure2.png", "verification.csv", "index.html"):
         assert (root / file).stat().st_size > 0
     before = (root / "runs" / "mnist_2_aevb" / "run.json").read_text()
-    _, err = finish(reproduction(tiny_configs, root, "tiny"), returncode=1)
+    _, err = run_to_end(*reproduction_line(tiny_configs, root, "tiny"), returncode=1)
     assert "was finished" in err and (root / "runs" / "mnist_2_aevb" / "run.json").read_text() == before
 
 
@@ -378,7 +377,8 @@ def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp
     first = compose_training(needed_run("mnist_2_aevb"), SETTINGS)
     plan_job(root / "runs" / "mnist_2_aevb", {**first.config, "seed": 7})  # another run in its place
     line = reproduction_line(tiny_configs, root, "without_probes")
-    process = subprocess.run([sys.executable, "-c", WATCHED, *line], capture_output=True, text=True)
+    command = [sys.executable, "-c", WATCHED, warm_python.python(), *line]
+    process = subprocess.run(command, capture_output=True, text=True)
     err = process.stderr
     assert process.returncode == 1 and "waited with set()" in process.stdout, "PyTorch is loaded once all is trained"
     assert "holds another run" in err and RunDir(root / "runs" / "mnist_2_wake_sleep").read_status() == "finished"
@@ -389,7 +389,7 @@ def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_reproduction_goes_on_by_repetition(number: int, tiny_configs: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    process = reproduction(tiny_configs, root, "longer")
+    process = vae_lab(*reproduction_line(tiny_configs, root, "longer"))
     runs = [RunDir(root / "runs" / f"mnist_2_{method}") for method in ("aevb", "wake_sleep")]
     deadline = time.monotonic() + 120
     while not all((run.checkpoints / "last.ckpt").exists() for run in runs):
@@ -404,5 +404,5 @@ def test_stopped_reproduction_goes_on_by_repetition(number: int, tiny_configs: P
         assert f"the same command goes on: {line}" in err
         assert not any(run.is_locked() for run in runs)
         assert {run.read_status() for run in runs} <= {"interrupted", "finished"}
-    finish(reproduction(tiny_configs, root, "longer"), returncode=1)  # too short for any published value
+    run_to_end(*reproduction_line(tiny_configs, root, "longer"), returncode=1)  # too short for any published value
     assert [run.read_status() for run in runs] == ["finished", "finished"]

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import warm_python
 from training import (
     TINY,
     assert_same_training,
@@ -192,7 +193,8 @@ def test_a_run_that_another_process_writes_is_refused(copied_run, monkeypatch):
 @pytest.mark.slow
 def test_two_trainings_begun_at_once_in_one_folder_are_one_training(tmp_path):
     overrides = [*TINY, "data=digits", "trainer.max_epochs=4"]
-    started = [vae_lab("train", f"run_dir={tmp_path / 'run'}", f"seed={seed}", *overrides) for seed in (0, 1)]
+    line = ["train", f"run_dir={tmp_path / 'run'}", *overrides]
+    started = [vae_lab(*line, f"seed={seed}", executable=warm_python.python()) for seed in (0, 1)]
     ended = [(*process.communicate(timeout=180), process.returncode) for process in started]
     assert sorted(code for *_, code in ended) == [0, 2]
     (winner,) = [seed for seed, (*_, code) in enumerate(ended) if code == 0]

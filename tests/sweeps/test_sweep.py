@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from training import TINY, finish, kill_training, vae_lab, wait_until
@@ -136,7 +137,7 @@ def test_fail_fast_begins_no_further_job(stand_in, capfd: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-def test_dry_run_shows_the_plan_and_leaves_no_run(capfd: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_shows_the_plan_and_leaves_no_run(warm_jobs: None, capfd: pytest.CaptureFixture[str]) -> None:
     assert sweep("model.latent_dim=2,5", "sweep.dry_run=true", "sweep.speed_seconds=0.01") == 0
     err = capfd.readouterr().err
     assert "2 jobs (2 new)" in err and "estimated time" in err and "MB" in err
@@ -250,7 +251,10 @@ def test_parts_of_ones_own_are_swept_by_a_process_without_pytorch(work_folder: P
         "import vae_lab.networks.mlp\n\n\nclass Encoder(vae_lab.networks.mlp.MLPEncoder):\n    pass\n"
     )
     line = ["train", "-m", *QUICK, "model.encoder._target_=my_networks.Encoder", "seed=0,1", "sweep.jobs=2"]
-    code = f"import sys; from vae_lab.cli import main; assert main({line}) == 0; print(sorted(sys.modules))"
+    code = (
+        f"import sys; from vae_lab.cli import main; sys.executable = {warm_python.python()!r}; "
+        f"assert main({line}) == 0; print(sorted(sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
     assert {run.read_status() for run in runs_of(FOLDER)} == {"finished"} and len(runs_of(FOLDER)) == 2

@@ -8,7 +8,7 @@ import torch
 from step_cases import present
 from test_lit_module import make_lit
 from torch import Tensor, nn
-from training import TINY, assert_same_training, finish, train_tiny, vae_lab
+from training import TINY, assert_same_training, run_to_end, train_tiny
 
 from vae_lab.errors import ConfigError
 from vae_lab.objectives.aevb import AEVB
@@ -135,7 +135,7 @@ def test_continued_compiled_training_is_the_undisturbed_one_and_the_eager_one_to
     whole, halves = RunDir(tmp_path / "whole"), RunDir(tmp_path / "halves")
     train_tiny(whole.path, *common, "max_samples=1600")
     train_tiny(halves.path, *common, "max_samples=1000")
-    finish(vae_lab("train", f"run_dir={halves.path}", "max_samples=1600"))
+    run_to_end("train", f"run_dir={halves.path}", "max_samples=1600")
     assert_same_training(halves, whole)
     eager = train_tiny(tmp_path / "eager", *common, "compile=false", "max_samples=1600")
     ours, theirs = read_rows(whole.curve_file), read_rows(eager.curve_file)
