@@ -13,7 +13,7 @@ import pytest
 import warm_python
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from training import TINY, finish, kill_training, vae_lab, wait_until
+from training import TINY, finish, kill_training, run_to_end, vae_lab, wait_until
 
 from vae_lab.cli import main
 from vae_lab.jobs import engine as jobs
@@ -356,7 +356,8 @@ def test_launchers_run_the_jobs_and_name_the_failed_one(launcher: list[str]) -> 
 def test_killed_sweep_with_a_killed_job_is_finished_by_repetition() -> None:
     """SIGKILL of a job, of the sweep, and of both: what was interrupted goes on, what is finished stays."""
     budget = ["max_samples=30000", "trainer.max_epochs=null", "checkpoint.every_seconds=0.1", "sweep.speed_seconds=0"]
-    line = ["train", "-m", *SMALL, *budget, "model.latent_dim=2,5", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    undisturbed = ["train", "-m", *SMALL, *budget, "model.latent_dim=2,5"]
+    line = [*undisturbed, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     first = vae_lab(*line)
     running = wait_for_checkpoints(2)
     kill_training(running[0])  # its job is tried again
@@ -373,9 +374,8 @@ def test_killed_sweep_with_a_killed_job_is_finished_by_repetition() -> None:
     assert "failed" not in out and {run.read_status() for run in running} == {"finished"}
     rows = [run.curve_file.read_text() for run in running]
     shutil.rmtree(FOLDER)
-    finish(vae_lab(*line))
-    undisturbed = [run.curve_file.read_text() for run in runs_of(FOLDER)]
-    assert sorted(rows) == sorted(undisturbed)
+    run_to_end(*undisturbed)
+    assert sorted(rows) == sorted(run.curve_file.read_text() for run in runs_of(FOLDER))
 
 
 def runs_of(folder: Path) -> list[RunDir]:
