@@ -289,17 +289,17 @@ def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Pa
     job = plan_tiny(tmp_path / "job", "max_samples=20000", "trainer.max_epochs=null")
     engine = (
         "import sys; from vae_lab.jobs.engine import Job, run_jobs; from vae_lab.runs.load import RunDir; "
+        "sys.executable = sys.argv[2]; "
         "print([o.status for o in run_jobs([Job(RunDir(sys.argv[1]))], num_parallel=1)])"
     )
-    first = subprocess.Popen([sys.executable, "-c", engine, str(job.run.path)])
+    command = [sys.executable, "-c", engine, str(job.run.path)]
+    first = subprocess.Popen([*command, sys.executable])
     while not (job.run.checkpoints / "last.ckpt").exists():
         time.sleep(0.01)
     assert job.run.read_status() == "running"
     first.kill()
     first.wait()
-    second = subprocess.run(
-        [sys.executable, "-c", engine, str(job.run.path)], capture_output=True, text=True, timeout=120, check=True
-    )
+    second = subprocess.run([*command, warm_python.python()], capture_output=True, text=True, timeout=120, check=True)
     assert "['resumed']" in second.stdout and RunDir(job.run.path).read_status() == "finished"
 
 
