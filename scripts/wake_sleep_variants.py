@@ -221,7 +221,7 @@ class VariantsSettings:
 
     latent_dim: int = key("latent size", 20, choices=tuple(map(str, CHOSEN)))
     only: list[str] = key("names or patterns of variants", ["*"])
-    samples: int = key("the budget of each run, in training samples; a larger one extends finished runs", 1_000_000)
+    samples: int = key("each run's budget, in training samples; one that has a larger one keeps it", 1_000_000)
     train: list[str] = key("further overrides of vae-lab train", [])
     root: str = key("the folder of the runs", "outputs/wake_sleep_variants", is_path=True)
 
@@ -245,11 +245,12 @@ def trained(name: str, given: VariantsSettings) -> RunDir:
     training: Section5 = build.instantiate(config["figure"]["training"], "figure.training")
     words = [*training.needed_run("mnist", given.latent_dim, "wake_sleep", "quick").overrides, *given.train]
     run = RunDir(Path(given.root) / f"{given.latent_dim}_{name}")
+    before = run.read_config()["max_samples"] if run.exists() else 0
     overrides = {
         **{word.partition("=")[0]: yaml.safe_load(word.partition("=")[2]) for word in words},
         **{"optimizer.lr": CHOSEN[given.latent_dim], "callbacks": "none", "logger": "none", "threads": 1},
         **VARIANTS[name][1],
-        **{"max_samples": given.samples, "run_dir": run.path, "allow": ["wake_sleep_variants"]},
+        **{"max_samples": max(given.samples, before), "run_dir": run.path, "allow": ["wake_sleep_variants"]},
     }
     vae_lab.train(overrides=overrides)
     return run
