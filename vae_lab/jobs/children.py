@@ -91,14 +91,28 @@ def called_in_child(function: Callable[..., T], *arguments: Any, method: str = "
         arguments: of the function.
         method: by which multiprocessing starts the process.
     """
-    before = set(active_children())
-    with ProcessPoolExecutor(1, get_context(method), _follow_parent) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except KeyboardInterrupt:
-            for process in set(active_children()) - before:
-                process.terminate()
-            raise
+    with _ended_by_ctrl_c(), ProcessPoolExecutor(1, get_context(method), _follow_parent) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """While the block runs, every Ctrl-C ends the processes begun in it first: a pool waits for its own at its end."""
+    known, handler = set(active_children()), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        for process in set(active_children()) - known:
+            process.terminate()
+        handler(number, frame)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def called_with_torch(function: Callable[..., T], *arguments: Any) -> T:
