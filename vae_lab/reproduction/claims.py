@@ -58,8 +58,8 @@ TRIED = {
         "size of 0.02 is 3.6 nats lower after 1e6 samples, and 2.6 higher after 1e7: the probes are too short for it; "
         "lower after 1e6, too: 20 sleep samples, sleep before wake, an s.d. by fan-in, other step sizes for the "
         "encoder beside 0.01; minibatches with replacement: 0.3 nats higher; step sizes of 0.02 for the decoder and "
-        "0.01 for the encoder, where the paper has one for both: 5.3 higher; Adagrad's sums averaged over both networks: "
-        "5.1 higher"
+        "0.01 for the encoder, where the paper has one for both: 5.3 higher; Adagrad's sums averaged over both: 5.1 "
+        "higher"
     ),
     ("mnist", 200, "wake_sleep"): (
         "tried, and lower: step sizes of 0.01 and 0.1 after 1e5 samples, model.log_variance_factor=1 after 1e6, a "
