@@ -78,6 +78,7 @@ def test_a_path_that_is_no_run_is_named(tmp_path):
         ("config.yaml", "x: [", r"config\.yaml is no YAML"),
         ("config.yaml", "{}", r"config\.yaml is no frozen config"),
         ("metrics.json", '{"test/bound": "x"}', r"metrics\.json: test/bound must be a number, got 'x'"),
+        ("metrics.json", '{"test/bound": 1, "test/bound_num_samples": "8"}', "test/bound_num_samples must be a number"),
         ("metrics.json", '{"test/bound": 1, "test/bound_se": null}', r"test/bound_se must be a number, got null"),
     ],
 )

@@ -12,7 +12,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from vae_lab.cli import COMMANDS, main
 from vae_lab.commands.help import WIDTH, Command
 from vae_lab.errors import ConfigError, Failed, require_integer, require_number
-from vae_lab.wiring.arguments import key, keys_of, named_paths, quoted, read_arguments, with_brackets, with_one_list
+from vae_lab.wiring.arguments import (
+    key,
+    keys_of,
+    named_paths,
+    quoted,
+    read_arguments,
+    with_brackets,
+    with_one_list,
+    with_texts,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,12 @@ class LongListSettings(ListSettings):
 
 def read(*arguments: str) -> ListSettings:
     return read_arguments("list", arguments, ListSettings)
+
+
+def test_quoted_texts_are_left_alone_and_others_become_texts() -> None:
+    quoted_texts = ["name='a,1,b'", 'data.path="b,1,c.npz"', "run_dir='1e3'"]
+    assert with_texts(quoted_texts) == quoted_texts
+    assert with_texts(["name=1e3", "root=true", "seed=1e3"]) == ["name='1e3'", "root='true'", "seed=1e3"]
 
 
 def test_arguments_not_given_have_their_defaults() -> None:
