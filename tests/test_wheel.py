@@ -15,7 +15,8 @@ pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # may name the checkout
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return result
 
