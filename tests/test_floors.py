@@ -11,11 +11,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vae_lab"
 
 FLOORS = (
-    "errors",
-    "randomness atomic",
-    "distributions hmc optimizers schedules",
-    "networks data wiring",
-    "model",
+    "errors randomness distributions",
+    "atomic hmc optimizers schedules networks wiring",
+    "data model",
     "elbo estimators",
     "objectives measurement",
     "runs training",
