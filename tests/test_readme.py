@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from training import run_to_end
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -27,7 +28,7 @@ def test_pages_name_files_that_exist(page):
 
 
 @pytest.mark.slow
-def test_readme_example_of_an_own_network_trains_and_evaluates(tmp_path):
+def test_readme_example_of_an_own_network_trains_and_evaluates(tmp_path, monkeypatch):
     text = README.read_text(encoding="utf-8")
     for name, content in re.findall(r"```(?:python|yaml)\n# (my_[\w/.]+)\n(.*?)```", text, flags=re.DOTALL):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -38,21 +39,12 @@ def test_readme_example_of_an_own_network_trains_and_evaluates(tmp_path):
         "train": ["smoke=on", "run_dir=RUN", "threads=1"],
         "evaluate": ["estimator.num_samples=10", "threads=1"],
     }
+    monkeypatch.chdir(tmp_path)
     for command in commands:
         arguments = command.split()
-        process = subprocess.run(
-            [sys.executable, "-m", "vae_lab", *arguments, *small[arguments[0]]],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        assert process.returncode == 0, process.stderr
-    refused = subprocess.run(
-        [sys.executable, "-m", "vae_lab", "evaluate", "run=RUN"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert refused.returncode == 2
-    assert "my_networks" in refused.stderr and "allow=" in refused.stderr
+        run_to_end(*arguments, *small[arguments[0]])
+    _, refusal = run_to_end("evaluate", "run=RUN", returncode=2)
+    assert "my_networks" in refusal and "allow=" in refusal
 
 
 @pytest.mark.slow

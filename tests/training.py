@@ -36,6 +36,8 @@ TINY = (
 )
 """Epochs of 300 samples in 6 steps, evaluated at 100, 200, 250, 400, 650, 1000, 1600, ... samples."""
 
+WITH_JOBS = "import sys; from vae_lab.__main__ import main; sys.executable = sys.argv.pop(1); sys.exit(main())"
+
 
 @contextmanager
 def composed(command: str, *overrides: str) -> Iterator[DictConfig]:
@@ -72,10 +74,12 @@ def evaluate_tiny(run: RunDir, *overrides: str) -> Path:
         return ledger
 
 
-def vae_lab(*arguments: str, executable: str = sys.executable, **environment: str) -> subprocess.Popen[str]:
-    """The real command, started in a process of its own."""
+def vae_lab(
+    *arguments: str, executable: str = sys.executable, jobs: str | None = None, **environment: str
+) -> subprocess.Popen[str]:
+    """The real command, started in a process of its own; `jobs` is the interpreter of those that it starts itself."""
     return subprocess.Popen(
-        [executable, "-m", "vae_lab", *arguments],
+        [executable, "-m", "vae_lab", *arguments] if jobs is None else [executable, "-c", WITH_JOBS, jobs, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -264,8 +264,8 @@ def plan_tiny(path: Path, *overrides: str) -> Job:
 
 
 @pytest.mark.slow
-def test_killed_training_is_resumed_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """Two trainings in real processes; one is killed at its first checkpoint, and its parent has a wild name."""
+def test_killed_training_is_resumed_as_if_nothing_had_happened(warm_jobs: None, tmp_path: Path) -> None:
+    """Of two trainings in processes of their own one is killed at its first checkpoint; the folder has a wild name."""
     budget = ["max_samples=60000", "checkpoint.every_seconds=0.1", "trainer.max_epochs=null"]
     folder = tmp_path / "it's, a [strange]=name"
     planned = [plan_tiny(folder / "killed", *budget), plan_tiny(folder / "other", *budget, "seed=1")]

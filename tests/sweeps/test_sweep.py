@@ -269,7 +269,8 @@ def test_parts_of_ones_own_are_swept_by_a_process_without_pytorch(work_folder: P
 )
 def test_interrupted_sweep_says_so(launcher: list[str]) -> None:
     budget = ["max_samples=6000000", "trainer.max_epochs=null", "checkpoint.every_seconds=0.1", "sweep.speed_seconds=0"]
-    process = vae_lab("train", "-m", *SMALL, *budget, *launcher, "seed=0,1,2")
+    jobs = warm_python.python() if launcher == ["sweep.jobs=2"] else None
+    process = vae_lab("train", "-m", *SMALL, *budget, *launcher, "seed=0,1,2", jobs=jobs)
     wait_for_checkpoints(2)
     waiting = [str(process.pid)] if launcher == ["sweep.jobs=2"] else [str(process.pid), *children_of(process.pid)]
     assert not [pid for pid in waiting if "libtorch" in Path(f"/proc/{pid}/maps").read_text()]
