@@ -64,6 +64,24 @@ def test_an_operation_that_is_not_known_is_named(network, name):
         traced(network, torch.rand(1, 2, 4, 4), "the encoder")
 
 
+class Reducing(nn.Module):
+    """A mean over all numbers or, with a type, a sum of that type."""
+
+    def __init__(self, kind: torch.dtype | None) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean() if self.kind is None else x.sum(1, dtype=self.kind)
+
+
+def test_a_mean_over_everything_is_known_and_a_sum_of_another_type_is_not():
+    program = traced(Reducing(None), torch.rand(1, 2, 3), "it")
+    assert operations(program) == ["view", "mean"] and program.operations[-1]["size"] == 6
+    with pytest.raises(UnknownOperation, match=r"it computes aten\.sum\.dim_IntList"):
+        traced(Reducing(torch.float64), torch.rand(1, 2, 3), "it")
+
+
 def test_a_network_that_torch_export_cannot_follow_is_refused():
     class Deciding(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

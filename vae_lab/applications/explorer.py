@@ -4,7 +4,6 @@ The page computes all else, by an interpreter of its own of `traced`'s operation
 stays below 1 MB.
 """
 
-import base64
 import copy
 import logging
 import math
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from vae_lab.applications.encoding import encode
 from vae_lab.applications.parameters import Parameters, likelihood_of
-from vae_lab.applications.traced import traced
+from vae_lab.applications.traced import in_base64, traced
 from vae_lab.data.arrays import Split, is_binary
 from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian
 from vae_lab.errors import ConfigError, RunError
@@ -45,13 +44,13 @@ log = logging.getLogger("vae_lab")
 MOST_BYTES = 880_000
 """The most bytes of pictures and points; the page itself and the operations of the networks take the rest of 1 MB."""
 PIXEL = 1 / 255
-"""By no more may a decoded pixel change where weights are kept as float16."""
+"""The largest change of a decoded pixel that weights kept as float16 may cause."""
 EXPECTATION_NODES = {1: 32, 2: 10}
 """Nodes a dimension of the quadrature over q(z|x); where there are more dimensions, draws of z are taken."""
 INTEGRAL_NODES = 20
 """Nodes a dimension of the integral log p(x), as in `estimator=quadrature`."""
 PARAMETERS = {Bernoulli: ("logits",), ContinuousBernoulli: ("logits",), DiagonalGaussian: ("mean", "log_variance")}
-"""Densities of pixels that the page knows, with what a decoder must give."""
+"""The densities of pixels that the page knows, each with the parameters that a decoder gives."""
 BLOCK = 250
 """Datapoints that are decoded at once."""
 
@@ -263,12 +262,6 @@ def pictures(split: Split, limit: int) -> dict[str, Any]:
 def is_on_levels(x: Tensor, num: int) -> bool:
     """Whether all values are some of 0, 1/num, ..., 255/num, but for rounding."""
     return bool((x * num <= 255.5).all() and (x * num - (x * num).round()).abs().max() < 1e-4)
-
-
-def in_base64(values: Tensor, kind: type[np.number]) -> str:
-    """The numbers as bytes of this type, little endian, rounded where it is one of integers."""
-    rounded = values.round() if issubclass(kind, np.integer) else values
-    return base64.b64encode(rounded.numpy().astype(np.dtype(kind).newbyteorder("<")).tobytes()).decode()
 
 
 def expectation(dim: int, num_samples: int, seed: int) -> dict[str, Any]:

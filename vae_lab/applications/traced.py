@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram, default_decompositions, export
@@ -40,6 +41,8 @@ UNARY = {
 """Those of one number, with the defaults of their further arguments."""
 BINARY = {"add", "sub", "mul", "div", "pow", "maximum", "minimum"}
 """Those of two numbers."""
+REDUCING = {"mean", "sum", "amax"}
+"""Those that make one number of each row."""
 SELU = (1.6732632423543772, 1.0507009873554805, 1)
 """It is the ELU with these arguments."""
 
@@ -77,17 +80,15 @@ class Program:
         """
         constants = {}
         for number, value in self.constants.items():
-            half = value.half()
-            stored = half if torch.equal(half.float(), value) else value
-            kind = str(stored.dtype).removeprefix("torch.")
-            content = base64.b64encode(stored.contiguous().numpy().tobytes()).decode()
-            constants[number] = {"shape": list(value.shape), "type": kind, "bytes": content}
-        return {
-            "shape": list(self.shape),
-            "operations": self.operations,
-            "constants": constants,
-            "outputs": self.outputs,
-        }
+            kind = np.float16 if torch.equal(value.half().float(), value) else np.float32
+            constants[number] = {"shape": list(value.shape), "type": kind.__name__, "bytes": in_base64(value, kind)}
+        return {**vars(self), "constants": constants}
+
+
+def in_base64(values: Tensor, kind: type[np.number]) -> str:
+    """The numbers as bytes of this type, little endian, rounded where it is one of integers."""
+    rounded = values.round() if issubclass(kind, np.integer) else values
+    return base64.b64encode(rounded.numpy().astype(np.dtype(kind).newbyteorder("<")).tobytes()).decode()
 
 
 def traced(network: nn.Module, example: Tensor, what: str) -> Program:
@@ -127,35 +128,33 @@ class _Tracing:
 
     def program_of(self, exported: ExportedProgram) -> Program:
         """Goes through the graph once."""
-        signature = exported.graph_signature
-        known: dict[str, Any] = {**exported.state_dict, **exported.constants}
-        names = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_lifted_tensor_constants,
-        }
+        tensors: dict[str, Any] = {**exported.state_dict, **exported.constants}
+        names = {spec.arg.name: spec.target for spec in exported.graph_signature.input_specs if spec.target}
         found: dict[Node, Any] = {}
         for node in exported.graph.nodes:
+            args, kwargs = map_arg((node.args, node.kwargs), found.__getitem__)
             if node.op == "placeholder":
-                found[node] = known[names[node.name]] if node.name in names else Value(0, self.program.shape)
+                found[node] = tensors[names[node.name]] if node.name in names else Value(0, self.program.shape)
             elif node.op == "output":
-                results = map_arg(node.args[0], found.__getitem__)
-                self.program.outputs = [self.number(result) for result in results]
+                self.program.outputs = [self.number(result) for result in args[0]]
             else:
-                arguments = map_arg(node.args, found.__getitem__), map_arg(node.kwargs, found.__getitem__)
-                found[node] = self.result_of(node, *arguments)
+                sources = {found[each] for each in node.all_input_nodes if isinstance(found[each], Value)}
+                found[node] = self.result_of(node, sources, args, kwargs)
         return self.program
 
-    def result_of(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def result_of(self, node: Node, sources: set[Value], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a node gives: a constant, a value, or several of these."""
         target: Any = node.target
-        is_torchs = hasattr(target, "overloadpacket")  # else it is `getitem`
-        if not is_torchs or not any(isinstance(argument, Value) for argument in _flat((args, kwargs))):
+        if not sources or not hasattr(target, "overloadpacket"):  # the latter is `getitem`
             return target(*args, **kwargs)
         name = target.overloadpacket.__name__
         if name.startswith("_assert"):
             return args[0]
-        result = self.made(name, target, args, kwargs)
+        if name in MOVING.split():
+            result = self.moved(name, target, sources, args, kwargs)
+        else:
+            first = node.meta["val"][0] if isinstance(node.meta["val"], tuple | list) else node.meta["val"]
+            result = self.made(name, tuple(first.shape), args, kwargs)
         if result is None:
             raise UnknownOperation(
                 f"{self.what} computes {target}, which the page cannot: it knows {', '.join(known_operations())}, and "
@@ -163,18 +162,18 @@ class _Tracing:
             )
         return result
 
-    def made(self, name: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of an operation of PyTorch, by its name; None where it, or this use of it, is not known."""
-        if name in MOVING.split():
-            return self.moved(name, target, args, kwargs)
+    def made(self, name: str, shape: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result, of this shape, of an operation of PyTorch; None where it, or this use of it, is not known."""
         if name in UNARY:
             further = [*args[1:], *UNARY[name][len(args) - 1 :]]
             is_plain = not kwargs and all(value is None or isinstance(value, int | float) for value in further)
-            return self.emit(name, args[:1], args[0].shape, further=further) if is_plain else None
+            return self.emit(name, args[:1], shape, further=further) if is_plain else None
         if name in BINARY:
             return self.binary(name, *args, **kwargs) if not set(kwargs) - {"alpha"} else None
+        if name in REDUCING:
+            return self.reduced(name, shape, *args) if not kwargs else None
         handler: Callable[..., Any] | None = getattr(self, f"of_{name}", None)
-        return None if handler is None else handler(*args, **kwargs)
+        return None if handler is None else handler(shape, *args, **kwargs)
 
     def number(self, value: Any) -> int:
         """The number of a value; a tensor becomes a constant."""
@@ -194,9 +193,8 @@ class _Tracing:
         self.program.operations.append({"op": op, "of": of, "value": made.number, "shape": list(shape), **settings})
         return made
 
-    def moved(self, name: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def moved(self, name: str, target: Any, sources: set[Value], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operation that moves numbers: where each comes from, counted from 1; 0 is a zero."""
-        sources = {argument for argument in _flat((args, kwargs)) if isinstance(argument, Value)}
         if len(sources) != 1 or not isinstance(args[0], Value) or (name == "constant_pad_nd" and any(args[2:])):
             return None
         further = {key: value for key, value in kwargs.items() if key != "dtype"}
@@ -207,11 +205,9 @@ class _Tracing:
 
     def gathered(self, source: Value, places: Tensor) -> Value:
         """The numbers of a value at these places."""
-        wanted = places.flatten().to(torch.int64)
-        if torch.equal(wanted, torch.arange(1, math.prod(source.shape) + 1)):
+        if torch.equal(places.flatten(), _places(source).flatten()):
             return self.emit("view", [source], places.shape)
-        content = base64.b64encode(wanted.to(torch.int32).numpy().tobytes()).decode()
-        return self.emit("gather", [source], places.shape, places=content)
+        return self.emit("gather", [source], places.shape, places=in_base64(places.flatten(), np.int32))
 
     def binary(self, name: str, first: Any, second: Any, alpha: float = 1) -> Value:
         """An operation of two numbers, after broadcasting; one may be a plain number."""
@@ -223,133 +219,104 @@ class _Tracing:
         shape = torch.broadcast_shapes(tuple(first.shape), tuple(second.shape))
         return self.emit(name, [first, second], shape)
 
-    def of_selu(self, x: Value) -> Value:
+    def of_selu(self, shape: Sequence[int], x: Value) -> Value:
         """Scaled exponential linear unit."""
-        return self.emit("elu", [x], x.shape, further=SELU)
+        return self.emit("elu", [x], shape, further=SELU)
 
-    def of_gelu(self, x: Value, *, approximate: str = "none") -> Value:
+    def of_gelu(self, shape: Sequence[int], x: Value, *, approximate: str = "none") -> Value:
         """Gaussian error linear unit, exact or by tanh."""
-        return self.emit("gelu" if approximate == "none" else "gelu_tanh", [x], x.shape, further=[])
+        return self.emit("gelu" if approximate == "none" else "gelu_tanh", [x], shape, further=[])
 
-    def of_linear(self, x: Value, weight: Any, bias: Any = None) -> Value | None:
+    def of_linear(self, shape: Sequence[int], x: Value, weight: Any, bias: Any = None) -> Value | None:
         """W x + b along the last dimension."""
         if not isinstance(x, Value) or isinstance(weight, Value):
             return None
-        inputs = [x, weight] if bias is None else [x, weight, bias]
-        return self.emit("linear", inputs, (*x.shape[:-1], weight.shape[0]))
+        return self.emit("linear", [x, weight] if bias is None else [x, weight, bias], shape)
 
-    def of_mm(self, first: Any, second: Any) -> Value:
+    def of_mm(self, shape: Sequence[int], first: Any, second: Any) -> Value:
         """A product of matrices."""
-        return self.emit("mm", [first, second], (first.shape[0], second.shape[1]))
+        return self.emit("mm", [first, second], shape)
 
-    def of_addmm(self, added: Any, first: Any, second: Any) -> Value:
+    def of_addmm(self, shape: Sequence[int], added: Any, first: Any, second: Any) -> Value:
         """A product of matrices with something added."""
-        return self.binary("add", self.of_mm(first, second), added)
+        return self.binary("add", self.of_mm(shape, first, second), added)
 
-    def of_convolution(
-        self,
-        x: Value,
-        weight: Any,
-        bias: Any,
-        stride: Sequence[int],
-        padding: Sequence[int],
-        dilation: Sequence[int],
-        transposed: bool,
-        output_padding: Sequence[int],
-        groups: int,
-    ) -> Value | None:
+    def of_convolution(self, shape: Sequence[int], x: Value, weight: Any, bias: Any, *further: Any) -> Value | None:
         """A convolution of images, or its transpose."""
         if not isinstance(x, Value) or isinstance(weight, Value) or len(x.shape) != 4:
             return None
+        stride, padding, dilation, transposed, _, groups = further
         inputs = [x, weight] if bias is None else [x, weight, bias]
-        like = torch.empty(x.shape, device="meta")
-        further = (stride, padding, dilation, transposed, output_padding, groups)
-        shape = torch.convolution(like, weight.to("meta"), None, *further).shape
         facts = {"stride": list(stride), "padding": list(padding), "dilation": list(dilation), "groups": groups}
         return self.emit("convolution_transposed" if transposed else "convolution", inputs, shape, **facts)
 
-    def of_cat(self, parts: Sequence[Any], dim: int = 0) -> Value:
+    def of_cat(self, shape: Sequence[int], parts: Sequence[Any], dim: int = 0) -> Value:
         """Tensors behind each other."""
-        dim %= len(parts[0].shape)
-        shape = list(parts[0].shape)
-        shape[dim] = sum(part.shape[dim] for part in parts)
-        return self.emit("cat", parts, shape, dim=dim)
+        return self.emit("cat", parts, shape, dim=dim % len(shape))
 
-    def of_mean(self, x: Value, dims: Sequence[int], keepdim: bool = False) -> Value:
-        """Means along dimensions."""
-        return self.reduced("mean", x, dims, keepdim)
-
-    def of_sum(self, x: Value, dims: Sequence[int], keepdim: bool = False) -> Value:
-        """Sums along dimensions."""
-        return self.reduced("sum", x, dims, keepdim)
-
-    def of_amax(self, x: Value, dims: Sequence[int] = (), keepdim: bool = False) -> Value:
-        """Maxima along dimensions."""
-        return self.reduced("amax", x, dims, keepdim)
-
-    def reduced(self, name: str, x: Value, dims: Sequence[int], keepdim: bool) -> Value:
+    def reduced(
+        self, name: str, shape: Sequence[int], x: Value, dims: Sequence[int] = (), keepdim: bool = False
+    ) -> Value:
         """One number for each row, once the dimensions that go are the last."""
         gone = sorted(dim % len(x.shape) for dim in (dims or range(len(x.shape))))
         kept = [dim for dim in range(len(x.shape)) if dim not in gone]
         last = self.gathered(x, _places(x).permute(*kept, *gone))
-        shape = [1 if dim in gone else size for dim, size in enumerate(x.shape) if keepdim or dim in kept]
         return self.emit(name, [last], shape, size=math.prod(x.shape[dim] for dim in gone))
 
-    def of_avg_pool2d(self, x: Value, kernel: Sequence[int], *further: Any) -> Value | None:
+    def of_avg_pool2d(self, shape: Sequence[int], x: Value, kernel: Sequence[int], *further: Any) -> Value | None:
         """Means in windows."""
-        return self.pooled("mean", x, kernel, *further)
-
-    def of_max_pool2d_with_indices(self, x: Value, kernel: Sequence[int], *further: Any) -> list[Value] | None:
-        """Maxima in windows; of the two results the second is not there."""
-        stride, padding, dilation, ceil = [*further, *[(), (0, 0), (1, 1), False][len(further) :]]
-        if any(padding) or any(step != 1 for step in dilation):
-            return None
-        pooled = self.pooled("amax", x, kernel, stride, padding, ceil)
-        return pooled and [pooled]
-
-    def pooled(
-        self,
-        name: str,
-        x: Value,
-        kernel: Sequence[int],
-        stride: Sequence[int] = (),
-        padding: Sequence[int] = (0, 0),
-        ceil: bool = False,
-        counts_padding: bool = True,
-        divisor: int | None = None,
-    ) -> Value | None:
-        """One number for each window: a row of the windows' numbers."""
+        stride, padding, ceil, counts_padding, divisor = [*further, *[(), (0, 0), False, True, None][len(further) :]]
         if ceil or divisor or (any(padding) and not counts_padding):
             return None
-        steps = stride or kernel
-        windows = nn.functional.unfold(
-            _places(x), tuple(kernel), padding=tuple(padding), stride=tuple(steps)
-        ).unflatten(1, (x.shape[1], -1))
-        sizes = [
-            (size + 2 * pad - width) // step + 1
-            for size, pad, width, step in zip(x.shape[2:], padding, kernel, steps, strict=True)
-        ]
-        rows = self.gathered(x, windows.mT.contiguous())
-        return self.emit(name, [rows], (*x.shape[:2], *sizes), size=windows.shape[2])
+        return self.pooled("mean", shape, x, kernel, stride, padding)
 
-    def of_native_layer_norm(self, x: Value, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> list[Value]:
+    def of_max_pool2d_with_indices(
+        self, shape: Sequence[int], x: Value, kernel: Sequence[int], *further: Any
+    ) -> list[Value] | None:
+        """Maxima in windows; of the two results the second is not there."""
+        stride, padding, dilation, ceil = [*further, *[(), (0, 0), (1, 1), False][len(further) :]]
+        if ceil or any(padding) or any(step != 1 for step in dilation):
+            return None
+        return [self.pooled("amax", shape, x, kernel, stride, padding)]
+
+    def pooled(
+        self, name: str, shape: Sequence[int], x: Value, kernel: Any, stride: Sequence[int], padding: Any
+    ) -> Value:
+        """One number for each window: a row of the windows' numbers."""
+        windows = nn.functional.unfold(_places(x), kernel, padding=padding, stride=tuple(stride or kernel))
+        windows = windows.unflatten(1, (x.shape[1], -1))
+        rows = self.gathered(x, windows.mT.contiguous())
+        return self.emit(name, [rows], shape, size=windows.shape[2])
+
+    def of_native_layer_norm(
+        self, shape: Sequence[int], x: Value, rows: Sequence[int], weight: Any, bias: Any, eps: float
+    ) -> list[Value]:
         """Layer normalisation; of the three results only the first is there."""
-        return [self.scaled(self.emit("normalize", [x], x.shape, size=math.prod(shape), eps=eps), weight, bias)]
+        return [self.scaled(self.emit("normalize", [x], shape, size=math.prod(rows), eps=eps), weight, bias)]
 
     def of_native_group_norm(
-        self, x: Value, weight: Any, bias: Any, num: int, channels: int, area: int, groups: int, eps: float
+        self, shape: Sequence[int], x: Value, weight: Any, bias: Any, *further: Any
     ) -> list[Value]:
         """Group normalisation; of the three results only the first is there."""
-        normalized = self.emit("normalize", [x], x.shape, size=channels // groups * area, eps=eps)
-        return [self.scaled(normalized, *(_of_channels(value, x.shape) for value in (weight, bias)))]
+        _, channels, area, groups, eps = further
+        normalized = self.emit("normalize", [x], shape, size=channels // groups * area, eps=eps)
+        return [self.scaled(normalized, *(_of_channels(value, shape) for value in (weight, bias)))]
 
     def of__native_batch_norm_legit_no_training(
-        self, x: Value, weight: Any, bias: Any, mean: Tensor, variance: Tensor, momentum: float, eps: float
+        self,
+        shape: Sequence[int],
+        x: Value,
+        weight: Any,
+        bias: Any,
+        mean: Tensor,
+        variance: Tensor,
+        _: float,
+        eps: float,
     ) -> list[Value]:
         """Batch normalisation by its running statistics: a scale and a shift; only the first result is there."""
         scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
         shift = (0 if bias is None else bias) - mean * scale
-        return [self.scaled(x, _of_channels(scale, x.shape), _of_channels(shift, x.shape))]
+        return [self.scaled(x, _of_channels(scale, shape), _of_channels(shift, shape))]
 
     def scaled(self, x: Value, weight: Any, bias: Any) -> Value:
         """The product with a weight, and the sum with a bias, where there are these."""
@@ -360,19 +327,12 @@ class _Tracing:
 def known_operations() -> list[str]:
     """The names of PyTorch that a program may compute, without those that only move numbers."""
     own = {name.removeprefix("of_").strip("_") for name in vars(_Tracing) if name.startswith("of_")}
-    return sorted({*UNARY, *BINARY, *own})
+    return sorted({*UNARY, *BINARY, *REDUCING, *own})
 
 
 def _places(value: Value) -> Tensor:
     """The numbers 1, 2, 3, ... in the shape of a value."""
     return torch.arange(1, math.prod(value.shape) + 1, dtype=torch.float64).view(value.shape)
-
-
-def _flat(arguments: Any) -> list[Any]:
-    if isinstance(arguments, Value) or not isinstance(arguments, tuple | list | dict):
-        return [arguments]
-    values = arguments.values() if isinstance(arguments, dict) else arguments
-    return [each for value in values for each in _flat(value)]
 
 
 def _of_channels(value: Any, shape: Sequence[int]) -> Any:
