@@ -9,7 +9,15 @@ import torch
 from drawn_run import DIGITS, make_drawn_run
 from training import composed
 
-from vae_lab.applications.classification import CLASSIFIERS, Labelled, error_rates, folds, scaled, standard_error
+from vae_lab.applications.classification import (
+    CLASSIFIERS,
+    Labelled,
+    error_rate,
+    error_rates,
+    folds,
+    scaled,
+    standard_error,
+)
 from vae_lab.commands.classify import classify
 from vae_lab.data.arrays import Split
 from vae_lab.errors import ConfigError
@@ -30,7 +38,7 @@ def test_classifier_has_nearly_the_error_of_the_best_rule_between_two_normal_den
     best = 0.5 * math.erfc(1 / math.sqrt(2))
     error = math.sqrt(best * (1 - best) / len(test))
     x, test = scaled(x, test)
-    assert best - 6 * error <= CLASSIFIERS[classifier](x, labels, test, test_labels) <= best + 6 * error + 0.01
+    assert best - 6 * error <= error_rate(classifier, x, labels, test, test_labels) <= best + 6 * error + 0.01
 
 
 def labelled(labels: list[int]) -> Labelled:
