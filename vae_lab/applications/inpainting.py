@@ -31,8 +31,6 @@ from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
 from vae_lab.randomness import generator
 
-MASKS = ("right_half", "left_half", "bottom_half", "top_half", "center")
-"""Masks by name, beside `random_N`: N per cent of the pixels."""
 NUM_LEAPFROG = 5
 """Steps of a trajectory of Hamiltonian Monte Carlo."""
 COMPONENTS = 64
@@ -66,7 +64,7 @@ def mask_of(name: str, image_shape: tuple[int, int, int], *, seed: int) -> Bool[
     """Which pixels are missing.
 
     Args:
-        name: one of `MASKS`, `random_N`, or an .npy file of what `mask_of_array` takes.
+        name: of a region, `random_N`: N per cent of the pixels, or an .npy file of what `mask_of_array` takes.
         image_shape: (channel, height, width).
         seed: of a random mask.
 
@@ -74,31 +72,29 @@ def mask_of(name: str, image_shape: tuple[int, int, int], *, seed: int) -> Bool[
         ConfigError: it is none of them, or hides all or nothing.
     """
     height, width = image_shape[1:]
+    regions = {
+        "right_half": np.s_[:, width // 2 :],
+        "left_half": np.s_[:, : width // 2],
+        "bottom_half": np.s_[height // 2 :],
+        "top_half": np.s_[: height // 2],
+        "center": np.s_[height // 4 : height - height // 4, width // 4 : width - width // 4],
+    }
     missing = torch.zeros(height, width, dtype=torch.bool)
     share = name.removeprefix("random_")
-    match name:
-        case "right_half":
-            missing[:, width // 2 :] = True
-        case "left_half":
-            missing[:, : width // 2] = True
-        case "bottom_half":
-            missing[height // 2 :] = True
-        case "top_half":
-            missing[: height // 2] = True
-        case "center":
-            missing[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
-        case _ if share != name and share.isdecimal():
-            order = torch.randperm(height * width, generator=generator("cpu", seed, "mask"))
-            missing.view(-1)[order[: round(height * width * int(share) / 100)]] = True
-        case _ if name.endswith(".npy"):
-            try:
-                found = np.load(Path(name).expanduser(), allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise ConfigError(f"mask: {name} must be an array that numpy.save wrote: {error}") from error
-            return mask_of_array(found, image_shape, name)
-        case _:
-            names = ", ".join(MASKS)
-            raise ConfigError(f"mask must be one of {names}, random_N (per cent) or an .npy file, got {name!r}")
+    if name in regions:
+        missing[regions[name]] = True
+    elif share != name and share.isdecimal():
+        order = torch.randperm(height * width, generator=generator("cpu", seed, "mask"))
+        missing.view(-1)[order[: round(height * width * int(share) / 100)]] = True
+    elif name.endswith(".npy"):
+        try:
+            found = np.load(Path(name).expanduser(), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"mask: {name} must be an array that numpy.save wrote: {error}") from error
+        return mask_of_array(found, image_shape, name)
+    else:
+        names = ", ".join(regions)
+        raise ConfigError(f"mask must be one of {names}, random_N (per cent) or an .npy file, got {name!r}")
     return _hides_some(missing, name)
 
 
