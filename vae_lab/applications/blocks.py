@@ -6,12 +6,7 @@ from typing import Any
 from vae_lab.randomness import NOISE_BLOCK
 
 Watch = Callable[[Sequence[Any]], Iterable[Any]]
-"""Goes through blocks of work, in their order, and may show how far it is."""
-
-
-def unwatched(blocks: Sequence[Any]) -> Iterable[Any]:
-    """Goes through blocks and shows nothing."""
-    return blocks
+"""Goes through blocks of work, in their order, and may show how far it is; `iter` shows nothing."""
 
 
 def blocks_of(num: int) -> list[slice]:

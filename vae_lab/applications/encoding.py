@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lab.applications.blocks import Watch, blocks_of, unwatched
+from vae_lab.applications.blocks import Watch, blocks_of
 from vae_lab.distributions import kl_to_standard_normal
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
@@ -31,7 +31,7 @@ class Encoded:
         return {"kl": self.kl.numpy(), "mean": self.mean.numpy(), "std": self.std.numpy()}
 
 
-def encode(model: VAE, images: Float[Tensor, "num channel height width"], *, watch: Watch = unwatched) -> Encoded:
+def encode(model: VAE, images: Float[Tensor, "num channel height width"], *, watch: Watch = iter) -> Encoded:
     """The posteriors of images.
 
     Raises:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from vae_lab.applications.blocks import Watch, blocks_of, unwatched
+from vae_lab.applications.blocks import Watch, blocks_of
 from vae_lab.errors import ConfigError
 from vae_lab.measurement import evaluating
 from vae_lab.model import VAE
@@ -34,7 +34,7 @@ def fit_aggregate(
     *,
     num_components: int | None,
     seed: int,
-    watch: Watch = unwatched,
+    watch: Watch = iter,
 ) -> GaussianMixture:
     """A Gaussian mixture for the aggregate posterior, the mean of q(z|x) over x: fitted to a draw of z for each image.
 
@@ -81,7 +81,7 @@ def decoded(
     *,
     draw: Literal["mean", "pixels"],
     seed: int,
-    watch: Watch = unwatched,
+    watch: Watch = iter,
 ) -> Iterator[Float[Tensor, "block channel height width"]]:
     """Images at z, some at a time, on the CPU: the likelihood's mean E[x|z], or a draw x ~ p(x|z).
 

@@ -1,6 +1,6 @@
 """How likely a trained model finds each image: bound and log p(x), the very numbers whose means `evaluate` reports."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,13 @@ from jaxtyping import Bool, Float
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from vae_lab.applications.blocks import Watch, blocks_of, unwatched
+from vae_lab.applications.blocks import Watch, blocks_of
 from vae_lab.estimators.base import Estimator
 from vae_lab.measurement import bound_of_block, evaluating
 from vae_lab.model import VAE
 from vae_lab.randomness import NOISE_BLOCK
+
+TERMS = ("bound", "reconstruction", "kl")
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,19 @@ class Scores:
     """The Monte Carlo error of log p(x)."""
     beside: Mapping[str, Float[Tensor, " num"]]
     """What else the estimator says: of importance sampling `k_hat` and `ess_share`."""
-    bound: Float[Tensor, " num"] | None
-    reconstruction: Float[Tensor, " num"] | None
-    kl: Float[Tensor, " num"] | None
-    """The bound and its terms, where there is an encoder."""
+    bound: Mapping[str, Float[Tensor, " num"]]
+    """The bound and its terms by the names in `TERMS`; empty where there is no encoder."""
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns of a table; what a model without an encoder lacks is left out."""
-        first = {"log_likelihood": self.log_likelihood, "standard_error": self.standard_error, **self.beside}
-        terms = {"bound": self.bound, "reconstruction": self.reconstruction, "kl": self.kl}
-        return {name: values.numpy() for name, values in (first | terms).items() if values is not None}
+        first = {"log_likelihood": self.log_likelihood, "standard_error": self.standard_error}
+        return {name: values.numpy() for name, values in {**first, **self.beside, **self.bound}.items()}
 
     def detection(self, is_anomaly: Bool[Tensor, " num"]) -> dict[str, float]:
         """The area under the ROC curve of finding anomalies by -log p(x), -reconstruction and KL: 1/2 is chance."""
-        marks = {"log p(x)": self.log_likelihood, "reconstruction": self.reconstruction}
-        marks = {f"-{name}": -values for name, values in marks.items() if values is not None}
-        marks |= {} if self.kl is None else {"KL": self.kl}
+        marks = {"-log p(x)": -self.log_likelihood}
+        if self.bound:
+            marks |= {"-reconstruction": -self.bound["reconstruction"], "KL": self.bound["kl"]}
         return {name: float(roc_auc_score(is_anomaly.numpy(), values.numpy())) for name, values in marks.items()}
 
 
@@ -51,7 +50,7 @@ def score(
     *,
     num_samples: int,
     seed: int,
-    watch: Watch = unwatched,
+    watch: Watch = iter,
 ) -> Scores:
     """Bound and log p(x) of images, with the noise that `evaluate` gives to equal places and seeds.
 
@@ -64,7 +63,7 @@ def score(
         watch: goes through blocks of images.
     """
     device = next(model.parameters()).device
-    estimates, terms = [], []
+    estimates, bounds = [], []
     for block in watch(blocks_of(len(images))):
         x = images[block].to(device)
         with evaluating(model, device, seed, "evaluate"):
@@ -72,8 +71,8 @@ def score(
             estimates.append([found.log_likelihood, found.variance, *found.beside.values()])
         if model.has_encoder:
             _, bound = bound_of_block(model, x, block.start // NOISE_BLOCK, num_samples=num_samples, seed=seed)
-            terms.append([bound.total.cpu(), bound.reconstruction.cpu(), bound.kl.cpu()])
+            bounds.append([part.cpu() for part in (bound.total, bound.reconstruction, bound.kl)])
     log_likelihood, variance, *beside = map(torch.cat, zip(*estimates, strict=True))
-    total, reconstruction, kl = map(torch.cat, zip(*terms, strict=True)) if terms else (None, None, None)
     known = dict(zip(estimator.beside, beside, strict=True))
-    return Scores(log_likelihood, variance.sqrt(), known, total, reconstruction, kl)
+    terms: Iterable[tuple[str, Tensor]] = zip(TERMS, map(torch.cat, zip(*bounds, strict=True)), strict=False)
+    return Scores(log_likelihood, variance.sqrt(), known, dict(terms))
