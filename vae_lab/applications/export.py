@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 import yaml
 from torch import Tensor
@@ -24,11 +23,11 @@ logging.getLogger("onnxscript").setLevel(logging.WARNING)  # remarks on every st
 logging.getLogger("onnx_ir").setLevel(logging.WARNING)
 
 TOLERANCE = 1e-5
-"""By so much, and by this share of a value above 1, may what ONNX computes differ."""
+"""The largest difference allowed between ONNX and PyTorch: absolute, and relative for values beyond -1 and 1."""
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "safetensors": ("safetensors",), "torch": ()}
 """The formats, and the packages that each asks for."""
 OUTPUTS = {Bernoulli: ("mean", "logits"), ContinuousBernoulli: ("mean", "logits"), DiagonalGaussian: ("mean", "std")}
-"""Densities -> the parameters that ONNX gives."""
+"""The densities whose parameters are known, each with the names of those that ONNX gives."""
 CONFIG, CARD = "config.yaml", "README.md"
 
 
@@ -102,8 +101,7 @@ def require_same(content: bytes, argument: str, given: Tensor, expected: tuple[T
         None, {argument: given.numpy()}
     )
     for ours, theirs in zip(expected, found, strict=True):
-        values = ours.numpy()
-        off = float(np.max(np.abs(values - np.asarray(theirs)) / np.maximum(1, np.abs(values))))
+        off = float(((ours - torch.as_tensor(theirs)).abs() / ours.abs().clamp(min=1)).max())
         if not off <= TOLERANCE:
             raise Failed(
                 f"{name} differs from the model by {off:.2g}, and {TOLERANCE:g} is rounding: nothing is written"

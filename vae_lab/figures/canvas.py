@@ -57,7 +57,7 @@ FEW_COLOURS = 4096
 
 
 SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
-"""What curves are of, and their dashes."""
+"""The splits that curves show, each with its line style."""
 
 
 class Picture(Figure):
