@@ -130,16 +130,16 @@ def test_only_chooses_by_pattern_and_refuses_a_name_of_none() -> None:
 def test_probe_is_the_run_cut_short() -> None:
     training = compose_training(needed_run(snapshots=(2000,)), replace(SETTINGS, train=["seed=5"]))
     assert (training.config["max_samples"], training.config["checkpoint"]["at"]) == (5000, [2000])
-    probe = training.probe_config
+    probe = training.probe["config"]
     assert (probe["max_samples"], probe["evaluation"]["first"], probe["checkpoint"]["at"]) == (1000, 1000, [])
     assert training.config["seed"] == probe["seed"] == 5
     assert training.config["model"] == probe["model"] and "run_dir" not in probe
-    assert "max_samples=5000" in training.record["overrides"]
+    assert "max_samples=5000" in training.planned["overrides"]
 
 
 def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp_path: Path) -> None:
     probes = plan_probes(
-        needed_run(learning_rates=(0.01, 0.02, 0.1)), compose_training(needed_run(), SETTINGS).probe_config, tmp_path
+        needed_run(learning_rates=(0.01, 0.02, 0.1)), compose_training(needed_run(), SETTINGS).probe, tmp_path
     )
     assert [probe.job.run.read_config()["optimizer"]["lr"] for probe in probes] == [0.01, 0.02, 0.1]
     assert [probe.job.name for probe in probes] == ["a-lr0.01", "a-lr0.02", "a-lr0.1"]
@@ -177,7 +177,7 @@ def test_step_size_has_the_highest_train_bound_and_divergence_is_a_rejection(tmp
 
 def test_step_size_is_set_in_a_copy() -> None:
     config = {"optimizer": {"lr": 1, "eps": 2}, "seed": 0}
-    planned = with_step_size(config, {"choices": {}, "overrides": ["seed=0"]}, 0.5)
+    planned = with_step_size({"config": config, "choices": {}, "overrides": ["seed=0"]}, 0.5)
     assert planned["config"] == {"optimizer": {"lr": 0.5, "eps": 2}, "seed": 0}
     assert planned["overrides"] == ["seed=0", "optimizer.lr=0.5"] and planned["choices"] == {}
     assert config["optimizer"]["lr"] == 1
@@ -201,14 +201,14 @@ def test_speed_is_measured_once_and_remaining_time_counts_what_is_done(tmp_path:
     known = json.loads((tmp_path / "speeds.json").read_text())
     again = Speeds(tmp_path / "speeds.json", threads=1, measure_for=0)
     other_budget = {**training.config, "max_samples": None, "trainer": {**training.config["trainer"], "max_epochs": 9}}
-    assert again.of(with_step_size(training.config, {}, 0.7)["config"]) == again.of(other_budget) == speed
+    assert again.of(with_step_size(training.planned, 0.7)["config"]) == again.of(other_budget) == speed
     assert known == {speeds.key(training.config): dataclasses.asdict(speed)}
     with_times = timed(training, speeds)
     assert with_times.seconds > with_times.probe_seconds > 1.0
     runs, probes = tmp_path / "runs", tmp_path / "probes"
     total = with_times.seconds + 2 * with_times.probe_seconds
     assert remaining_seconds(with_times, runs, probes) == pytest.approx(total)
-    for probe in plan_probes(training.needed, training.probe_config, probes):
+    for probe in plan_probes(training.needed, training.probe, probes):
         probe.job.run.update_record(status="finished")
     assert remaining_seconds(with_times, runs, probes) == pytest.approx(with_times.seconds)
     assert Speed(2.0, 3.0, samples_per_epoch=1200, checkpoint_bytes=0).seconds(10, 2) == 26.0

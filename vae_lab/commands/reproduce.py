@@ -17,7 +17,7 @@ from vae_lab.reproduction.plan import (
     needed_runs,
     needs_of,
 )
-from vae_lab.reproduction.work import Engine, Work, choose_step_sizes, estimated, print_plan, train_all
+from vae_lab.reproduction.work import choose_step_sizes, estimated, print_plan, train_all
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
@@ -51,18 +51,17 @@ def reproduce(cfg: DictConfig) -> Path:
         print_plan(trainings, needs, root, num_parallel, scale)
         if settings.dry_run:
             return root
-        work = Work()
-        engine = Engine(num_parallel)
         try:
-            choices = choose_step_sizes(trainings, root, engine)
-            train_all(trainings, choices, root, engine, work)
+            choices = choose_step_sizes(trainings, root, num_parallel)
+            failures = train_all(trainings, choices, root, num_parallel)
             from vae_lab.reproduction.measuring import draw_all, measure_all
 
             figures = make_figures(configs)
             measure_all(figures, root, scale, num_parallel)
         except Interrupted as interrupt:
             raise Interrupted(f"{interrupt}; the same command goes on: {pasted(*sys.argv[1:])}") from interrupt
-        draw_all(figures, root, scale, work)
+        drawn, undrawn = draw_all(figures, root, scale)
+        failures += undrawn
         from vae_lab.reproduction.page import write_index
         from vae_lab.reproduction.verdicts import as_table as verdict_table
         from vae_lab.reproduction.verdicts import counted, failure, reproduction_rows, write_rows
@@ -70,8 +69,8 @@ def reproduce(cfg: DictConfig) -> Path:
         rows = reproduction_rows(root)
         write_rows(root / "verification.csv", rows)
         verdict_table(rows, "verification").print()
-        page = write_index(root, settings, work.drawn, rows, work.failures, seconds=time.monotonic() - started)
+        page = write_index(root, settings, drawn, rows, failures, seconds=time.monotonic() - started)
         log.info("scale %s done in %s; verdicts: %s", scale, duration(time.monotonic() - started), counted(rows))
-    if said := [*work.failures, *filter(None, [failure(rows)])]:
+    if said := [*failures, *filter(None, [failure(rows)])]:
         raise Failed(f"{'; '.join(said)}; page: {page}")
     return page

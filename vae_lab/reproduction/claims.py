@@ -4,8 +4,8 @@ The published curves say what is judged, not ours: where one of ours is absent o
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise, product
 from typing import Any
 
@@ -31,6 +31,8 @@ APART = 2.0
 """Nats between two published curves of figure 3 that make an order."""
 REACHED = 0.98
 """A curve that ends at this part of a count has reached it."""
+DECIDE_FIRST_WEIGHTS = ("seed", "model", "data")
+"""The sections of a config on which a training's first weights depend."""
 MCEM_FROM = 3e7
 """Monte Carlo EM on the full training set is off the printed axes before."""
 
@@ -78,12 +80,12 @@ class Row:
 
     figure: str
     claim: str
-    samples: float | None
-    published: float | None
-    ours: float | None
-    difference: float | None
+    samples: float | None = None
+    published: float | None = None
+    ours: float | None = None
+    difference: float | None = None
     """Ours minus published; for a statement, the smallest margin that it holds by."""
-    verdict: str
+    verdict: str = OPEN
     note: str = ""
 
 
@@ -110,64 +112,73 @@ def figure2_values(ours: pd.DataFrame, published: pd.DataFrame, train_bound: Mom
     """Every published panel, method and split at every count; on train a running mean is held against the paper's."""
     for (dataset, latent_dim, method, split), theirs in groups(published, "dataset", "latent_dim", "method", "split"):
         curve = select(ours, dataset=dataset, latent_dim=latent_dim, method=method, split=split)
-        claim, is_mnist = f"{NAMES[dataset]} Nz = {latent_dim}, {NAMES[method]}, {split}", dataset == "mnist"
-        absent = []
-        for count in COUNTS["figure2"]:
-            target, value = (value_at_count(source, "bound_nats", count) for source in (theirs, curve))
-            if target is None or value is None:
-                absent += [] if target is None else [(count, target)]
+        blank = Row("figure 2", f"{NAMES[dataset]} Nz = {latent_dim}, {NAMES[method]}, {split}")
+        for row in compared(blank, theirs, curve, "bound_nats", COUNTS["figure2"]):
+            if row.samples is None or row.difference is None:
+                yield row
                 continue
-            tolerance = (MNIST_EARLY if count < 1e7 else MNIST) if is_mnist else FREY_FACE
-            verdict = judge(value - target, tolerance=tolerance, surprising=SURPRISING[dataset])
+            tolerance = (MNIST_EARLY if row.samples < 1e7 else MNIST) if dataset == "mnist" else FREY_FACE
+            verdict = judge(row.difference, tolerance=tolerance, surprising=SURPRISING[dataset])
             notes = [CAUSES] if verdict == EXPLAIN else []
-            if split == "train" and (moment := train_bound(str(curve["label"].iloc[0]), count)) is not None:
+            if split == "train" and (moment := train_bound(str(curve["label"].iloc[0]), row.samples)) is not None:
                 notes.append(f"{moment:.1f} with the weights of that moment")
             if verdict == FAIL and (tried := TRIED.get((dataset, latent_dim, method))):
                 notes.append(tried)
-            yield Row("figure 2", claim, count, target, value, value - target, verdict, "; ".join(notes))
-        yield from not_reached("figure 2", claim, absent, curve)
+            yield replace(row, verdict=verdict, note="; ".join(notes))
 
 
 def figure3_values(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
-    """Every published training set, method and split at every count."""
-    ours = paper_estimates(ours)
+    """Every published training set, method and split at every count, by the paper's estimator."""
     for (size, method, split), theirs in groups(published, "train_size", "method", "split"):
-        curve = select(ours, train_size=size, method=method, split=split)
-        claim, absent = f"N = {size:,}, {NAMES[method]}, {split}", []
-        for count in COUNTS["figure3"]:
-            if method == "mcem" and size == 50000 and count < MCEM_FROM:
+        curve = select(ours, role="paper", train_size=size, method=method, split=split)
+        blank = Row("figure 3", f"N = {size:,}, {NAMES[method]}, {split}")
+        start = MCEM_FROM if method == "mcem" and size == 50000 else 0
+        counts = [count for count in COUNTS["figure3"] if count >= start]
+        for row in compared(blank, theirs, curve, "log_marginal_nats", counts):
+            if row.difference is None:
+                yield row
                 continue
-            target, value = (value_at_count(source, "log_marginal_nats", count) for source in (theirs, curve))
-            if target is None or value is None:
-                absent += [] if target is None else [(count, target)]
-                continue
-            verdict = judge(value - target, tolerance=FIGURE3, surprising=SURPRISING["mnist"])
+            verdict = judge(row.difference, tolerance=FIGURE3, surprising=SURPRISING["mnist"])
             num = max(map(int, curve["num_datapoints"])) if "num_datapoints" in curve else PAPER_DATAPOINTS
             fewer = f"; on the first {num} datapoints, not {PAPER_DATAPOINTS:,}" if num < PAPER_DATAPOINTS else ""
-            note = f"{CAUSES}{fewer}" if verdict == EXPLAIN else ""
-            yield Row("figure 3", claim, count, target, value, value - target, verdict, note)
-        yield from not_reached("figure 3", claim, absent, curve)
+            yield replace(row, verdict=verdict, note=f"{CAUSES}{fewer}" if verdict == EXPLAIN else "")
 
 
-def not_reached(figure: str, claim: str, absent: list[tuple[float, float]], curve: pd.DataFrame) -> Iterator[Row]:
-    """One row for the published (count, value)s of a curve that ours does not reach, at the first of them."""
+def compared(
+    blank: Row, theirs: pd.DataFrame, curve: pd.DataFrame, column: str, counts: Iterable[float]
+) -> Iterator[Row]:
+    """A row for every count that both curves reach; then one for all published values that ours does not reach."""
+    absent = []
+    for count, target, value in values_at(counts, theirs, curve, column):
+        if value is None:
+            absent.append(replace(blank, samples=count, published=target))
+        else:
+            yield replace(blank, samples=count, published=target, ours=value, difference=value - target)
     if absent:
         reach = max(curve["samples_evaluated"].tolist(), default=0.0)
         note = f"ours ends at {reach:,.0f} samples" if reach else "no run of ours"
-        if others := ", ".join(f"{count:,.0f}" for count, _ in absent[1:]):
+        if others := ", ".join(f"{row.samples:,.0f}" for row in absent[1:]):
             note += f"; nor at {others}"
-        yield Row(figure, claim, *absent[0], None, None, OPEN, note)
+        yield replace(absent[0], note=note)
+
+
+def values_at(
+    counts: Iterable[float], theirs: pd.DataFrame, curve: pd.DataFrame, column: str
+) -> Iterator[tuple[float, float, float | None]]:
+    """Count, published value and ours, None if there is none, where the published curve reaches the count."""
+    for count in counts:
+        if (target := value_at_count(theirs, column, count)) is not None:
+            yield count, target, value_at_count(curve, column, count)
 
 
 def aevb_above_wake_sleep(
     ours: pd.DataFrame, published: pd.DataFrame, settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Row]:
     """AEVB lies above wake-sleep at every matched count from 1e6 on, from the same initialisation."""
-    ours = tests_of(ours)
-    for (dataset,), panels in groups(tests_of(published), "dataset"):
+    for (dataset,), panels in groups(select(published, split="test"), "dataset"):
         margins, absent, notes = [], [], []
         for latent_dim in dict.fromkeys(panels["latent_dim"]):
-            panel = select(ours, dataset=dataset, latent_dim=latent_dim)
+            panel = select(ours, split="test", dataset=dataset, latent_dim=latent_dim)
             aevb, wake_sleep = (select(panel, method=method) for method in ("aevb", "wake_sleep"))
             found = [
                 (value - other, f"Nz = {latent_dim} at {at:,.0f}")
@@ -177,7 +188,8 @@ def aevb_above_wake_sleep(
             margins += found
             absent += [] if found else [f"Nz = {latent_dim}"]
             labels = [str(side["label"].iloc[0]) for side in (aevb, wake_sleep) if not side.empty]
-            if len({initial_state(settings[label]) for label in labels if label in settings}) > 1:
+            configs = [settings[label] for label in labels if label in settings]
+            if len({repr([config[key] for key in DECIDE_FIRST_WEIGHTS]) for config in configs}) > 1:
                 notes.append(f"Nz = {latent_dim}: the two sides start from different weights")
         claim = f"{NAMES[dataset]}: AEVB is above wake-sleep at every count from 1e6 on"
         yield from statement("figure 2", claim, margins, absent, notes=notes)
@@ -185,9 +197,8 @@ def aevb_above_wake_sleep(
 
 def larger_latent_spaces(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
     """Superfluous latent dimensions do no harm: a larger space is hardly below a smaller one from 1e7 on."""
-    ours = tests_of(ours)
-    for (dataset, method), panels in groups(tests_of(published), "dataset", "method"):
-        curves = select(ours, dataset=dataset, method=method)
+    for (dataset, method), panels in groups(select(published, split="test"), "dataset", "method"):
+        curves = select(ours, split="test", dataset=dataset, method=method)
         margins, absent = [], []
         for count in COUNTS["figure2"][1:]:
             values = {
@@ -212,16 +223,16 @@ def wake_sleep_on_frey_face(
     ours: pd.DataFrame, published: pd.DataFrame, settings: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Row]:
     """Wake-sleep on Frey Face is on the published plateau, or above it with the setting named."""
-    ours, published = (select(tests_of(table), dataset="frey_face", method="wake_sleep") for table in (ours, published))
+    which: Any = {"dataset": "frey_face", "method": "wake_sleep", "split": "test"}
     margins, absent, notes = [], [], {}
-    for (latent_dim,), theirs in groups(published, "latent_dim"):
-        curve = select(ours, latent_dim=latent_dim)
-        for count in COUNTS["figure2"]:
-            value, target = (value_at_count(source, "bound_nats", count) for source in (curve, theirs))
-            if value is None or target is None:
-                absent += [] if target is None else [f"Nz = {latent_dim} at {count:,.0f}"]
+    for (latent_dim,), theirs in groups(select(published, **which), "latent_dim"):
+        curve = select(ours, latent_dim=latent_dim, **which)
+        for count, target, value in values_at(COUNTS["figure2"], theirs, curve, "bound_nats"):
+            place = f"Nz = {latent_dim} at {count:,.0f}"
+            if value is None:
+                absent.append(place)
                 continue
-            margins.append((value - target, f"Nz = {latent_dim} at {count:,.0f}"))
+            margins.append((value - target, place))
             if value - target > FREY_FACE:
                 where = f"Nz = {latent_dim} is {value - target:.0f} nats above it"
                 notes[latent_dim] = f"{where} with {setting(settings.get(str(curve['label'].iloc[0])))}"
@@ -231,7 +242,7 @@ def wake_sleep_on_frey_face(
 
 def figure3_order(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
     """The published order of every pair of methods that is more than 2 nats apart at that count, on either split."""
-    curves = paper_estimates(ours)
+    curves = select(ours, role="paper")
     for size in dict.fromkeys(published["train_size"]):
         margins, absent = [], []
         for one, other in combinations(("aevb", "wake_sleep", "mcem"), 2):
@@ -290,7 +301,7 @@ def statement(
     absent: list[str],
     *,
     allowed: float = 0.0,
-    notes: list[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Iterator[Row]:
     """The judgement of a statement that holds where every margin is at least `-allowed`; the smallest is shown.
 
@@ -300,13 +311,13 @@ def statement(
         margin, where = min(margins)
         failed = [place for value, place in margins if not value >= -allowed]
         compared = f"{len(margins)} comparison{'' if len(margins) == 1 else 's'}"
-        note = [f"{compared}; smallest margin: {where}", *(notes or [])]
+        note = [f"{compared}; smallest margin: {where}", *notes]
         if len(failed) > 1:
             note.append(f"fails in {len(failed)} of them: {named(failed)}")
-        yield Row(figure, claim, None, None, None, margin, FAIL if failed else PASS, "; ".join(note))
+        yield Row(figure, claim, difference=margin, verdict=FAIL if failed else PASS, note="; ".join(note))
     if absent:
-        note = [f"not compared: {named(absent)}", *([] if margins else notes or [])]
-        yield Row(figure, claim, None, None, None, None, OPEN, "; ".join(note))
+        note = [f"not compared: {named(absent)}", *([] if margins else notes)]
+        yield Row(figure, claim, note="; ".join(note))
 
 
 def named(places: list[str]) -> str:
@@ -314,25 +325,10 @@ def named(places: list[str]) -> str:
     return ", ".join(places[:NAMED]) + (", ..." if len(places) > NAMED else "")
 
 
-def paper_estimates(table: pd.DataFrame) -> pd.DataFrame:
-    """Figure 3's rows by the paper's estimator."""
-    return select(table, role="paper")
-
-
-def tests_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the test split."""
-    return select(table, split="test")
-
-
 def groups(table: pd.DataFrame, *columns: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
     """The rows of every combination of values, in the order of the table."""
     for values, rows in table.groupby(list(columns), sort=False):
         yield tuple(values), rows  # pyright: ignore[reportArgumentType]
-
-
-def initial_state(config: Mapping[str, Any]) -> str:
-    """What decides a training's first weights."""
-    return repr((config["seed"], config["model"], config["data"]))
 
 
 def setting(config: Mapping[str, Any] | None) -> str:

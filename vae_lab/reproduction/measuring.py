@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from vae_lab.errors import Interrupted, RunError
-from vae_lab.figures.base import PaperFigure, make_figure
+from vae_lab.figures.base import Drawn, PaperFigure, make_figure
 from vae_lab.figures.needed import NeededRun
 from vae_lab.jobs.children import called_in_child
-from vae_lab.reproduction.work import Work
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.signals import as_ctrl_c
@@ -84,16 +83,18 @@ def measure(threads: int, figure: PaperFigure, needed: NeededRun, run: RunDir, s
     return ""
 
 
-def draw_all(figures: Sequence[PaperFigure], root: Path, scale: str, work: Work) -> None:
-    """Draws every figure from what is there; one that fails does not stop the others."""
+def draw_all(figures: Sequence[PaperFigure], root: Path, scale: str) -> tuple[dict[str, Drawn], list[str]]:
+    """Draws every figure from what is there; returns the figures by name, and what failed, which stops no other."""
+    found, failures = {}, []
     for figure in figures:
         log.info("drawing %s", figure.name)
         try:
-            drawn = work.drawn[figure.name] = make_figure(figure, root, scale)
+            drawn = found[figure.name] = make_figure(figure, root, scale)
         except Exception as error:  # the boundary of a job: recorded and reported
             log.warning("%s could not be drawn", figure.name, exc_info=not isinstance(error, RunError))
-            work.failures.append(f"{figure.name} could not be drawn: {error}")
+            failures.append(f"{figure.name} could not be drawn: {error}")
             continue
         if drawn.missing:
             names = ", ".join(f"{missing.label} ({missing.reason})" for missing in drawn.missing)
             log.warning("%s is drawn without %d of its runs: %s", figure.name, len(drawn.missing), names)
+    return found, failures

@@ -16,7 +16,7 @@ from vae_lab.reports.overview import Overview, find_runs
 from vae_lab.reports.pages.page import Picture, Section, write_page
 from vae_lab.reproduction.claims import Row
 from vae_lab.reproduction.plan import ReproduceSettings
-from vae_lab.reproduction.verdicts import COLUMNS, TONES, as_text, counted
+from vae_lab.reproduction.verdicts import COLUMNS, counted, with_columns
 from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.table import Table, number
 from vae_lab.wiring.terminal import duration
@@ -82,8 +82,8 @@ def write_index(
                 "means of the minibatches, in the paper and here."
             ],
             tables=[
-                verdicts(statements, ("figure", "claim", "difference", "verdict", "note")),
-                verdicts(values, COLUMNS),
+                with_columns(statements, ("figure", "claim", "difference", "verdict", "note"), "Nats per datapoint."),
+                with_columns(values, COLUMNS, "Nats per datapoint."),
             ],
         ),
         Section("Runs", tables=[runs_table(runs)]),
@@ -113,13 +113,6 @@ def figure_sections(drawn: Mapping[str, Drawn]) -> Iterator[Section]:
         missing = [f"Without {entry.label} ({entry.reason})." for entry in files.missing]
         title = name.replace("figure", "Figure ").replace("_", " ")
         yield Section(title[0].upper() + title[1:], text=missing, pictures=pictures)
-
-
-def verdicts(rows: Sequence[Row], columns: Sequence[str]) -> Table:
-    """Judgements with these of their columns."""
-    chosen = [COLUMNS.index(column) for column in columns]
-    texts = [as_text(row) for row in rows]
-    return Table(columns, [[text[i] for i in chosen] for text in texts], "Nats per datapoint.", TONES)
 
 
 def runs_table(runs: Sequence[Overview]) -> Table:

@@ -48,19 +48,22 @@ class ReproduceSettings:
 
 @dataclass(frozen=True)
 class Training:
-    """A needed run with its configs; without a step size where probes are to choose one."""
+    """A needed run as it is to be planned; without a step size where probes are to choose one."""
 
     needed: NeededRun
-    config: Mapping[str, Any]
-    probe_config: Mapping[str, Any]
-    record: Mapping[str, Any]
-    """Entries for its run.json."""
-    probe_record: Mapping[str, Any]
-    """Entries for those of its probes."""
+    planned: Mapping[str, Any]
+    """Its config and entries for its run.json: arguments of `plan_job`."""
+    probe: Mapping[str, Any]
+    """The same of its probes."""
     seconds: float = 0.0
     """The estimated time of the run itself."""
     probe_seconds: float = 0.0
     """The estimated time of one probe."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Of the run itself."""
+        return self.planned["config"]
 
 
 @dataclass(frozen=True)
@@ -128,19 +131,13 @@ def merged(one: NeededRun, other: NeededRun) -> NeededRun:
 
 def compose_training(needed: NeededRun, settings: ReproduceSettings) -> Training:
     """The run's configs, with the further overrides of `settings.train`."""
-    own = [*needed.all_overrides, *settings.train]
-    config, choices = compose_command("train", own)
     short = [f"max_samples={settings.probe_samples}", f"evaluation.first={settings.probe_samples}"]
     bare = ["callbacks=none", "logger=none", "checkpoint.at=[]"]
-    of_probe = [*needed.overrides, *settings.train, *short, *bare]
-    probe_config, probe_choices = compose_command("train", of_probe)
-    return Training(
-        needed,
-        planned_config(config),
-        planned_config(probe_config),
-        {"choices": choices, "overrides": own},
-        {"choices": probe_choices, "overrides": of_probe},
-    )
+    planned = []
+    for overrides in ([*needed.all_overrides, *settings.train], [*needed.overrides, *settings.train, *short, *bare]):
+        config, choices = compose_command("train", overrides)
+        planned.append({"config": planned_config(config), "choices": choices, "overrides": overrides})
+    return Training(needed, *planned)
 
 
 def timed(training: Training, speeds: Speeds) -> Training:
@@ -148,12 +145,11 @@ def timed(training: Training, speeds: Speeds) -> Training:
     speed, start = speeds.of(training.config), speeds.of_start()
     if speed is None:  # it says itself what is wrong, when its turn comes
         return training
-    samples, short = training.config["max_samples"], training.probe_config["max_samples"]
-    return replace(
-        training,
-        seconds=start + speed.seconds(samples, count_evaluations(training.config, samples)),
-        probe_seconds=start + speed.seconds(short, count_evaluations(training.probe_config, short)),
+    seconds, probe_seconds = (
+        start + speed.seconds(config["max_samples"], count_evaluations(config, config["max_samples"]))
+        for config in (training.config, training.probe["config"])
     )
+    return replace(training, seconds=seconds, probe_seconds=probe_seconds)
 
 
 def remaining_seconds(training: Training, runs: Path, probes: Path) -> float:

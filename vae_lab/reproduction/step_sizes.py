@@ -17,7 +17,7 @@ from vae_lab.wiring.dotted import set_value_at
 
 log = logging.getLogger("vae_lab")
 
-COLUMNS = ("label", "learning_rate", "samples", "train_bound", "verdict")
+COLUMNS = ["label", "learning_rate", "samples", "train_bound", "verdict"]
 STEP_SIZE = "optimizer.lr"
 
 
@@ -38,30 +38,29 @@ class Choice:
     reason: str = ""
 
 
-def plan_probes(needed: NeededRun, config: Mapping[str, Any], folder: Path, **record: Any) -> list[Probe]:
+def plan_probes(needed: NeededRun, planned: Mapping[str, Any], folder: Path) -> list[Probe]:
     """A probe for every candidate of a run, planned in `folder`.
 
     Args:
         needed: what it is for.
-        config: the run's, with the budget of a probe.
+        planned: arguments of `plan_job`, the config with the budget of a probe.
         folder: holds the probes.
-        record: entries of their run.json.
     """
-    probes = []
-    for learning_rate in needed.learning_rates:
-        path = folder / f"{needed.label}-lr{learning_rate:g}"
-        probes.append(
-            Probe(needed.label, learning_rate, plan_job(path, **with_step_size(config, record, learning_rate)))
+    return [
+        Probe(
+            needed.label,
+            rate,
+            plan_job(folder / f"{needed.label}-lr{rate:g}", **with_step_size(planned, rate)),
         )
-    return probes
+        for rate in needed.learning_rates
+    ]
 
 
-def with_step_size(config: Mapping[str, Any], record: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
-    """The config of a run and the entries of its run.json, with this step size: arguments of `plan_job`."""
-    changed = {**config, "optimizer": dict(config["optimizer"])}
-    set_value_at(changed, STEP_SIZE, learning_rate)
-    typed = [*record.get("overrides", []), override(STEP_SIZE, learning_rate)]
-    return {**record, "config": changed, "overrides": typed}
+def with_step_size(planned: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
+    """The arguments of `plan_job`, config and entries of run.json, with this step size."""
+    config = {**planned["config"], "optimizer": dict(planned["config"]["optimizer"])}
+    set_value_at(config, STEP_SIZE, learning_rate)
+    return {**planned, "config": config, "overrides": [*planned["overrides"], override(STEP_SIZE, learning_rate)]}
 
 
 def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice, list[dict[str, Any]]]:
@@ -70,7 +69,7 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
     A candidate with non-finite densities is rejected; one that failed otherwise leaves the choice open.
     """
     bounds: dict[float, float] = {}
-    rejected: dict[float, str] = {}
+    verdicts: dict[float | None, str] = {}
     open_because = ""
     for probe, outcome in zip(probes, outcomes, strict=True):
         if outcome.is_good:
@@ -82,7 +81,7 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
             else:
                 bounds[probe.learning_rate] = value
         elif probe.job.is_hopeless:
-            rejected[probe.learning_rate] = "rejected: non-finite"
+            verdicts[probe.learning_rate] = "rejected: non-finite"
         else:
             open_because = f"its probe {probe.job.name} {outcome.status}: {outcome.reason}"
     if open_because:
@@ -90,16 +89,15 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
     elif not bounds:
         choice = Choice(None, "every step size made a density non-finite")
     else:
-        choice = Choice(max(bounds, key=lambda learning_rate: bounds[learning_rate]))
+        choice = Choice(max(bounds, key=bounds.__getitem__))
+        verdicts[choice.learning_rate] = "chosen"
     rows = [
         {
             "label": probe.label,
             "learning_rate": probe.learning_rate,
             "samples": probe.job.run.read_record().get("samples_evaluated", 0),
             "train_bound": bounds.get(probe.learning_rate, ""),
-            "verdict": rejected.get(
-                probe.learning_rate, "chosen" if probe.learning_rate == choice.learning_rate else ""
-            ),
+            "verdict": verdicts.get(probe.learning_rate, ""),
         }
         for probe in probes
     ]
@@ -108,17 +106,17 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
 
 def write_probes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """probes.csv; rows about other runs stay in it."""
-    new = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
+    new = pd.DataFrame(list(rows), columns=COLUMNS, dtype=object)
     known = read_probes(path)
     write_text(path, pd.concat([known[~known["label"].isin(new["label"])], new]).to_csv(index=False))
 
 
 def read_probes(path: Path) -> pd.DataFrame:
     """The rows of probes.csv as text; none where it is not there or damaged, for the probes themselves can tell."""
-    none = pd.DataFrame(columns=list(COLUMNS), dtype=object)
+    none = pd.DataFrame(columns=COLUMNS, dtype=object)
     try:
         found = pd.read_csv(path, dtype=object, keep_default_na=False) if path.is_file() else none
     except ValueError as error:
         log.warning("%s cannot be read, and is written anew: %s", path, error)
         return none
-    return found if list(found) == list(COLUMNS) else none
+    return found if list(found) == COLUMNS else none

@@ -1,6 +1,7 @@
 """The verdicts on a reproduction, row by row, as a table, a file and a text."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ PLATEAU = "frey_face_wake_sleep"
 """The figure whose runs stay on wake-sleep's plateau."""
 TONES = {PASS: "good", FAIL: "bad", EXPLAIN: "warn", OPEN: "dim"}
 """The verdicts, and how they stand out in a table."""
-
-
-COLUMNS = ("figure", "claim", "samples", "published", "ours", "difference", "verdict", "note")
+FORMS = {"published": ".1f", "ours": ".1f", "difference": "+.1f"}
+"""How numbers of a column are written in a table."""
+COLUMNS = [field.name for field in fields(Row)]
 
 
 def reproduction_rows(root: Path, data_root: str | None = None) -> list[Row]:
@@ -33,7 +34,8 @@ def reproduction_rows(root: Path, data_root: str | None = None) -> list[Row]:
 
     A figure that is not there is not reached, unless none is, and nothing is to be judged.
     """
-    tables = {name: read_table(root / "figures" / f"{name}.csv") for name in ("figure2", "figure3", PLATEAU)}
+    paths = {name: root / "figures" / f"{name}.csv" for name in ("figure2", "figure3", PLATEAU)}
+    tables = {name: pd.read_csv(path) if path.is_file() else None for name, path in paths.items()}
     if all(table is None for table in tables.values()):
         return []
     values, statements = [], []
@@ -41,7 +43,7 @@ def reproduction_rows(root: Path, data_root: str | None = None) -> list[Row]:
         figure = "figure 3" if name == "figure3" else "figure 2"
         if table is None:
             note = f"figures/{name}.csv is not there: vae-lab reproduce figures=[{name}]"
-            statements.append(Row(figure, f"everything that {name} shows", None, None, None, None, OPEN, note))
+            statements.append(Row(figure, f"everything that {name} shows", note=note))
         elif name == PLATEAU:
             statements += claims.plateau_without_latent(plateau_ends(table, root, data_root))
         elif name == "figure3":
@@ -92,11 +94,6 @@ def plateau_end(directory: RunDir) -> tuple[float, float, float] | None:
     return reached.value, reached.entries["test/kl"], baseline("test").of(run).value
 
 
-def read_table(path: Path) -> pd.DataFrame | None:
-    """A figure's table, if it is there; it may be without rows."""
-    return pd.read_csv(path) if path.is_file() else None
-
-
 def configs_of(table: pd.DataFrame, folder: Path) -> dict[str, dict[str, Any]]:
     """The frozen configs of the runs in a table, by label, as far as they are there."""
     runs = {label: RunDir(folder / label) for label in dict.fromkeys(table["label"].astype(str))}
@@ -133,25 +130,28 @@ def snapshot_bound(directory: RunDir, count: int) -> float:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:
     """The judgements as a CSV; returns its path."""
-    records = [{name: getattr(row, name) for name in COLUMNS} for row in rows]
-    write_text(path, pd.DataFrame(records, columns=list(COLUMNS)).to_csv(index=False))
+    write_text(path, pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
     return path
 
 
 def as_table(rows: Sequence[Row], title: str, claimed: str = "published") -> Table:
     """The judgements for a terminal; `claimed` says what ours are held against."""
-    cells = [as_text(row)[:-1] for row in rows]
-    caption = "nats per datapoint; notes are in verification.csv"
-    columns = [claimed if name == "published" else name for name in COLUMNS[:-1]]
-    return Table(columns, cells, caption, TONES, f"{title}: {counted(rows)}")
+    table = with_columns(rows, COLUMNS[:-1], "nats per datapoint; notes are in verification.csv")
+    columns = [claimed if name == "published" else name for name in table.columns]
+    return replace(table, columns=columns, title=f"{title}: {counted(rows)}")
 
 
-def as_text(row: Row) -> list[str]:
-    """The cells of a judgement, in the order of `COLUMNS`."""
-    samples = "" if row.samples is None else f"{row.samples:.3g}".replace("e+0", "e")
-    numbers = [f"{value:.1f}" if value is not None else "" for value in (row.published, row.ours)]
-    difference = f"{row.difference:+.1f}" if row.difference is not None else ""
-    return [row.figure, row.claim, samples, *numbers, difference, row.verdict, row.note]
+def with_columns(rows: Sequence[Row], columns: Sequence[str], caption: str) -> Table:
+    """The judgements with these of their columns."""
+    cells = [[cell(name, getattr(row, name)) for name in columns] for row in rows]
+    return Table(columns, cells, caption, TONES)
+
+
+def cell(column: str, value: Any) -> str:
+    """An entry of a judgement for a reader; empty where there is none."""
+    if column == "samples" and value is not None:
+        return f"{value:.3g}".replace("e+0", "e")
+    return "" if value is None else f"{value:{FORMS.get(column, '')}}"
 
 
 def counted(rows: Sequence[Row]) -> str:

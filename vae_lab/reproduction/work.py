@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vae_lab.errors import Interrupted, RunError
 from vae_lab.jobs.engine import run_jobs
@@ -16,19 +15,7 @@ from vae_lab.reproduction.step_sizes import Choice, choose, plan_probes, with_st
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring.terminal import duration
 
-if TYPE_CHECKING:
-    from vae_lab.figures.base import Drawn
-
 log = logging.getLogger("vae_lab")
-
-
-@dataclass
-class Work:
-    """What has been done, and what has failed in words."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    drawn: "dict[str, Drawn]" = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
 
 
 def estimated(trainings: Sequence[Training], root: Path, num_parallel: int, seconds: float) -> list[Training]:
@@ -61,33 +48,25 @@ def print_plan(
     )
 
 
-@dataclass(frozen=True)
-class Engine:
-    """How jobs are run."""
+def run_all(jobs: Sequence[Job], num_parallel: int) -> list[Outcome]:
+    """Runs the jobs, so many at once, with a line for each.
 
-    num_parallel: int
-    """Processes at once."""
-
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Runs the jobs with a line for each.
-
-        Raises:
-            Interrupted: a signal stopped them.
-        """
-        report = JobReport(jobs, self.num_parallel)
-        outcomes = run_jobs(jobs, num_parallel=self.num_parallel, report=report)
-        if any(outcome.status == "interrupted" for outcome in outcomes):
-            good = sum(outcome.is_good for outcome in outcomes)
-            raise Interrupted(f"stopped with {good} of {len(outcomes)} runs done")
-        return outcomes
+    Raises:
+        Interrupted: a signal stopped them.
+    """
+    outcomes = run_jobs(jobs, num_parallel=num_parallel, report=JobReport(jobs, num_parallel))
+    if any(outcome.status == "interrupted" for outcome in outcomes):
+        good = sum(outcome.is_good for outcome in outcomes)
+        raise Interrupted(f"stopped with {good} of {len(outcomes)} runs done")
+    return outcomes
 
 
-def choose_step_sizes(trainings: Sequence[Training], root: Path, engine: Engine) -> dict[str, Choice]:
+def choose_step_sizes(trainings: Sequence[Training], root: Path, num_parallel: int) -> dict[str, Choice]:
     """Makes the probes; every run's step size by label, also written to probes.csv."""
     probes = {
         training.needed.label: [
             replace(probe, job=replace(probe.job, seconds=training.probe_seconds or 1.0))
-            for probe in plan_probes(training.needed, training.probe_config, root / "probes", **training.probe_record)
+            for probe in plan_probes(training.needed, training.probe, root / "probes")
         ]
         for training in trainings
         if training.needed.learning_rates
@@ -96,7 +75,7 @@ def choose_step_sizes(trainings: Sequence[Training], root: Path, engine: Engine)
     if not jobs:
         return {}
     log.info("step sizes: %d probes", len(jobs))
-    outcomes = dict(zip([job.run.path for job in jobs], engine.run(jobs), strict=True))
+    outcomes = dict(zip([job.run.path for job in jobs], run_all(jobs, num_parallel), strict=True))
     choices, rows = {}, []
     for label, group in probes.items():
         choices[label], own = choose(group, [outcomes[probe.job.run.path] for probe in group])
@@ -105,34 +84,25 @@ def choose_step_sizes(trainings: Sequence[Training], root: Path, engine: Engine)
     return choices
 
 
-def train_all(
-    trainings: Sequence[Training],
-    choices: dict[str, Choice],
-    root: Path,
-    engine: Engine,
-    work: Work,
-) -> None:
-    """Makes the runs, the longest first; what cannot be planned or fails is a failure in words."""
+def train_all(trainings: Sequence[Training], choices: dict[str, Choice], root: Path, num_parallel: int) -> list[str]:
+    """Makes the runs, the longest first; returns what cannot be planned and what failed, in words."""
     jobs: list[Job] = []
+    failures = []
     for training in sorted(trainings, key=lambda training: -training.seconds):
-        label, planned = training.needed.label, {**training.record, "config": training.config}
-        if label in choices:
-            choice = choices[label]
+        label, planned = training.needed.label, training.planned
+        if choice := choices.get(label):
             if choice.learning_rate is None:
-                work.failures.append(f"{label} has no step size: {choice.reason}")
+                failures.append(f"{label} has no step size: {choice.reason}")
                 continue
-            planned = with_step_size(training.config, training.record, choice.learning_rate)
+            planned = with_step_size(planned, choice.learning_rate)
         try:
             job = plan_job(root / "runs" / label, **planned)
         except RunError as error:
-            work.failures.append(f"{label}: {error}")
+            failures.append(f"{label}: {error}")
             continue
         jobs.append(replace(job, seconds=training.seconds or 1.0))
     log.info("training: %d runs", len(jobs))
-    work.outcomes = engine.run(jobs)
-    as_table(work.outcomes, "runs").print()
-    work.failures += [
-        f"{outcome.job.name} {outcome.status}: {outcome.reason} ({outcome.job.run.output})"
-        for outcome in work.outcomes
-        if not outcome.is_good
-    ]
+    outcomes = run_all(jobs, num_parallel)
+    as_table(outcomes, "runs").print()
+    bad = [outcome for outcome in outcomes if not outcome.is_good]
+    return [*failures, *(f"{one.job.name} {one.status}: {one.reason} ({one.job.run.output})" for one in bad)]
