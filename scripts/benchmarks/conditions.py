@@ -17,7 +17,7 @@ from vae_lab.runs.provenance import provenance
 from vae_lab.training.machine import processor
 from vae_lab.training.matmul import MKLDNN
 
-OTHERS = ("jax", "optax", "pythae")
+OTHERS = ("jax", "optax")
 MATMUL: Any = MKLDNN.matmul
 """Its `fp32_precision` says how float32 matrices are multiplied on the CPU, in the whole process.
 
@@ -33,6 +33,11 @@ class Conditions:
     threads: int
     device: str
     folder: Path
+
+    @property
+    def overrides(self) -> list[str]:
+        """Of `vae-lab train`."""
+        return [*(["trainer=gpu"] if self.device == "cuda" else []), f"threads={self.threads}"]
 
     def neutral(self) -> None:
         """Global settings of PyTorch as a new process has them, but for the threads."""

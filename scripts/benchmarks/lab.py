@@ -10,8 +10,10 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import pytorch_lightning as pl
 from torch import Tensor
 
@@ -19,13 +21,12 @@ from benchmarks.conditions import Conditions
 from benchmarks.hand_written import MNIST, HandWritten, UntilBound
 from benchmarks.sides import Case, Side, Throughput, difference, ratio, value_of
 from vae_lab.errors import Failed
-from vae_lab.jobs.assemble import Assembled, assemble
+from vae_lab.jobs.assemble import assemble
 from vae_lab.jobs.execute import fit
 from vae_lab.jobs.planned import planned_config
 from vae_lab.jobs.settle import settled
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir, plan_run
-from vae_lab.training.lit_module import LitVAE
 from vae_lab.wiring import build
 from vae_lab.wiring.compose import compose_command
 
@@ -44,45 +45,42 @@ class Lab(Throughput):
         super().__init__(name, conditions, unit=config["data"]["batch_size"] * config["steps_per_execution"])
 
     def do(self, amount: int) -> None:
-        self.clock = Clock(self.conditions)
-        train_once(self.config | {"max_samples": amount + self.unit}, self.clock)
+        self.clock = train_once(self.config | {"max_samples": amount + self.unit}, self.conditions).before
 
     def work(self, amount: int) -> float:
         self.do(amount)
-        assert self.clock.samples == amount
-        return self.clock.seconds
+        (samples, started), (all_samples, ended) = self.clock.blocks[0], self.clock.blocks[-1]
+        assert all_samples - samples == amount
+        return ended - started
 
 
 class Clock(pl.Callback):
-    """The seconds of a training behind its first block, to the end of its last; `whole`: with all that follows."""
+    """When a training began and was over, and with how many samples each of its blocks ended, and when.
 
-    def __init__(self, conditions: Conditions, *, whole: bool = False) -> None:
-        self.conditions, self.whole = conditions, whole
-        self.samples, self.seconds, self.first = 0, 0.0, 0
+    A block ends once the device has done its work.
+    """
 
-    def attach(self, assembled: Assembled) -> None:
-        """Comes first of the callbacks, or last of them where their work counts."""
-        callbacks: list[pl.Callback] = assembled.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-        callbacks.insert(len(callbacks) if self.whole else 0, self)
+    def __init__(self) -> None:
+        self.blocks: list[tuple[int, float]] = []
+
+    def on_train_start(self, *_: Any) -> None:
+        self.began = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        if not self.first:
-            self.first, self.started = pl_module.samples, self.now()
-        elif not self.whole and pl_module.samples >= pl_module.max_samples:
-            self.stop(pl_module)
+        self.blocks.append((pl_module.samples, time.perf_counter()))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if self.whole:
-            self.stop(pl_module)
+    def on_train_end(self, *_: Any) -> None:
+        self.over = time.perf_counter()
 
-    def stop(self, lit: LitVAE) -> None:
-        """Notes samples and seconds."""
-        self.samples, self.seconds = lit.samples - self.first, self.now() - self.started
 
-    def now(self) -> float:
-        """The time that counts, once the device has done its work."""
-        self.conditions.synchronize()
-        return time.perf_counter()
+class Trained(NamedTuple):
+    """The rows of a training's curve, and clocks that were called before its callbacks, amid and behind them."""
+
+    rows: Sequence[Mapping[str, float]]
+    before: Clock
+    evaluated: Clock
+    """Directly behind the evaluation, which comes first."""
+    behind: Clock
 
 
 class LongRun(Side):
@@ -97,7 +95,7 @@ class FinalBound(LongRun):
     """The bound of the test set at the end, in nats per datapoint."""
 
     def measure(self, seconds: float) -> float:
-        return train_once(self.config, Clock(self.conditions))[-1]["test/bound"]
+        return train_once(self.config, self.conditions).rows[-1]["test/bound"]
 
 
 class TimeToBound(LongRun):
@@ -108,50 +106,24 @@ class TimeToBound(LongRun):
         self.bound = bound
 
     def measure(self, seconds: float) -> float:
-        clock = FitClock(self.conditions, whole=True)
-        reached = train_once(self.config, clock)[-1]["test/bound"]
+        rows, *_, clock = train_once(self.config, self.conditions)
+        reached = rows[-1]["test/bound"]
         self.facts = {"test_bound": reached}
         if reached < self.bound:
             raise Failed(f"{self.name} ended at {reached:.2f} nats, below {self.bound}: its time answers nothing")
-        return clock.seconds
-
-
-class FitClock(Clock):
-    """From the start of the training on, its first block included."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.started = self.now()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Nothing: no block is left out."""
+        return clock.over - clock.began
 
 
 class EvaluationShare(LongRun):
-    """Time of all evaluations, and of what they write, against the rest of the training's time."""
+    """Time of all evaluations, and of what they make others write, against the rest behind the first block."""
 
     def measure(self, seconds: float) -> float:
-        clock = EvaluationClock(self.conditions, whole=True)
-        train_once(self.config, clock)
-        training = clock.seconds - clock.evaluations
-        self.facts |= {"training_seconds": training, "evaluation_seconds": clock.evaluations}
-        self.facts["of_which_measuring"] = clock.evaluation.seconds
-        return clock.evaluations / training
-
-
-class EvaluationClock(Clock):
-    """Adds up the time of evaluating, with all that an evaluation makes others do."""
-
-    def attach(self, assembled: Assembled) -> None:
-        super().attach(assembled)
-        self.evaluation, self.evaluations = assembled.evaluation, 0.0
-        work = assembled.evaluation.on_train_batch_end
-
-        def timed(*arguments: Any) -> None:
-            started = self.now()
-            work(*arguments)
-            self.evaluations += self.now() - started
-
-        assembled.evaluation.on_train_batch_end = timed  # pyright: ignore[reportAttributeAccessIssue]
+        _, before, evaluated, behind = train_once(self.config, self.conditions)
+        blocks = zip(before.blocks, evaluated.blocks, strict=True)
+        evaluations = sum(end - start for (_, start), (_, end) in blocks)
+        training = behind.over - behind.blocks[0][1] - evaluations
+        self.facts = {"training_seconds": training, "evaluation_seconds": evaluations}
+        return evaluations / training
 
 
 class Growth(LongRun):
@@ -166,35 +138,35 @@ class Growth(LongRun):
         self.reference.prepare(seconds=0.1)
 
     def measure(self, seconds: float) -> float:
-        clock = BlockClock(self.conditions, self.reference)
-        train_once(self.config, clock)
-        (first, first_reference), (last, last_reference) = clock.cost(0), clock.cost(9)
-        self.facts["without_reference"] = last / first
-        return last / first * first_reference / last_reference
+        clock = ClockWithReference(self.reference)
+        train_once(self.config, self.conditions, clock)
+        first, *_, last = clock.costs().to_numpy()
+        growth, of_reference = last / first
+        self.facts["without_reference"] = growth
+        return growth / of_reference
 
 
-class BlockClock(Clock):
-    """Notes, by the tenth of the training, the seconds of every block and of the reference after it."""
+class ClockWithReference(Clock):
+    """Lets a reference work after every block, in time that does not count."""
 
-    def __init__(self, conditions: Conditions, reference: Throughput) -> None:
-        super().__init__(conditions, whole=True)
-        self.reference, self.samples_before, self.before = reference, -1, 0.0
-        self.blocks: list[tuple[int, int, float, float]] = []
+    def __init__(self, reference: Throughput) -> None:
+        super().__init__()
+        self.reference = reference
+        self.turns: list[tuple[float, float]] = []
+        """Its seconds for a sample, and when it was done."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """A further block, with what callbacks did behind it; the first one of all only begins."""
         super().on_train_batch_end(trainer, pl_module)
-        if self.samples_before == pl_module.block_start:
-            seconds = self.now() - self.before
-            tenth = min(9, 10 * pl_module.samples // pl_module.max_samples)
-            count, amount = pl_module.samples - pl_module.block_start, 5 * self.reference.unit
-            self.blocks.append((tenth, count, seconds, self.reference.work(amount) / amount))
-        self.samples_before, self.before = pl_module.samples, self.now()
+        amount = 5 * self.reference.unit
+        self.turns.append((self.reference.work(amount) / amount, time.perf_counter()))
 
-    def cost(self, tenth: int) -> tuple[float, float]:
-        """Seconds of a sample in a tenth of the training, and of the reference meanwhile."""
-        _, samples, seconds, reference = zip(*(block for block in self.blocks if block[0] == tenth), strict=True)
-        return sum(seconds) / sum(samples), sum(reference) / len(reference)
+    def costs(self) -> pd.DataFrame:
+        """Seconds of a sample in each tenth of the training but for its first block, and of the reference meanwhile."""
+        (samples, ends), (references, goes_on) = np.array(self.blocks).T, np.array(self.turns).T
+        blocks = {"samples": np.diff(samples), "seconds": ends[1:] - goes_on[:-1], "reference": references[1:]}
+        tenths = pd.DataFrame(blocks).groupby(np.minimum(9, 10 * samples[1:] // samples[-1]))
+        cost = tenths["seconds"].sum() / tenths["samples"].sum()
+        return pd.DataFrame({"lab": cost, "reference": tenths["reference"].mean()})
 
 
 def evaluation(conditions: Conditions) -> Case:
@@ -229,20 +201,22 @@ def time_to_bound(conditions: Conditions) -> Case:
 
 def train_config(overrides: Sequence[str], conditions: Conditions) -> dict[str, Any]:
     """The config of a training as `vae-lab train` freezes it."""
-    place = ["trainer=gpu"] if conditions.device == "cuda" else []
-    return planned_config(compose_command("train", [*overrides, *place, f"threads={conditions.threads}"])[0])
+    return planned_config(compose_command("train", [*overrides, *conditions.overrides])[0])
 
 
-def train_once(config: Mapping[str, Any], clock: Clock) -> list[dict[str, float]]:
-    """A new run, trained to the end of its budget, in a folder that is thrown away; the rows of its curve."""
-    with tempfile.TemporaryDirectory(dir=clock.conditions.folder) as folder:
+def train_once(config: Mapping[str, Any], conditions: Conditions, *further: pl.Callback) -> Trained:
+    """A new run, trained to the end of its budget, in a folder that is thrown away; `further` callbacks come last."""
+    before, evaluated, behind = Clock(), Clock(), Clock()
+    with tempfile.TemporaryDirectory(dir=conditions.folder) as folder:
         run = RunDir(Path(folder) / "run")
         assembled = assemble(config, run)
         config = settled(config, assembled, run)
-        clock.attach(assembled)
+        callbacks: list[pl.Callback] = assembled.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        callbacks.insert(callbacks.index(assembled.evaluation) + 1, evaluated)
+        callbacks[:] = [before, *callbacks, behind, *further]
         plan_run(run.path, config)
         fit(run, assembled)
-        return read_rows(run.curve_file)
+        return Trained(read_rows(run.curve_file), before, evaluated, behind)
 
 
 def training_images(experiment: str) -> Tensor:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +19,53 @@ from vae_lab.jobs.engine import run_jobs
 from vae_lab.jobs.job import plan_job
 from vae_lab.runs.directory import plan_run
 
-CHILD = ("-m", "benchmarks.child")
+CHILD = (sys.executable, "-m", "benchmarks.child")
+VAE_LAB = (sys.executable, "-m", "vae_lab")
 SILENT: Any = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
 SCRIPTS = str(Path(__file__).parents[1])
 """Where a child finds these benchmarks, which are no part of the installed package."""
 
 
 class ProcessTime(Side):
-    """Seconds from the start of a Python process to its end; prepared by one, so that its files are in the cache."""
+    """Seconds from the start of a process to its end; prepared by one, so that its files are in the cache.
 
-    def __init__(self, name: str, arguments: Sequence[str], conditions: Conditions, **environment: str) -> None:
+    Args:
+        name: of the side.
+        command: a program and its arguments.
+        conditions: of the measurement.
+        time_of: the clock: `processor_seconds` for those that the process and its children compute.
+        forget: a folder that is removed before it starts.
+        environment: further variables.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        conditions: Conditions,
+        *,
+        time_of: Callable[[], float] = time.perf_counter,
+        forget: Path | None = None,
+        **environment: str,
+    ) -> None:
         super().__init__(name, conditions)
-        self.arguments, self.environment = arguments, environment
+        self.command, self.time_of, self.forget, self.environment = command, time_of, forget, environment
 
     def prepare(self, seconds: float) -> None:
         self.measure(seconds)
 
     def measure(self, seconds: float) -> float:
-        started = time.perf_counter()
-        python(*self.arguments, **self.environment)
-        return time.perf_counter() - started
+        if self.forget:
+            shutil.rmtree(self.forget, ignore_errors=True)
+        started = self.time_of()
+        run(*self.command, **self.environment)
+        return self.time_of() - started
 
 
-class WholeRun(ProcessTime):
-    """Seconds of a training's process, its cache of compiled steps empty or as the run before left it."""
-
-    def __init__(self, name: str, conditions: Conditions, *, cold: bool) -> None:
-        self.cache, self.cold = conditions.folder / f"cache of {name}", cold
-        command = ["-m", "vae_lab", "train", *everyday(conditions)]
-        super().__init__(name, command, conditions, XDG_CACHE_HOME=str(self.cache))
-
-    def measure(self, seconds: float) -> float:
-        if self.cold:
-            shutil.rmtree(self.cache / "vae_lab" / "compiled", ignore_errors=True)
-        return super().measure(seconds)
-
-
-class ProcessorTime(Side):
-    """Seconds of the CPU that a command and its children take, in an environment that is there."""
-
-    def __init__(self, name: str, command: Sequence[str], conditions: Conditions) -> None:
-        super().__init__(name, conditions)
-        self.command = command
-
-    def measure(self, seconds: float) -> float:
-        before = os.times()
-        done = subprocess.run(self.command, env=os.environ | {"VENV": sys.prefix}, **SILENT)
-        if done.returncode:
-            raise Failed(f"{self.name} ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
-        after = os.times()
-        return after.children_user + after.children_system - before.children_user - before.children_system
+def processor_seconds() -> float:
+    """Of the CPU, that the processes have taken which this one has waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 class PeakMemory(Side):
@@ -76,13 +73,10 @@ class PeakMemory(Side):
 
     def __init__(self, name: str, arguments: Sequence[object], conditions: Conditions) -> None:
         super().__init__(name, conditions)
-        self.arguments, self.result = (
-            [str(one) for one in arguments],
-            conditions.folder / f"{name.replace(' ', '_')}.json",
-        )
+        self.arguments, self.result = list(map(str, arguments)), conditions.folder / f"{name.replace(' ', '_')}.json"
 
     def measure(self, seconds: float) -> float:
-        python(*CHILD, str(self.result), *self.arguments)
+        run(*CHILD, str(self.result), *self.arguments)
         return json.loads(self.result.read_text(encoding="utf-8"))["peak"]
 
     def imports(self) -> "PeakMemory":
@@ -108,29 +102,27 @@ class SeveralTrainings(Side):
         return taken
 
 
-def python(*arguments: str, **environment: str) -> None:
-    """A Python process, to its end.
+def run(*command: str, **environment: str) -> None:
+    """A process, to its end.
 
     Raises:
         Failed: it ended with another code than 0; its last words are named.
     """
     path = os.pathsep.join(filter(None, (SCRIPTS, os.environ.get("PYTHONPATH"))))
-    process = subprocess.run(
-        [sys.executable, *arguments], env=os.environ | {"PYTHONPATH": path} | environment, **SILENT
-    )
+    process = subprocess.run(command, env=os.environ | {"PYTHONPATH": path} | environment, **SILENT)
     if process.returncode:
         last = process.stderr.strip().rpartition("\n")[2]
-        raise Failed(f"python {' '.join(arguments)} ended with code {process.returncode}: {last}")
+        raise Failed(f"{' '.join(command)} ended with code {process.returncode}: {last}")
 
 
 def startup(conditions: Conditions) -> Case:
     """The help, and the optimiser's first step, from the start of a process, beside imports that nobody avoids."""
     words, first = "vae-lab --help", "train, first step"
     sides = {
-        words: ["-m", "vae_lab", "--help"],
-        "import hydra": ["-c", "import hydra"],
+        words: [*VAE_LAB, "--help"],
+        "import hydra": [sys.executable, "-c", "import hydra"],
         first: [*CHILD, os.devnull, "first_step", *everyday(conditions)],
-        "import pytorch_lightning": ["-c", "import pytorch_lightning"],
+        "import pytorch_lightning": [sys.executable, "-c", "import pytorch_lightning"],
     }
     compared = [ratio(words, "import hydra", at_most=3), ratio(first, "import pytorch_lightning", at_most=2)]
     return Case([ProcessTime(name, of, conditions) for name, of in sides.items()], compared, "s", most_repeats=3)
@@ -139,7 +131,11 @@ def startup(conditions: Conditions) -> Case:
 def whole_run(conditions: Conditions) -> Case:
     """`vae-lab train experiment=mnist`, from the start of its process to its end, beside the same written by hand."""
     cold, warm, hand = "ours, nothing compiled yet", "ours, compiled before", "hand-written"
-    sides = [WholeRun(cold, conditions, cold=True), WholeRun(warm, conditions, cold=False)]
+    train, sides = [*VAE_LAB, "train", *everyday(conditions)], []
+    for name in (cold, warm):
+        cache = conditions.folder / f"cache of {name}"
+        forget = cache / "vae_lab" / "compiled" if name == cold else None
+        sides.append(ProcessTime(name, train, conditions, forget=forget, XDG_CACHE_HOME=str(cache)))
     task = [*CHILD, os.devnull, "hand_written", str(conditions.threads), "20"]
     compared = [ratio(cold, hand, at_most=1.0), ratio(warm, hand, at_most=0.8)]
     return Case([*sides, ProcessTime(hand, task, conditions)], compared, "s", most_repeats=5)
@@ -147,8 +143,8 @@ def whole_run(conditions: Conditions) -> Case:
 
 def quickstart(conditions: Conditions) -> Case:
     """`scripts/quickstart` after installation: a training, its bounds and its pictures."""
-    place = [str(Path(SCRIPTS) / "quickstart"), f"output_root={conditions.folder}"]
-    side = ProcessorTime("scripts/quickstart", place, conditions)
+    command = [str(Path(SCRIPTS) / "quickstart"), f"output_root={conditions.folder}"]
+    side = ProcessTime("scripts/quickstart", command, conditions, time_of=processor_seconds, VENV=sys.prefix)
     return Case([side], [value_of(side.name, at_most=25)], "s of CPU", most_repeats=3)
 
 
@@ -157,7 +153,7 @@ def listing(conditions: Conditions, count: int = 1000) -> Case:
     config, folder = train_config(["experiment=mnist"], conditions), conditions.folder / "listed"
     for i in range(count):
         plan_run(folder / str(i), {**config, "seed": i})
-    side = ProcessTime("vae-lab runs", ["-m", "vae_lab", "runs", f"root={folder}"], conditions)
+    side = ProcessTime("vae-lab runs", [*VAE_LAB, "runs", f"root={folder}"], conditions)
     return Case([side], [value_of(side.name, at_most=3)], "s", most_repeats=3)
 
 
@@ -176,33 +172,29 @@ def memory(conditions: Conditions) -> Case:
 
 def jobs(conditions: Conditions) -> Case:
     """Two trainings of 50,000 samples of experiment=mnist, one after the other or at once with half of the cores."""
-    return several("max_samples=50000", 2, conditions)
+    return several("max_samples=50000", conditions, count=2, at_once=2)
 
 
 def sweep(conditions: Conditions) -> Case:
     """Eight trainings of experiment=mnist of 200,000 samples, one after the other or two at once."""
-    return several("max_samples=200000", 8, conditions, at_once=2, at_least=1.5)
+    return several("max_samples=200000", conditions, count=8, at_once=2, at_least=1.5)
 
 
 def shared_jobs(conditions: Conditions) -> Case:
     """Four trainings of 100 epochs of experiment=mnist on one GPU, with the starts of their processes."""
-    return several("max_samples=5000000", 4, conditions)
+    return several("max_samples=5000000", conditions, count=4, at_once=4)
 
 
-def several(
-    budget: str, count: int, conditions: Conditions, at_once: int | None = None, at_least: float | None = None
-) -> Case:
-    """So many trainings, one after the other or several at once; without a number: all of them."""
+def several(budget: str, conditions: Conditions, count: int, at_once: int, **limit: float) -> Case:
+    """So many trainings, one after the other or several at once."""
     training_images("mnist")
-    together = at_once or count
     config = train_config(["experiment=mnist", budget, "callbacks=none"], conditions)
-    sides = [SeveralTrainings(config, count, jobs, conditions) for jobs in (1, together)]
-    name = f"how many times faster {together} at once are"
-    return Case(sides, [ratio(sides[0].name, sides[1].name, name, at_least=at_least)], "s", most_repeats=2)
+    alone, together = (SeveralTrainings(config, count, jobs, conditions) for jobs in (1, at_once))
+    faster = ratio(alone.name, together.name, f"how many times faster {at_once} at once are", **limit)
+    return Case([alone, together], [faster], "s", most_repeats=2)
 
 
 def everyday(conditions: Conditions) -> list[str]:
     """Of `vae-lab train`: its data there, its run directory in a folder that is thrown away."""
     training_images("mnist")
-    place = ["trainer=gpu"] if conditions.device == "cuda" else []
-    return ["experiment=mnist", *place, f"threads={conditions.threads}", f"output_root={conditions.folder}"]
+    return ["experiment=mnist", *conditions.overrides, f"output_root={conditions.folder}"]

@@ -1,11 +1,13 @@
 """Sides that do the same work, measured in turn (A B C A B C ...), what follows from them, and their tables."""
 
+import operator
 import statistics
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,14 +21,15 @@ Values = dict[str, list[float]]
 
 
 class Side(ABC):
-    """One way to do the work of a case; without the packages that it needs it is left out."""
+    """One way to do the work of a case."""
 
-    def __init__(self, name: str, conditions: Conditions, *, packages: Sequence[str] = ()) -> None:
+    absent_because = ""
+    """Why it is left out."""
+
+    def __init__(self, name: str, conditions: Conditions) -> None:
         self.name, self.conditions = name, conditions
         self.facts: dict[str, float] = {}
         """What else is worth knowing, such as the seconds of a compilation; it is not compared."""
-        missing = [package for package in packages if find_spec(package) is None]
-        self.absent_because = f"{' and '.join(missing)} not found: pip install .[bench]" if missing else ""
 
     def prepare(self, seconds: float) -> None:  # noqa: B027  (many have nothing to prepare)
         """Pays what is paid once; a measurement will take about `seconds`."""
@@ -39,8 +42,8 @@ class Side(ABC):
 class Throughput(Side):
     """A side whose work can be cut to any multiple of `unit`, and is measured as amount per second."""
 
-    def __init__(self, name: str, conditions: Conditions, *, unit: int, packages: Sequence[str] = ()) -> None:
-        super().__init__(name, conditions, packages=packages)
+    def __init__(self, name: str, conditions: Conditions, *, unit: int) -> None:
+        super().__init__(name, conditions)
         self.unit = self.amount = unit
 
     @abstractmethod
@@ -74,14 +77,29 @@ class Throughput(Side):
         return max(1, round(speed * seconds / self.unit)) * self.unit
 
 
+def lacking(*packages: str) -> str:
+    """Why what needs these packages is left out; empty where they are there."""
+    missing = [package for package in packages if find_spec(package) is None]
+    return f"{' and '.join(missing)} not found: pip install .[bench]" if missing else ""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A number for every repeat, none where a side is not there, and the limit that its median is held against."""
 
     name: str
-    of: Callable[[Values], list[float]]
+    operation: Callable[..., float]
+    """On neighbours of one repeat."""
+    compared: Sequence[str | Sequence[Side]]
+    """Whose numbers; of several sides the one with the highest median counts."""
     at_least: float | None = None
     at_most: float | None = None
+
+    def of(self, values: Values) -> list[float]:
+        """Its numbers."""
+        names = [[one] if isinstance(one, str) else [side.name for side in one] for one in self.compared]
+        found = [[values[name] for name in some if values.get(name)] for some in names]
+        return list(map(self.operation, *(max(some, key=statistics.median, default=[]) for some in found)))
 
     def holds(self, median: float) -> bool | None:
         """Whether the limit is kept; None: there is none."""
@@ -91,36 +109,23 @@ class Comparison:
 
 
 def ratio(over: str | Sequence[Side], under: str | Sequence[Side], name: str = "", **limit: float | None) -> Comparison:
-    """Neighbours of one repeat, divided. Of several sides the one with the highest median counts."""
-
-    def highest(values: Values, sides: str | Sequence[Side]) -> list[float]:
-        names = [sides] if isinstance(sides, str) else [side.name for side in sides]
-        return max((values[one] for one in names if values.get(one)), key=statistics.median, default=[])
-
-    def of(values: Values) -> list[float]:
-        return [a / b for a, b in zip(highest(values, over), highest(values, under), strict=False)]
-
-    return Comparison(name or f"{over} / {under}", of, **limit)
+    """Neighbours of one repeat, divided."""
+    return Comparison(name or f"{over} / {under}", operator.truediv, [over, under], **limit)
 
 
 def difference(one: str, other: str, name: str = "", **limit: float) -> Comparison:
     """Neighbours of one repeat, subtracted."""
-
-    def of(values: Values) -> list[float]:
-        return [a - b for a, b in zip(values.get(one, []), values.get(other, []), strict=False)]
-
-    return Comparison(name or f"{one} - {other}", of, **limit)
+    return Comparison(name or f"{one} - {other}", operator.sub, [one, other], **limit)
 
 
 def time_for(amount: float, side: str, **limit: float) -> Comparison:
     """Seconds for a larger amount at the measured speed: an extrapolation."""
-    name = f"seconds for {amount:g}, extrapolated"
-    return Comparison(name, lambda values: [amount / speed for speed in values.get(side, [])], **limit)
+    return Comparison(f"seconds for {amount:g}, extrapolated", partial(operator.truediv, amount), [side], **limit)
 
 
 def value_of(side: str, **limit: float) -> Comparison:
     """What a side measured, held against a limit."""
-    return Comparison(side, lambda values: values.get(side, []), **limit)
+    return Comparison(side, float, [side], **limit)
 
 
 @dataclass
