@@ -164,7 +164,7 @@ class ClockWithReference(Clock):
         """Seconds of a sample in each tenth of the training but for its first block, and of the reference meanwhile."""
         (samples, ends), (references, goes_on) = np.array(self.blocks).T, np.array(self.turns).T
         blocks = {"samples": np.diff(samples), "seconds": ends[1:] - goes_on[:-1], "reference": references[1:]}
-        tenths = pd.DataFrame(blocks).groupby(np.minimum(9, 10 * samples[1:] // samples[-1]))
+        tenths: Any = pd.DataFrame(blocks).groupby(np.minimum(9, 10 * samples[1:] // samples[-1]))
         cost = tenths["seconds"].sum() / tenths["samples"].sum()
         return pd.DataFrame({"lab": cost, "reference": tenths["reference"].mean()})
 
