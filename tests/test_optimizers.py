@@ -171,9 +171,9 @@ def test_closure_is_evaluated_once_with_gradients():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"lr": -0.1}, r"optimizer\.lr must be >= 0 and finite, got -0\.1"),
+        ({"lr": -0.1}, r"optimizer\.lr must be a number >= 0, got -0\.1"),
         ({"warmup_steps": -1}, r"optimizer\.warmup_steps must be an integer >= 0, got -1"),
-        ({"eps": 0.0}, r"optimizer\.eps must be > 0 and finite, got 0\.0"),
+        ({"eps": 0.0}, r"optimizer\.eps must be a number > 0, got 0\.0"),
     ],
 )
 def test_numbers_out_of_range_are_refused(changed, message):

@@ -126,15 +126,18 @@ def require_number(
     *,
     at_least: float | None = None,
     at_most: float = math.inf,
+    below: float = math.inf,
     optional: bool = False,
     advice: str = "choose such a number",
 ) -> None:
-    """Refuses what is not a finite number > 0, or >= `at_least`, up to `at_most`; with `optional`, null will do."""
+    """Refuses what is not a finite number > 0, or >= `at_least`, in these limits; with `optional`, null will do."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    is_good = is_number and (value > 0 if at_least is None else value >= at_least) and value <= at_most
+    is_good = (
+        is_number and (value > 0 if at_least is None else value >= at_least) and value <= at_most and value < below
+    )
     if not is_good and not (optional and value is None):
         rule = "> 0" if at_least is None else f">= {at_least}"
-        rule += f" and <= {at_most:g}" if at_most < math.inf else ""
+        rule += f" and <= {at_most:g}" * (at_most < math.inf) + f" and < {below:g}" * (below < math.inf)
         raise ConfigError(f"{key} must be a number {rule}{' or null' * optional}, got {shown(value)}: {advice}")
 
 

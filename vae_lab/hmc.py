@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vae_lab.errors import ConfigError, require_integer, require_number
+from vae_lab.errors import require_integer, require_number
 
 LogDensity = Callable[[Tensor], Tensor]
 """Positions [*chain, dim] -> log densities [*chain]; every chain's value depends on its own position only."""
@@ -134,10 +134,7 @@ def check_settings(group: str, num_leapfrog: int, initial_step_size: float, targ
     """Refuses impossible settings, named by the config group that they stand in."""
     require_integer(f"{group}.num_leapfrog", num_leapfrog, minimum=1, advice="without a step no chain moves")
     require_number(f"{group}.initial_step_size", initial_step_size, advice="tuning multiplies it")
-    if not 0 < target_acceptance < 1:
-        raise ConfigError(
-            f"{group}.target_acceptance must be > 0 and < 1, got {target_acceptance}: the paper tunes to 0.9"
-        )
+    require_number(f"{group}.target_acceptance", target_acceptance, below=1, advice="the paper tunes to 0.9")
 
 
 def _leapfrog(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vae_lab.errors import ConfigError, require_integer
+from vae_lab.errors import require_integer, require_number
 
 KERNELS: Any = torch
 """torch, for the kernels of its optimisers, which it does not document."""
@@ -30,14 +30,10 @@ class Adagrad(torch.optim.Adagrad):
     """Whether a step has found that no parameter warms up any more, which spares the look at each of them."""
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, warmup_steps: int, eps: float) -> None:
-        if not (lr >= 0 and math.isfinite(lr)):
-            raise ConfigError(f"optimizer.lr must be >= 0 and finite, got {lr}: the paper tries 0.01, 0.02, 0.1")
+        require_number("optimizer.lr", lr, at_least=0, advice="the paper tries 0.01, 0.02, 0.1")
         require_integer("optimizer.warmup_steps", warmup_steps, minimum=0, advice="0 turns the warm-up off")
-        if not (eps > 0 and math.isfinite(eps)):
-            raise ConfigError(
-                f"optimizer.eps must be > 0 and finite, got {eps}: without it a parameter with gradient "
-                "0 divides 0 by 0; the author's code has 1e-8"
-            )
+        advice = "without it a parameter with gradient 0 divides 0 by 0; the author's code has 1e-8"
+        require_number("optimizer.eps", eps, advice=advice)
         params = list(params)
         # Started at eps, the accumulator is eps + sum of squares; torch's own eps stands outside the root.
         super().__init__(params, lr=lr, initial_accumulator_value=eps, eps=0.0, fused=_fused(params))
@@ -123,7 +119,8 @@ def move(
     takes as long as a matrix product of the paper's networks.
     """
     pairs = [(w, g) for w, g in zip(parameters, gradients, strict=True) if g is not None]
-    group, states = optimizer.param_groups[0], [optimizer.state.get(w) for w, _ in pairs]
+    group = optimizer.param_groups[0]
+    states: list[Any] = [optimizer.state.get(w) for w, _ in pairs]
     if not (is_fused(optimizer) and all(states)):
         for other in (w for group in optimizer.param_groups for w in group["params"]):
             other.grad = None
@@ -132,18 +129,17 @@ def move(
         optimizer.step()
         return
     weights, along = map(list, zip(*pairs, strict=True))
-    steps = [state["step"] for state in states if state]
+    steps, sums, means, squares = (
+        [state.get(name) for state in states] for name in ("step", "sum", "exp_avg", "exp_avg_sq")
+    )
+    settings = {name: group[name] for name in ("lr", "weight_decay", "eps", "maximize")}
     with torch.no_grad():
         KERNELS._foreach_add_(steps, 1)
         if isinstance(optimizer, Adagrad):
-            sums, fixed = [state["sum"] for state in states if state], ("lr_decay", "weight_decay", "eps")
-            others = {name: group[name] for name in ("lr", *fixed, "maximize")}
-            KERNELS._fused_adagrad_(weights, along, sums, steps, **others)
-            return
-        (beta1, beta2), names = group["betas"], ("exp_avg", "exp_avg_sq")
-        means = [[state[name] for state in states if state] for name in names]
-        others = {name: group[name] for name in ("lr", "weight_decay", "eps", "maximize")}
-        KERNELS._fused_adam_(weights, along, *means, [], steps, beta1=beta1, beta2=beta2, amsgrad=False, **others)
+            KERNELS._fused_adagrad_(weights, along, sums, steps, lr_decay=group["lr_decay"], **settings)
+        else:
+            settings |= {"beta1": group["betas"][0], "beta2": group["betas"][1], "amsgrad": False}
+            KERNELS._fused_adam_(weights, along, means, squares, [], steps, **settings)
 
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:

@@ -34,11 +34,8 @@ class WarmupCosine(LRScheduler):
         total_samples: int | None,
         batch_size: int,
     ) -> None:
-        require_number("schedule.warmup_share", warmup_share, at_least=0)
-        require_number("schedule.last_factor", last_factor, at_least=0)
         for key, value in {"warmup_share": warmup_share, "last_factor": last_factor}.items():
-            if value > 1:
-                raise ConfigError(f"schedule.{key} must be <= 1, got {value}: it is a share of the whole")
+            require_number(f"schedule.{key}", value, at_least=0, at_most=1, advice="it is a share of the whole")
         self.num_steps = max(1, int(require_budget(total_samples) // batch_size))
         self.num_warmup_steps = round(warmup_share * self.num_steps)
         self.last_factor = last_factor

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, require_number
 
 
 @runtime_checkable
@@ -31,11 +31,8 @@ class GaussianPosterior(nn.Module):
     """
 
     def __init__(self, in_features: int, latent_dim: int, log_variance_factor: float = 1.0) -> None:
-        if not (log_variance_factor > 0 and math.isfinite(log_variance_factor)):
-            raise ConfigError(
-                f"model.log_variance_factor must be > 0 and finite, got {log_variance_factor}: 1 is the plain linear "
-                "map, the author's code has 0.1"
-            )
+        advice = "1 is the plain linear map, the author's code has 0.1"
+        require_number("model.log_variance_factor", log_variance_factor, advice=advice)
         super().__init__()
         self.mean = nn.Linear(in_features, latent_dim)
         self.log_variance = nn.Linear(in_features, latent_dim)
@@ -54,25 +51,21 @@ class GaussianPosterior(nn.Module):
 class BernoulliLikelihood(nn.Module):
     """p(x|z) of pixels in [0, 1], y = sigmoid(logits) (appendix C.1)."""
 
+    density: type[Bernoulli | ContinuousBernoulli] = Bernoulli
+
     def __init__(self, trunk: DecoderTrunk) -> None:
         super().__init__()
         self.logits = trunk.readout()
 
-    def forward(self, features: Float[Tensor, "batch ..."]) -> Bernoulli:
+    def forward(self, features: Float[Tensor, "batch ..."]) -> Bernoulli | ContinuousBernoulli:
         """The likelihood over [batch, channel, height, width]."""
-        return Bernoulli(self.logits(features), event_dims=3)
+        return self.density(self.logits(features), event_dims=3)
 
 
-class ContinuousBernoulliLikelihood(nn.Module):
+class ContinuousBernoulliLikelihood(BernoulliLikelihood):
     """p(x|z) of grey pixels as a normalised density on [0, 1], from the logits of the Bernoulli."""
 
-    def __init__(self, trunk: DecoderTrunk) -> None:
-        super().__init__()
-        self.logits = trunk.readout()
-
-    def forward(self, features: Float[Tensor, "batch ..."]) -> ContinuousBernoulli:
-        """The likelihood over [batch, channel, height, width]."""
-        return ContinuousBernoulli(self.logits(features), event_dims=3)
+    density = ContinuousBernoulli
 
 
 class GaussianLikelihood(nn.Module):
@@ -113,10 +106,7 @@ class FixedNoiseLikelihood(nn.Module):
     log_variance: Tensor
 
     def __init__(self, trunk: DecoderTrunk, *, std: float) -> None:
-        if not (0 < std < math.inf):
-            raise ConfigError(
-                f"likelihood.std must be > 0 and finite, got {std}: it is the noise of a pixel whose range is [0, 1]"
-            )
+        require_number("likelihood.std", std, advice="it is the noise of a pixel whose range is [0, 1]")
         super().__init__()
         self.mean = trunk.readout()
         self.register_buffer("log_variance", torch.tensor(2 * math.log(std), dtype=torch.float64), persistent=False)

@@ -1,6 +1,5 @@
 """How the parameters start: PyTorch's default, alone or at the mean image, the paper's (section 5), or Glorot's."""
 
-import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vae_lab.distributions import ContinuousBernoulli
-from vae_lab.errors import ConfigError, require_choice
+from vae_lab.errors import require_choice, require_number
 from vae_lab.networks.heads import ContinuousBernoulliLikelihood, FixedNoiseLikelihood
 
 OUTPUT_BIASES = ("zero", "train_mean")
@@ -50,8 +49,7 @@ class Normal:
     """
 
     def __init__(self, *, std: float, everything: bool) -> None:
-        if not (std >= 0 and math.isfinite(std)):
-            raise ConfigError(f"initialization.std must be >= 0 and finite, got {std}: the paper uses 0.01")
+        require_number("initialization.std", std, at_least=0, advice="the paper uses 0.01")
         self.std = std
         self.everything = everything
 

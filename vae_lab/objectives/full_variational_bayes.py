@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
 from vae_lab.elbo import Bound
-from vae_lab.errors import ConfigError, require_integer
+from vae_lab.errors import require_integer, require_number
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, logged_terms
 
@@ -35,10 +35,7 @@ class FullVariationalBayes(Objective):
     def __init__(self, *, num_samples: int, initial_std: float) -> None:
         super().__init__()
         require_integer("objective.num_samples", num_samples, minimum=1, advice="the bound needs a draw of theta")
-        if not (initial_std > 0 and math.isfinite(initial_std)):
-            raise ConfigError(
-                f"objective.initial_std must be > 0 and finite, got {initial_std}: it is the sigma of q(theta)"
-            )
+        require_number("objective.initial_std", initial_std, advice="it is the sigma of q(theta)")
         self.num_samples = num_samples
         self.initial_std = initial_std
 
