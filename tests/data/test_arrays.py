@@ -28,7 +28,7 @@ class Ramp(ImageData):
 
     def load(self) -> Source:
         pixels = np.random.default_rng(0).integers(0, 256, (1000, 4, 4), dtype=np.uint8)
-        return Source(pixels, np.arange(1000) % 10, cut(torch.arange(1000), train=700, val=100, test=200))
+        return Source(pixels, np.arange(1000) % 10, cut(torch.arange(1000), val=100, test=200))
 
 
 class SizedRamp(Ramp):
@@ -182,7 +182,7 @@ def test_require_choice_takes_null_for_what_it_is():
 
 
 def test_cut_leaves_out_empty_parts():
-    assert list(cut(shuffled(5, 0), train=3, val=0, test=2)) == ["train", "test"]
+    assert list(cut(shuffled(5, 0), val=0, test=2)) == ["train", "test"]
 
 
 # Minibatches.
@@ -267,7 +267,6 @@ def test_to_keeps_order_and_images(grey_split):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 104}, r"data\.batch_size must be <= 103, got 104"),
         (
             {"batch_size": 10, "num_ranks": 3},
             r"data\.batch_size must be a multiple of the 3 processes.*choose 9",

@@ -226,13 +226,10 @@ class ImageData(ABC):
             return replace(split, images=_drawn_once(split.images, EVALUATION_SEED, name))
         return split
 
-    @cached_property
+    @property
     def split_hash(self) -> str:
         """12 hex digits that change with any split's name or the positions it takes from the source."""
-        digest = hashlib.sha256()
-        for name, split in self.splits.items():
-            digest.update(f"{name}:{len(split)}:".encode() + split.indices.numpy().astype("<i8").tobytes())
-        return digest.hexdigest()[:12]
+        return self.fingerprint["split"][:12]
 
     def _of_classes(self, source: Source, classes: Sequence[int]) -> dict[str, Tensor]:
         """The positions of the images with these labels."""
@@ -249,7 +246,8 @@ class ImageData(ABC):
         return chosen
 
     def _make_split(self, source: Source, name: str, indices: Tensor) -> Split:
-        stored = torch.from_numpy(source.images[indices.numpy()].astype(np.float32)) / self.divisor
+        rows = indices.numpy()
+        stored = torch.from_numpy(source.images[rows].astype(np.float32)) / self.divisor
         if name == "train":
             self._largest = float(stored.max())  # before it is binarised, which may hide it
         images = stored.unsqueeze(1) if stored.ndim == 3 else stored.movedim(-1, 1).contiguous()
@@ -260,9 +258,7 @@ class ImageData(ABC):
                 images = _drawn_once(images, self.split_seed, name)
             case "dynamic" if name != "train":
                 images = _drawn_once(images, EVALUATION_SEED, name)
-        labels = None
-        if source.labels is not None:
-            labels = torch.from_numpy(source.labels[indices.numpy()].astype(np.int64))
+        labels = None if source.labels is None else torch.from_numpy(source.labels[rows].astype(np.int64))
         places: list[int] = indices.tolist()
         files = [self.file_names[i] for i in places] if self.file_names else ()
         return Split(images, None if labels is None or (labels < 0).any() else labels, indices, files)
@@ -297,11 +293,6 @@ class Minibatches:
     def __init__(
         self, split: Split, *, batch_size: int, seed: int, binarization: str, rank: int = 0, num_ranks: int = 1
     ):
-        if batch_size > len(split):
-            raise ConfigError(
-                f"data.batch_size must be <= {len(split)}, got {batch_size}: "
-                f"the train split has {len(split)} images; choose a smaller data.batch_size"
-            )
         if batch_size % num_ranks:
             raise ConfigError(
                 f"data.batch_size must be a multiple of the {num_ranks} processes, got {batch_size}: "
@@ -362,7 +353,8 @@ def shuffled(num: int, seed: int) -> Int[Tensor, " num"]:
 
 
 def cut(order: Int[Tensor, " num"], **sizes: int) -> dict[str, Int[Tensor, " split"]]:
-    """Splits of these sizes, one after the other from `order`; a split of size 0 does not exist."""
+    """The last of `order` as splits of these sizes, those before them as `train`; a split of size 0 does not exist."""
+    sizes = {"train": len(order) - sum(sizes.values()), **sizes}
     pieces = order.split(list(sizes.values()))
     return {name: piece for name, piece in zip(sizes, pieces, strict=True) if len(piece)}
 

@@ -24,5 +24,5 @@ class Digits(ImageData):
         return Source(
             images=digits.images,
             labels=digits.target,
-            indices=cut(order, train=NUM_TRAIN, val=NUM_VALIDATION, test=NUM_TEST),
+            indices=cut(order, val=NUM_VALIDATION, test=NUM_TEST),
         )

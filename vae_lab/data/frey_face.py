@@ -21,6 +21,8 @@ PIXELS_SHA256 = "2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af7
 NUM_TRAIN, NUM_TEST = 1600, 365
 LARGEST = 2**24
 """Bytes of the file, packed or not, at most."""
+WRONG_CONTENT = (EOFError, ValueError, TypeError, IndexError, NotImplementedError, zlib.error, struct.error)
+"""What scipy raises, besides its own error, for a file that is none of MATLAB's."""
 PACKED = 15
 """MATLAB's number of an element that is packed."""
 
@@ -53,7 +55,7 @@ class FreyFace(ImageData):
         return Source(
             images=self._frames(),
             labels=None,
-            indices=cut(order, train=NUM_TRAIN - self.validation_size, val=self.validation_size, test=NUM_TEST),
+            indices=cut(order, val=self.validation_size, test=NUM_TEST),
         )
 
     def _frames(self) -> np.ndarray:
@@ -77,17 +79,7 @@ def _read_matlab(path: Path, key: str) -> np.ndarray:
         return scipy.io.loadmat(io.BytesIO(content), variable_names=[key])[key]
     except KeyError as error:
         raise unreadable(path, f"it holds no variable {key}") from error
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        IndexError,
-        NotImplementedError,
-        zlib.error,
-        MatReadError,
-        struct.error,
-    ) as error:
+    except (OSError, MatReadError, *WRONG_CONTENT) as error:
         raise unreadable(path, error) from error
 
 

@@ -162,10 +162,7 @@ class ImageFolder(ImageData):
     def load(self) -> Source:
         """Reads the pictures."""
         self._indices(self._pictures)  # refuses too few before they are read
-        images, pictures, described, skipped = self._read()
-        indices = self._indices(pictures)
-        self.notes = [*described, self._split_note(pictures, indices), *skipped]
-        return Source(images, self._labels(pictures), indices)
+        return self._read(is_split=True)
 
     def load_whole(self) -> Source:
         """Reads the pictures, which may be fewer than can be split."""
@@ -173,12 +170,9 @@ class ImageFolder(ImageData):
             raise ConfigError(
                 f"data.path: {self.path} holds no picture ({', '.join(IMG_EXTENSIONS)}): name another one"
             )
-        images, pictures, described, skipped = self._read()
-        self.notes = [*described, *skipped]
-        return Source(images, self._labels(pictures), {"whole": torch.arange(len(pictures))})
+        return self._read(is_split=False)
 
-    def _read(self) -> tuple[np.ndarray, list[Picture], list[str], list[str]]:
-        """The pixels, the pictures that they are of, and what was read and what was not, in sentences."""
+    def _read(self, is_split: bool) -> Source:
         pictures = self._pictures
         num, shape = len(pictures), (*self.size, *([3] if self.channels == 3 else []))
         num_bytes = (4 + self.bits // 8) * num * math.prod(shape)
@@ -201,8 +195,18 @@ class ImageFolder(ImageData):
             kept = [row for row, picture in enumerate(pictures) if picture.file not in damaged]
             images, pictures = images[kept], [pictures[row] for row in kept]
         self.file_names = [str(picture.file) for picture in pictures]
-        less = [*self._reduced(num_reduced), *self._without(damaged), *self._not_followed()]
-        return images, pictures, self._described(pictures, sizes, num_transparent), less
+        indices = self._indices(pictures) if is_split else {"whole": torch.arange(len(pictures))}
+        self.notes = self._described(pictures, sizes, num_transparent)
+        if is_split:
+            self.notes.append(self._split_note(pictures, indices))
+        if num_reduced:
+            advice = "data=npz takes all, as floating point"
+            self.notes.append(f"{num_reduced:,} of them have colours of 16 bits, and are read with 8: {advice}")
+        if damaged:
+            self.notes.append(f"{len(damaged)} damaged pictures are left out: {_some([file.name for file in damaged])}")
+        if links := [str(link) for _, again in self._found.values() for link in again]:
+            self.notes.append(f"links to folders that are read where they are, not followed: {_some(links)}")
+        return Source(images, self._labels(pictures), indices)
 
     @cached_property
     def _pictures(self) -> list[Picture]:
@@ -212,11 +216,9 @@ class ImageFolder(ImageData):
                     f"data.layout must be random or null, got folders: not all pictures in {self.path} lie in folders "
                     "train, val or test, train among them"
                 )
-            pictures = [
-                Picture(self.path / file, _split_of(file.parts[0]), _label(file.parts[1:])) for file in self._files
-            ]
+            pictures = [_picture(self.path / file, _split_of(file.parts[0]), file.parts[1:]) for file in self._files]
         else:
-            pictures = [Picture(self.path / file, "", _label(file.parts)) for file in self._files]
+            pictures = [_picture(self.path / file, "", file.parts) for file in self._files]
         if self.test_path is not None:
             if any(picture.split == "test" for picture in pictures):
                 raise ConfigError(
@@ -229,7 +231,7 @@ class ImageFolder(ImageData):
                     "would be trained on"
                 )
             further, _ = self._found[self.test_path]
-            pictures += [Picture(self.test_path / file, "test", _label(file.parts)) for file in further]
+            pictures += [_picture(self.test_path / file, "test", file.parts) for file in further]
         for split in dict.fromkeys(picture.split for picture in pictures):
             own = [picture for picture in pictures if picture.split == split]
             stray = next((picture.file for picture in own if not picture.label), None)
@@ -274,9 +276,7 @@ class ImageFolder(ImageData):
     def _indices(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
         """The positions of each split: those that have a folder, and tenths of the others for those that have none."""
         own = {name: [i for i, p in enumerate(pictures) if p.split == name] for name in ("val", "test")}
-        rest = torch.tensor(
-            [i for i, picture in enumerate(pictures) if picture.split in ("", "train")], dtype=torch.int64
-        )
+        rest = torch.tensor([i for i, p in enumerate(pictures) if p.split in ("", "train")], dtype=torch.int64)
         tenth = len(rest) // 10
         drawn = {name: tenth for name, positions in own.items() if not positions}
         if not tenth and (drawn or not len(rest)):
@@ -284,8 +284,7 @@ class ImageFolder(ImageData):
                 f"data.path: {self.path} must hold at least 10 pictures, to split them, got {len(rest)}: "
                 f"add some ({', '.join(IMG_EXTENSIONS)}), or name another data.path"
             )
-        order = rest[shuffled(len(rest), self.split_seed)]
-        indices = cut(order, train=len(rest) - sum(drawn.values()), **drawn)
+        indices = cut(rest[shuffled(len(rest), self.split_seed)], **drawn)
         indices |= {name: torch.tensor(positions) for name, positions in own.items() if positions}
         return {name: indices[name] for name in ("train", "val", "test")}
 
@@ -322,35 +321,17 @@ class ImageFolder(ImageData):
     def _refuse_or_skip(self, damaged: dict[Path, Exception], num: int) -> None:
         if self.skip_damaged:
             return
-        advice = "replace or remove them, or let data.skip_damaged=true leave them out"
         if len(damaged) == 1:
             ((file, error),) = damaged.items()
             raise unreadable(file, error, advice="replace or remove it, or let data.skip_damaged=true leave it out")
         named = "; ".join(f"{file} ({error})" for file, error in list(damaged.items())[:LISTED])
         more = f"; and {len(damaged) - LISTED} more" if len(damaged) > LISTED else ""
         raise ConfigError(
-            f"{len(damaged)} of {num} pictures are truncated, corrupt or no pictures: {named}{more}: {advice}"
+            f"{len(damaged)} of {num} pictures are truncated, corrupt or no pictures: {named}{more}: replace or remove "
+            "them, or let data.skip_damaged=true leave them out"
         )
 
-    def _reduced(self, num: int) -> list[str]:
-        advice = "data=npz takes all, as floating point"
-        return [f"{num:,} of them have colours of 16 bits, and are read with 8: {advice}"] if num else []
-
-    def _not_followed(self) -> list[str]:
-        links = [str(link) for _, again in self._found.values() for link in again]
-        named = ", ".join(links[:LISTED]) + ", ..." * (len(links) > LISTED)
-        return [f"links to folders that are read where they are, not followed: {named}"] if links else []
-
-    def _without(self, damaged: dict[Path, Exception]) -> list[str]:
-        named = ", ".join(file.name for file in list(damaged)[:LISTED]) + ", ..." * (len(damaged) > LISTED)
-        return [f"{len(damaged)} damaged pictures are left out: {named}"] if damaged else []
-
-    def _described(
-        self,
-        pictures: Sequence[Picture],
-        sizes: set[tuple[int, int]],
-        num_transparent: int,
-    ) -> list[str]:
+    def _described(self, pictures: Sequence[Picture], sizes: set[tuple[int, int]], num_transparent: int) -> list[str]:
         """What was read, in sentences."""
         height, width = self.size
         colour, classes = "RGB" if self.channels == 3 else "grey", self.class_names
@@ -361,8 +342,7 @@ class ImageFolder(ImageData):
             ground = f"on {self.background} (data.background={self.background})"
             notes.append(f"{num_transparent:,} of them are transparent: {ground}")
         if classes:
-            names = ", ".join(classes[:LISTED]) + ", ..." * (len(classes) > LISTED)
-            notes.append(f"{len(classes)} classes, by folder: {names}")
+            notes.append(f"{len(classes)} classes, by folder: {_some(classes)}")
         return notes
 
     def _split_note(self, pictures: Sequence[Picture], indices: dict[str, torch.Tensor]) -> str:
@@ -407,8 +387,13 @@ def _split_of(name: str) -> str:
     return SPLITS.get(name.lower(), "")
 
 
-def _label(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) > 1 else ""
+def _picture(file: Path, split: str, below: Sequence[str]) -> Picture:
+    """A file by its path below the folder of its split."""
+    return Picture(file, split, below[0] if len(below) > 1 else "")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + ", ..." * (len(names) > LISTED)
 
 
 def _is_deep(picture: Image.Image) -> bool:

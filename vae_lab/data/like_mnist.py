@@ -54,12 +54,7 @@ class LikeMNIST(ImageData):
         return Source(
             images=images.numpy(),
             labels=torch.cat([train.targets, test.targets]).numpy().astype(np.int64),
-            indices=cut(
-                torch.arange(len(images)),
-                train=num - self.validation_size,
-                val=self.validation_size,
-                test=len(test.data),
-            ),
+            indices=cut(torch.arange(len(images)), val=self.validation_size, test=len(test.data)),
         )
 
     def _part(self, is_train: bool) -> Any:

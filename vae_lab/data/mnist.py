@@ -51,27 +51,17 @@ class MNIST(ImageData):
         return Source(
             images=np.concatenate([train_images, test_images]),
             labels=np.concatenate([train_labels, test_labels]),
-            indices=cut(
-                torch.arange(NUM_TRAIN + NUM_TEST),
-                train=NUM_TRAIN - self.validation_size,
-                val=self.validation_size,
-                test=NUM_TEST,
-            ),
+            indices=cut(torch.arange(NUM_TRAIN + NUM_TEST), val=self.validation_size, test=NUM_TEST),
         )
 
     def _read(self, name: str) -> np.ndarray:
         raw, compressed = self.folder / name, self.folder / f"{name}.gz"
-        if raw.is_file():
-            path = raw
-        elif compressed.is_file():
-            path = compressed
-        else:
-            path = download(
-                compressed,
-                urls=[mirror + compressed.name for mirror in TorchvisionMNIST.mirrors],
-                algorithm="md5",
-                checksum=dict(TorchvisionMNIST.resources)[compressed.name],
-            )
+        path = next((file for file in (raw, compressed) if file.is_file()), None) or download(
+            compressed,
+            urls=[mirror + compressed.name for mirror in TorchvisionMNIST.mirrors],
+            algorithm="md5",
+            checksum=dict(TorchvisionMNIST.resources)[compressed.name],
+        )
         array = read_idx(path)
         num = NUM_TRAIN if name.startswith("train") else NUM_TEST
         expected = (num, 28, 28) if "images" in name else (num,)

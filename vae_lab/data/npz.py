@@ -4,6 +4,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ NAMES = {
     "y_test": ("y_test", "test_y", "test_labels"),
 }
 """What an array is -> the names, in small letters, by which it is found."""
+IMAGES = ("x", "x_val", "x_test")
+"""Those of them that are images; each may have labels, by the same name with a y."""
 
 
 class Header(NamedTuple):
@@ -87,54 +90,39 @@ class NPZ(ImageData):
 
     def load(self) -> Source:
         """Reads the arrays that are used."""
-        images, labels = self._read()
-        return Source(images, labels, self._split())
+        return replace(self.load_whole(), indices=self._split())
 
     def load_whole(self) -> Source:
-        """Reads the arrays that are used, which may be of fewer images than can be split."""
-        images, labels = self._read()
-        return Source(images, labels, {"whole": torch.arange(len(images))})
-
-    def _read(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Images and labels of x, x_val and x_test, one after the other."""
+        """Reads the arrays that are used, x, x_val and x_test one after the other, few images as they may be."""
         roles = list(self._headers)  # checked, before anything is read
         try:
             with np.load(self.path, allow_pickle=False) as archive:
                 arrays = {role: archive[self.keys[role]] for role in roles}
         except DAMAGE as error:
             raise self._unreadable(error) from error
-        parts = [role for role in ("x", "x_val", "x_test") if role in arrays]
-        for role in parts:
-            self._require_unit_interval(role, arrays[role])
+        images = {role: arrays.pop(role) for role in IMAGES if role in arrays}
+        for role, array in images.items():
+            self._require_unit_interval(role, array)
         labels = None
-        if any(role.startswith("y") for role in arrays):
-            given = {role: arrays.get(role.replace("x", "y", 1)) for role in parts}
-            labels = np.concatenate(
-                [
-                    np.full(len(arrays[role]), -1) if y is None else y.reshape(len(y)).astype(np.int64)
-                    for role, y in given.items()
-                ]
-            )
-        images = [arrays.pop(role) for role in parts]
-        self.notes = self._described()
-        return images[0] if len(images) == 1 else np.concatenate(images), labels
+        if arrays:
+            unlabelled = {role: np.full(len(array), -1) for role, array in images.items()}
+            given = [arrays.get(f"y{role[1:]}", none) for role, none in unlabelled.items()]
+            labels = np.concatenate([array.reshape(-1).astype(np.int64) for array in given])
+        names = ", ".join(role if role == name else f"{role} = {name}" for role, name in self.keys.items())
+        others = [name for name in self._entries if name not in self.keys.values()]
+        self.notes = [f"arrays {names}"] + [f"not read: {', '.join(others)}"] * bool(others)
+        whole = images["x"] if len(images) == 1 else np.concatenate(list(images.values()))
+        return Source(whole, labels, {"whole": torch.arange(len(whole))})
 
     def _split(self) -> dict[str, torch.Tensor]:
-        num, *given = (
-            self._headers[role].shape[0] if role in self._headers else 0 for role in ("x", "x_val", "x_test")
-        )
+        num, *given = (self._headers[role].shape[0] if role in self._headers else 0 for role in IMAGES)
         sizes = dict(zip(("val", "test"), given, strict=True))
         drawn = {name: num // 10 for name, size in sizes.items() if not size}
         if drawn and num < 10:
             raise self._refused("x", f"hold at least 10 images, to split them, got {num}")
-        indices = cut(shuffled(num, self.split_seed), train=num - sum(drawn.values()), **drawn)
+        indices = cut(shuffled(num, self.split_seed), **drawn)
         indices |= cut(torch.arange(num, num + sum(given)), **{name: size for name, size in sizes.items() if size})
         return {name: indices[name] for name in ("train", "val", "test")}
-
-    def _described(self) -> list[str]:
-        names = ", ".join(role if role == name else f"{role} = {name}" for role, name in self.keys.items())
-        others = [name for name in self._entries if name not in self.keys.values()]
-        return [f"arrays {names}"] + [f"not read: {', '.join(others)}"] * bool(others)
 
     @cached_property
     def keys(self) -> Mapping[str, str]:
@@ -158,7 +146,7 @@ class NPZ(ImageData):
                 )
             if own:
                 found[role] = role if role in own else own[0]
-        for needed in ["x", *(role.replace("y", "x", 1) for role in found if role.startswith("y"))]:
+        for needed in ["x", *(f"x{role[1:]}" for role in found if role.startswith("y"))]:
             if needed not in found:
                 strange = [*(name for name in free if name not in found.values()), "NAME"][0]
                 raise ConfigError(
@@ -181,20 +169,18 @@ class NPZ(ImageData):
     @cached_property
     def _headers(self) -> dict[str, Header]:
         """Shapes and types of what is used, checked, without reading the arrays."""
+        keys = self.keys
         try:
-            keys = self.keys
             with open_archive(self.path) as archive:
                 headers = {role: _header(archive, f"{name}.npy") for role, name in keys.items()}
-        except ConfigError:
-            raise
         except DAMAGE as error:
             raise self._unreadable(error) from error
         for role, header in headers.items():
-            if role.startswith("x"):
+            if role in IMAGES:
                 self._check_images(role, header, headers["x"])
             else:
-                self._check_labels(role, header, headers[role.replace("y", "x", 1)])
-        images = [header for role, header in headers.items() if role.startswith("x")]
+                self._check_labels(role, header, headers[f"x{role[1:]}"])
+        images = [header for role, header in headers.items() if role in IMAGES]
         num_bytes = sum(math.prod(shape) * (4 + 2 * dtype.itemsize) for shape, dtype in images)
         require_memory(f"data.path: the images in {self.path}", num_bytes, "name a file of fewer or smaller ones")
         return headers
