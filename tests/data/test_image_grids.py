@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from vae_lab.data.image_grids import decode_manifold, image_grid, manifold_latents, paired_rows
+from vae_lab.data.image_grids import image_grid, manifold_latents, paired_rows
 
 
 def test_image_grid_goes_row_by_row_from_the_top_left():
@@ -67,8 +67,3 @@ def test_manifold_of_one_cell_is_the_origin():
     assert manifold_latents(1).tolist() == [[0.0, 0.0]]
     with pytest.raises(ValueError, match="n must be >= 1"):
         manifold_latents(0)
-
-
-def test_decode_manifold_decodes_every_cell_in_order():
-    images = decode_manifold(lambda z: z[:, :1, None, None], 3)
-    assert torch.equal(images.flatten(), manifold_latents(3)[:, 0])

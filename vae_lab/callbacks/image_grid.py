@@ -6,7 +6,7 @@ from jaxtyping import Float
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
-from vae_lab.data.image_grids import decode_manifold, image_grid, paired_rows
+from vae_lab.data.image_grids import image_grid, manifold_latents, paired_rows
 from vae_lab.errors import require_integer
 from vae_lab.measurement import evaluating
 from vae_lab.randomness import generator
@@ -60,7 +60,7 @@ class ImageGrid(pl.Callback):
                 grids["reconstructions"] = image_grid(pairs, columns=columns, padding=1)
             grids["samples"] = image_grid(decode(latents), columns=self.columns, padding=1)
             if model.latent_dim == 2:
-                manifold = decode_manifold(decode, self.manifold_size)
+                manifold = decode(manifold_latents(self.manifold_size))
                 grids["manifold"] = image_grid(manifold, columns=self.manifold_size, padding=1)
         return grids
 

@@ -1,7 +1,5 @@
 """Many images in one: tensors in, tensors out; no drawing library, no run, no model class."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -61,11 +59,3 @@ def manifold_latents(n: int) -> Float[Tensor, "cells 2"]:
     coordinates = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n).float()
     upwards, rightwards = torch.meshgrid(coordinates.flip(0), coordinates, indexing="ij")
     return torch.stack([rightwards, upwards], dim=-1).view(n * n, 2)
-
-
-def decode_manifold(
-    decode: Callable[[Float[Tensor, "batch latent"]], Float[Tensor, "batch channel height width"]],
-    n: int,
-) -> Float[Tensor, "cells channel height width"]:
-    """The decoder means at `manifold_latents(n)`, ready for `image_grid(..., columns=n)`."""
-    return decode(manifold_latents(n))

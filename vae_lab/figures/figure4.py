@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vae_lab.data.image_grids import decode_manifold
+from vae_lab.data.image_grids import manifold_latents
 from vae_lab.errors import ConfigError
 from vae_lab.figures.decoded import NAMES, PictureRow
 from vae_lab.runs.load import Run
@@ -32,4 +32,4 @@ class Figure4(PictureRow):
 
     def images(self, run: Run, data_set: str) -> tuple[Tensor, int]:
         """The manifold."""
-        return decode_manifold(run.decode, self.sizes[data_set]), self.sizes[data_set]
+        return run.decode(manifold_latents(self.sizes[data_set])), self.sizes[data_set]

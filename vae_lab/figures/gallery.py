@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vae_lab.atomic import atomic_file
-from vae_lab.data.image_grids import decode_manifold, image_grid, paired_rows
+from vae_lab.data.image_grids import image_grid, manifold_latents, paired_rows
 from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Arrays, check_by_scale, load_last, records, select
 from vae_lab.figures.canvas import GREY, legend_below, pixels_of, save, show_grid, styled
@@ -122,7 +122,7 @@ class Gallery(ModelFigure):
         colours = {"places": test.indices} if test.labels is None else {"labels": test.labels}
         manifold = {}
         if loaded.model.latent_dim == 2:
-            manifold["manifold"] = grid(decode_manifold(loaded.decode, 2 * self.side), 2 * self.side).numpy()
+            manifold["manifold"] = grid(loaded.decode(manifold_latents(2 * self.side)), 2 * self.side).numpy()
         film = [pixels_of(grid(loaded.at(count).decode(self.latents(loaded)))) for count in run.snapshots]
         return {
             "samples": grid(loaded.decode(self.latents(loaded))).numpy(),

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from vae_lab.data.arrays import Split
-from vae_lab.data.image_grids import decode_manifold, image_grid, paired_rows
+from vae_lab.data.image_grids import image_grid, manifold_latents, paired_rows
 from vae_lab.distributions import kl_to_standard_normal
 from vae_lab.figures.canvas import (
     GREY,
@@ -125,7 +125,7 @@ def manifold(run: Run, dark_on_white: bool, seed: int) -> Axes:
     """Decoder means over a 2-D latent space, each tile of equal prior mass, as in figure 4."""
     if run.model.latent_dim != 2:
         raise CannotDrawError(f"a manifold needs model.latent_dim = 2, and this run has {run.model.latent_dim}")
-    images = decode_manifold(run.decode, MANIFOLD_SIZE)
+    images = run.decode(manifold_latents(MANIFOLD_SIZE))
     axes = axes_for(run, images, MANIFOLD_SIZE, "Latent manifold", dark_on_white, padding=0)
     ticks = torch.arange(-1.5, 1.6, 0.5)
     places, labels = torch.special.ndtr(ticks), [nats(tick) for tick in ticks.tolist()]
