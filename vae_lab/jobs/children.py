@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vae_lab.errors import INTERRUPTED
-from vae_lab.training.signals import PARENT, heard
+from vae_lab.training.signals import PARENT
 
 log = logging.getLogger("vae_lab")
 
@@ -61,23 +61,8 @@ class Children:
             for process in self.running:
                 process.send_signal(signal.SIGINT)
 
-    @contextmanager
-    def stopped_by_signals(self) -> Iterator[None]:
-        """While the block runs, a signal to stop means `stop`; only the main thread can listen."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = heard()
-        for number in before:
-            signal.signal(number, self.receive)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def receive(self, number: int, frame: Any) -> None:
-        """Handles a signal."""
+        """Handles a signal to stop."""
         if not self.stopping.is_set():
             log.info("stopping: the running jobs save a checkpoint first (once more: they end at once)")
         self.stop()

@@ -23,6 +23,7 @@ from vae_lab.jobs.children import Children
 from vae_lab.jobs.job import Job, Outcome
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
+from vae_lab.training.signals import listening
 
 log = logging.getLogger("vae_lab")
 
@@ -70,7 +71,7 @@ def run_jobs(
             slots.put(slot)
 
     outcomes: dict[RunDir, Outcome] = {}
-    with children.stopped_by_signals(), ThreadPoolExecutor(num_parallel) as pool:
+    with listening(children.receive), ThreadPoolExecutor(num_parallel) as pool:
         for future in as_completed([pool.submit(work, job) for job in jobs]):
             outcome = future.result()
             outcomes[outcome.job.run] = outcome

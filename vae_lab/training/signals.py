@@ -2,8 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -17,27 +17,27 @@ STOPPING = [
 """Signals that end work in good order: a person's, a closed terminal's, a cluster's."""
 
 
-def heard() -> dict[int, Any]:
-    """The signals to listen to, and their handlers now; one that is ignored, as SIGHUP under nohup, stays so."""
-    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in STOPPING}
-    always = (signal.SIGINT, signal.SIGTERM)
-    return {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN or number in always}
-
-
 @contextmanager
-def as_ctrl_c() -> Iterator[None]:
-    """While the block runs, every signal to stop raises KeyboardInterrupt; only the main thread can listen."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = heard()
-    for number in before:
-        signal.signal(number, _interrupt)
+def listening(receive: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """While the block runs, `receive` gets every signal to stop; only the main thread can listen.
+
+    One that is ignored, as SIGHUP under nohup, stays so.
+    """
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in STOPPING}
+    always, is_main = (signal.SIGINT, signal.SIGTERM), threading.current_thread() is threading.main_thread()
+    heard = [number for number in STOPPING if is_main and (handlers[number] != signal.SIG_IGN or number in always)]
+    for number in heard:
+        signal.signal(number, receive)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in heard:
+            signal.signal(number, handlers[number])
+
+
+def as_ctrl_c() -> AbstractContextManager[None]:
+    """While the block runs, every signal to stop raises KeyboardInterrupt."""
+    return listening(_interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -49,14 +49,12 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.received = False
-        self.before: dict[int, Any] = {}
+        self.listening = ExitStack()
 
     def listen(self) -> None:
         """From now on the first of each signal to stop is the wish; a second one is the system's own."""
         self.received = False
-        self.before = heard()
-        for number in self.before:
-            signal.signal(number, self.receive)
+        self.listening.enter_context(listening(self.receive))
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Remembers the wish, and gives the signal its default meaning back."""
@@ -65,9 +63,8 @@ class StopRequest:
 
     def ignore(self) -> None:
         """Puts the handlers back that were there before."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-        self.before, self.received = {}, False
+        self.listening.close()
+        self.received = False
 
 
 STOP = StopRequest()
