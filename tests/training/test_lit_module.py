@@ -55,7 +55,7 @@ def test_non_finite_loss_names_step_samples_quantity_and_advice():
     assert "optimizer.lr" in str(error.value) and "min_log_variance" in str(error.value)
     with pytest.raises(NonFiniteDensity, match=r"became nan at step 0 \(0 samples; not finite: loss\)"):
         lit.keep({"loss of update 0": math.nan}, step=0)
-    assert (lit.running.totals, lit.running.counts) == ({"bound": 3.0}, {"bound": 50})
+    assert lit.running.so_far == {"bound": (3.0, 50)}
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 1000])

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,6 +68,18 @@ def instructions() -> list[str]:
     """The sets of instructions that the processor has, by Linux's names; none where the system does not tell."""
     facts = _cpuinfo()
     return sorted(facts.get("flags", facts.get("Features", "")).split())
+
+
+def times_as_fast(slow: Callable[[], Any], fast: Callable[[], Any], *, repeats: int) -> float:
+    """How many times as fast as the one work the other is: the median of alternated pairs."""
+    ratios = []
+    for _ in range(repeats + 2):  # the first ones make the libraries ready
+        began = time.perf_counter()
+        slow()
+        between = time.perf_counter()
+        fast()
+        ratios.append((between - began) / (time.perf_counter() - between))
+    return statistics.median(ratios[2:])
 
 
 def busy_cores(seconds: float = 0.1) -> float:

@@ -7,15 +7,13 @@ processors. So accuracy is measured first, speed second.
 
 import functools
 import logging
-import statistics
-import time
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vae_lab.errors import ConfigError, require_choice
-from vae_lab.training.machine import known_of, known_once
+from vae_lab.training.machine import known_of, known_once, times_as_fast
 
 log = logging.getLogger("vae_lab")
 
@@ -48,7 +46,7 @@ def choose_backend(name: str) -> str:
         )
     if name != "auto":
         return name
-    found = measured_once()
+    found = known_once("matmul", LIKE, lambda: {"exact": is_exact(), "speed_ratio": round(speed_ratio(), 3)})
     return "onednn" if found["exact"] and found["speed_ratio"] >= SPEED_RATIO else "default"
 
 
@@ -74,11 +72,6 @@ def use_backend(name: str) -> None:
     MKLDNN.matmul.fp32_precision = SWITCH[name]
 
 
-def measured_once() -> dict[str, Any]:
-    """Accuracy and speed of oneDNN beside the default."""
-    return known_once("matmul", LIKE, lambda: {"exact": is_exact(), "speed_ratio": round(speed_ratio(), 3)})
-
-
 def is_exact() -> bool:
     """Whether oneDNN keeps float32's accuracy on this processor."""
     x, weight = matrices()
@@ -89,15 +82,8 @@ def is_exact() -> bool:
 
 def speed_ratio(repeats: int = 15) -> float:
     """How many times as fast as the default oneDNN is: the median of alternated pairs of products."""
-    x, weight = matrices()
-    seconds: dict[str, list[float]] = {name: [] for name in SWITCH}
-    for i in range(repeats + 2):  # the first ones make the libraries ready
-        for name, times in seconds.items():
-            started = time.perf_counter()
-            product(name, x, weight, times=8)
-            if i >= 2:
-                times.append(time.perf_counter() - started)
-    return statistics.median(a / b for a, b in zip(seconds["default"], seconds["onednn"], strict=True))
+    ways = (functools.partial(product, name, *matrices(), times=8) for name in ("default", "onednn"))
+    return times_as_fast(*ways, repeats=repeats)
 
 
 def matrices() -> tuple[Tensor, Tensor]:

@@ -1,14 +1,13 @@
 """Which precision a training computes in: float32, or bfloat16 where the machine multiplies it natively and faster."""
 
 import logging
-import statistics
-import time
+from functools import partial
 
 import torch
 from torch import nn
 
 from vae_lab.errors import ConfigError
-from vae_lab.training.machine import instructions, known_once
+from vae_lab.training.machine import instructions, known_once, times_as_fast
 
 log = logging.getLogger("vae_lab")
 
@@ -62,12 +61,9 @@ def speed_ratio(repeats: int = 7) -> float:
     with torch.random.fork_rng(devices=[]):
         layers = nn.Sequential(nn.Conv2d(32, 64, 4, stride=2, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(3136, 256))
     layers, x = layers.to(memory_format=torch.channels_last), torch.zeros(100, 32, 14, 14)
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    for i in range(repeats + 1):  # the first ones make the libraries ready
-        for half, times in seconds.items():
-            started = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                layers(x).float().square().mean().backward()
-            if i:
-                times.append(time.perf_counter() - started)
-    return statistics.median(a / b for a, b in zip(seconds[False], seconds[True], strict=True))
+
+    def step(is_half: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            layers(x).float().square().mean().backward()
+
+    return times_as_fast(partial(step, False), partial(step, True), repeats=repeats)
