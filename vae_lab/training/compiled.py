@@ -248,7 +248,8 @@ class Compiler:
         except Exception as error:  # of code of anybody's and of compilers
             self.has_failed = True
             torch.set_num_threads(self.threads)
-            reason = f"the training step cannot be compiled: {type(error).__name__}: {first_line(error)}"
+            first_line = str(error).strip().partition("\n")[0]
+            reason = f"the training step cannot be compiled: {type(error).__name__}: {first_line}"
             if self.required:
                 raise Failed(f"{reason}; compile=false trains without") from error
             log.warning("%s; the training goes on without", reason)
@@ -320,11 +321,6 @@ class Compiler:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().partition("\n")[0]
-
-
 def cold_seconds() -> float:
     """What compiling takes on this machine."""
     return known_of("compiling", {"seconds": float}).get("seconds", COLD_SECONDS)
@@ -379,18 +375,15 @@ def compile_program(program: Path, target: Path, threads: int) -> None:
     """One process at a time; what another one has made meanwhile is taken."""
     started, lock = program.stat().st_mtime, target.with_suffix(".lock")
     with FileLock(lock):
-        if target.is_file():
-            lock.unlink(missing_ok=True)
-            return
-        torch.set_num_threads(threads)
-        on_linux = {"cpp.vec_isa_ok": True} if sys.platform == "linux" else {}  # it is asked what /proc/cpuinfo says
-        own = target.with_suffix(f".{os.getpid()}.pt2")
-        exported = torch.export.load(str(program))
-        torch._inductor.aoti_compile_and_package(
-            exported, package_path=str(own), inductor_configs={**OPTIONS, **on_linux}
-        )
-        os.replace(own, target)
-        keep("compiling", {"seconds": round(time.time() - started, 1)})
+        if not target.is_file():
+            torch.set_num_threads(threads)
+            # on Linux it is asked what /proc/cpuinfo says
+            options = OPTIONS | ({"cpp.vec_isa_ok": True} if sys.platform == "linux" else {})
+            own = target.with_suffix(f".{os.getpid()}.pt2")
+            exported = torch.export.load(str(program))
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(own), inductor_configs=options)
+            os.replace(own, target)
+            keep("compiling", {"seconds": round(time.time() - started, 1)})
     lock.unlink(missing_ok=True)
     killed = [path for kind in ("*.lock", "*.*.pt2") for path in target.parent.glob(kind) if age(path) > LEFT_SECONDS]
     for old in [*sorted(target.parent.glob("*.pt2"), key=age, reverse=True)[:-KEPT_FILES], *killed]:

@@ -16,11 +16,11 @@ from vae_lab.data.arrays import ImageData, Minibatches
 from vae_lab.errors import DIVERGED, ConfigError, NonFiniteDensity
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective
+from vae_lab.optimizers import lay_out_state
 from vae_lab.randomness import seed_global_noise
 from vae_lab.training.compiled import Compiler, why_not_compiled
-from vae_lab.training.make_step import make_step
 from vae_lab.training.running_means import RunningMeans
-from vae_lab.training.step import LOSS, EagerStep, Step
+from vae_lab.training.step import LOSS, WARM_UP_STEPS, EagerStep, Step, prepare, why_not_captured
 
 log = logging.getLogger("vae_lab")
 
@@ -132,24 +132,31 @@ class LitVAE(pl.LightningModule):
         ).to(self.trainer.strategy.root_device)  # the module itself is moved there after this hook
 
     def on_train_start(self) -> None:
-        """Makes the step, with everything on the device."""
+        """Makes the step, with everything on the device: eager, and later captured or compiled, if either can be."""
         # bare, since Lightning's wrapper pays for hooks that nobody here listens to
         optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
         num_processes = self.trainer.world_size
         # Lightning's tells DDP to expect one more backward pass of this block
         backward = self.manual_backward if num_processes > 1 else None
-        is_asked = self.compile_step is not False
-        reason = self.why_not_compiled(self.device.type, num_processes) if is_asked else ""
-        self.step, self.compiler = make_step(
-            self.eager_step(self.objective, self.model, optimizer, backward=backward, measured=self.measured),
-            device=self.device,
-            num_processes=num_processes,
-            samples=self.samples,
-            samples_per_step=self.samples_per_step,
-            cuda_graph=self.cuda_graph,
-            compile=self.compile_step,
-            why_not_compiled=reason,
-        )
+        eager = self.eager_step(self.objective, self.model, optimizer, backward=backward, measured=self.measured)
+        reason = why_not_captured(self.objective, optimizer, self.device, num_processes)
+        captured = self.cuda_graph and not reason
+        if self.cuda_graph and self.device.type == "cuda":
+            log.info("CUDA graph: %s", f"none, since {reason}" if reason else "the training's steps will be captured")
+        lay_out_state(optimizer)
+        prepare(optimizer, captured=captured)
+        if self.compile_step is not False and not captured:
+            if not (reason := self.why_not_compiled(self.device.type, num_processes)):
+                count, required = (0, True) if self.compile_step is True else (self.compile_step, False)
+                self.compiler = Compiler(count, threads=torch.get_num_threads(), required=required)
+                self.compiler.begin(self.samples)
+            elif self.device.type == "cpu":  # as where a run goes on that was planned for other processes
+                log.warning("the training step is not compiled: %s", reason)
+        # the first steps make the optimiser's state and name the terms; a continued training has both, and goes on as
+        # it would have
+        warm_up = WARM_UP_STEPS * self.samples_per_step + (self.samples if captured else 0)
+        fast_from = max(warm_up, self.objective.traits.steady_from)
+        self.step = Step(eager, fast_from=fast_from, captured=captured, compiled=self.compiler)
 
     def why_not_compiled(self, device: str, num_processes: int) -> str:
         """Why its steps cannot be compiled on such a machine; empty if they can."""

@@ -9,6 +9,7 @@ compiled ones to rounding.
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 
 import torch
@@ -28,6 +29,7 @@ LOSS = "loss of update "
 """What precedes the number of an update in the name of its loss, which is measured beside the terms."""
 
 
+@dataclass
 class EagerStep:
     """One step of the optimiser for every update of the objective.
 
@@ -42,21 +44,15 @@ class EagerStep:
         measured: the names of what it returns, where they are known from a training that is continued.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        model: VAE,
-        optimizer: Optimizer,
-        *,
-        num_train: int,
-        parameter_prior: bool,
-        gradient_clip_norm: float | None,
-        backward: Callable[[Tensor], None] | None = None,
-        measured: Sequence[str] = (),
-    ) -> None:
-        self.objective, self.model, self.optimizer, self.num_train = objective, model, optimizer, num_train
-        self.parameter_prior, self.gradient_clip_norm, self.backward = parameter_prior, gradient_clip_norm, backward
-        self.measured = list(measured)
+    objective: Objective
+    model: VAE
+    optimizer: Optimizer
+    _: KW_ONLY
+    num_train: int
+    parameter_prior: bool
+    gradient_clip_norm: float | None
+    backward: Callable[[Tensor], None] | None = None
+    measured: list[str] = field(default_factory=list)
 
     def __call__(self, batch: Minibatch, samples: int) -> Tensor:
         """The sums over a minibatch of its losses and measured terms, named by `measured`.
@@ -140,6 +136,7 @@ def recorded(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
     return graph
 
 
+@dataclass
 class Step:
     """An eager step, until it has come to be the same every time; from then on the fast one that was chosen.
 
@@ -150,16 +147,12 @@ class Step:
         compiled: makes, if not, a compiled one of the eager one; None: there is none.
     """
 
-    def __init__(
-        self,
-        eager: EagerStep,
-        *,
-        fast_from: int,
-        captured: bool,
-        compiled: Callable[[EagerStep, Minibatch, int], Callable[[Minibatch], Tensor] | None] | None = None,
-    ) -> None:
-        self.eager, self.fast_from, self.captured, self.compiled = eager, fast_from, captured, compiled
-        self.fast: Callable[[Minibatch], Tensor] | None = None
+    eager: EagerStep
+    _: KW_ONLY
+    fast_from: int
+    captured: bool
+    compiled: Callable[[EagerStep, Minibatch, int], Callable[[Minibatch], Tensor] | None] | None = None
+    fast: Callable[[Minibatch], Tensor] | None = field(default=None, init=False)
 
     def __call__(self, batch: Minibatch, samples: int) -> Tensor:
         """All updates of one minibatch, after `samples` training datapoints: what `EagerStep` returns."""
