@@ -6,7 +6,7 @@ comes from torch's global stream, which the training loop seeds for every step.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -202,15 +202,23 @@ def _sum_event(terms: Tensor, event_dims: int) -> Tensor:
     return terms.sum(dim=tuple(range(-event_dims, 0))) if event_dims else terms
 
 
-class _BernoulliTerms(torch.autograd.Function):
+class _LogitTerms(torch.autograd.Function):
+    """x * logits - log of the integral of exp(x * logits) for every pixel, whose gradient is (x - mean, logits)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+
+class _BernoulliTerms(_LogitTerms):
     """x * logits - softplus(logits) for every pixel, with softplus(l) = max(l, 0) - log sigmoid(|l|).
 
     Twice as fast on CPU as `binary_cross_entropy_with_logits`, forward and backward together, because log1p
     is slow there. Exact to rounding for any finite logit, and so is the gradient; automatic differentiation
     would get that wrong at 0, where the kinks of the two parts cancel.
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
@@ -221,24 +229,16 @@ class _BernoulliTerms(torch.autograd.Function):
         return terms
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        logits, x = ctx.saved_tensors
-        grad = grad_outputs[0]
-        return (x - logits.sigmoid()) * grad, logits * grad if ctx.needs_input_grad[1] else None
+        return _logit_gradients(ctx, torch.sigmoid, *grad_outputs)
 
 
-class _ContinuousBernoulliTerms(torch.autograd.Function):
+class _ContinuousBernoulliTerms(_LogitTerms):
     """x * l - log((exp(l) - 1) / l) for every pixel, the logarithm as max(l, 0) + log((1 - exp(-|l|)) / |l|).
 
     Exact to rounding for any finite logit, and so is the gradient x - E[x], whose digits automatic differentiation
     would lose near l = 0.
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
@@ -246,14 +246,13 @@ class _ContinuousBernoulliTerms(torch.autograd.Function):
         return x * logits - logits.clamp(min=0) - torch.log(-torch.expm1(-size) / size)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        logits, x = ctx.saved_tensors
-        grad = grad_outputs[0]
-        return (x - _continuous_bernoulli_mean(logits)) * grad, logits * grad if ctx.needs_input_grad[1] else None
+        return _logit_gradients(ctx, _continuous_bernoulli_mean, *grad_outputs)
+
+
+def _logit_gradients(ctx: Any, mean: Callable[[Tensor], Tensor], grad: Tensor) -> tuple[Tensor, Tensor | None]:
+    logits, x = ctx.saved_tensors
+    return (x - mean(logits)) * grad, logits * grad if ctx.needs_input_grad[1] else None
 
 
 _NEARLY_ZERO = 1e-20

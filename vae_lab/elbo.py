@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, PerDatapoint
 
 
 class Bound:
@@ -21,9 +21,9 @@ class Bound:
 
     def __init__(self, log_likelihood: Float[Tensor, "draw batch"], kl_terms: Float[Tensor, "batch term"]) -> None:
         self.log_likelihood, self.kl_terms = log_likelihood, kl_terms
-        self.reconstruction: Float[Tensor, " batch"] = log_likelihood.mean(0)
-        self.kl: Float[Tensor, " batch"] = kl_terms.sum(-1)
-        self.total: Float[Tensor, " batch"] = self.reconstruction - self.kl
+        self.reconstruction: PerDatapoint = log_likelihood.mean(0)
+        self.kl: PerDatapoint = kl_terms.sum(-1)
+        self.total: PerDatapoint = self.reconstruction - self.kl
 
     def double(self) -> "Bound":
         """The same draws, averaged and summed in float64."""
@@ -32,7 +32,7 @@ class Bound:
 
 def sgvb_a(
     model: VAE,
-    x: Float[Tensor, "batch channel height width"],
+    x: Images,
     num_samples: int = 1,
     *,
     posterior: DiagonalGaussian | None = None,
@@ -53,9 +53,19 @@ def sgvb_a(
     return Bound(log_likelihood, log_ratio.mean(0).unsqueeze(-1))
 
 
+def log_weights(
+    model: VAE, x: Images, z: Float[Tensor, "draw batch latent"], density: DiagonalGaussian
+) -> Float[Tensor, "draw batch"]:
+    """The importance weights of draws from q(z|x): log w_l = log p(x, z_l) - log q(z_l|x), `density` being q.
+
+    Their mean is SGVB estimator A; the log of the mean of the w_l is the importance weighted bound.
+    """
+    return model.log_joint(x, z) - density.log_prob(z)
+
+
 def sgvb_b(
     model: VAE,
-    x: Float[Tensor, "batch channel height width"],
+    x: Images,
     num_samples: int = 1,
     *,
     posterior: DiagonalGaussian | None = None,

@@ -13,7 +13,7 @@ from vae_lab.distributions import DiagonalGaussian
 from vae_lab.elbo import Bound, sgvb_b
 from vae_lab.errors import require_memory
 from vae_lab.estimators.base import Estimator, settings_of
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images
 from vae_lab.randomness import NOISE_BLOCK, seed_global_noise
 
 ACTIVE_UNIT_VARIANCE = 0.01
@@ -59,9 +59,7 @@ def measure_bound(
     return sums
 
 
-def bound_of_block(
-    model: VAE, x: Float[Tensor, "batch channel height width"], block: int, *, num_samples: int, seed: int
-) -> tuple[DiagonalGaussian, Bound]:
+def bound_of_block(model: VAE, x: Images, block: int, *, num_samples: int, seed: int) -> tuple[DiagonalGaussian, Bound]:
     """The posterior and the bound, in float64, of the datapoints of one block, or of the first so many of them."""
     with evaluating(model, x.device, seed, "bound", block):
         posterior = model.posterior(x)

@@ -13,6 +13,11 @@ from vae_lab.networks.choices import is_width
 from vae_lab.networks.heads import GaussianPosterior
 from vae_lab.networks.initialization import DataDependent
 
+Images = Float[Tensor, "batch channel height width"]
+Latents = Float[Tensor, "batch latent"]
+PerDatapoint = Float[Tensor, " batch"]
+"""A number for every datapoint of a batch, most often in nats."""
+
 
 class VAE(nn.Module):
     """Generative model and recognition model, in three densities: prior, likelihood, posterior.
@@ -48,9 +53,9 @@ class VAE(nn.Module):
         self.image_shape = (image_shape[0], image_shape[1], image_shape[2])
         self.latent_dim = latent_dim
         trunk: Any = encoder(self.image_shape)
-        self.encoder = Encoder(trunk, GaussianPosterior(trunk.out_features, latent_dim, log_variance_factor))
+        self.encoder = Network(trunk, GaussianPosterior(trunk.out_features, latent_dim, log_variance_factor))
         trunk = decoder(latent_dim, self.image_shape)
-        self.decoder = Decoder(trunk, likelihood(trunk))
+        self.decoder = Network(trunk, likelihood(trunk))
         initialization(self)
         self.has_encoder = has_encoder
         if not has_encoder:
@@ -68,7 +73,7 @@ class VAE(nn.Module):
         zeros = torch.zeros(self.latent_dim, dtype=like.dtype, device=like.device)
         return DiagonalGaussian(zeros, zeros, event_dims=1)
 
-    def posterior(self, x: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
+    def posterior(self, x: Images) -> DiagonalGaussian:
         """q(z|x) over [batch, latent].
 
         Raises:
@@ -88,9 +93,7 @@ class VAE(nn.Module):
             return self.decoder(z)
         return self.decoder(z.flatten(0, -2)).unflatten(z.shape[:-1])
 
-    def log_joint(
-        self, x: Float[Tensor, "batch channel height width"], z: Float[Tensor, "*sample batch latent"]
-    ) -> Float[Tensor, "*sample batch"]:
+    def log_joint(self, x: Images, z: Float[Tensor, "*sample batch latent"]) -> Float[Tensor, "*sample batch"]:
         """The sum log p(x, z) = log p(x|z) + log p(z), nats per datapoint."""
         return self.likelihood(z).log_prob(x) + self.prior().log_prob(z)
 
@@ -99,27 +102,14 @@ class VAE(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.dim() > 1]
 
 
-class Encoder(nn.Module):
-    """x -> q(z|x): a trunk and its head."""
+class Network(nn.Module):
+    """The encoder, x -> q(z|x), or the decoder, z -> p(x|z): a trunk and its head."""
 
     def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
 
-    def forward(self, x: Float[Tensor, "batch channel height width"]) -> DiagonalGaussian:
-        """The posterior of a batch of images."""
-        return self.head(self.trunk(x))
-
-
-class Decoder(nn.Module):
-    """z -> p(x|z): a trunk and its head."""
-
-    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.trunk = trunk
-        self.head = head
-
-    def forward(self, z: Float[Tensor, "batch latent"]) -> Distribution:
-        """The likelihood of a batch of latents."""
-        return self.head(self.trunk(z))
+    def forward(self, given: Float[Tensor, "batch ..."]) -> Distribution:
+        """The posterior of a batch of images, or the likelihood of a batch of latents."""
+        return self.head(self.trunk(given))

@@ -6,6 +6,7 @@ reference above 4 of them.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -14,12 +15,13 @@ from torch import Tensor
 from vae_lab import hmc
 from vae_lab.errors import require_integer
 from vae_lab.estimators.base import Estimator, LogMean, Noise, Stream, rows_at_once
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, PerDatapoint
 
 _POWER = 4
 """beta = (t/T)^4: steps grow with beta, as the posterior first contracts fast."""
 
 
+@dataclass(kw_only=True)
 class AnnealedImportanceSampling(Estimator):
     """log p(x) from annealed chains.
 
@@ -37,38 +39,30 @@ class AnnealedImportanceSampling(Estimator):
 
     needs_encoder = False
 
-    def __init__(
-        self,
-        *,
-        num_chains: int,
-        num_temperatures: int,
-        num_tuning_chains: int,
-        num_leapfrog: int,
-        initial_step_size: float,
-        target_acceptance: float,
-    ) -> None:
-        require_integer("estimator.num_chains", num_chains, minimum=2, advice="one chain has no standard error")
-        require_integer("estimator.num_temperatures", num_temperatures, minimum=1, advice="hundreds make even weights")
-        require_integer("estimator.num_tuning_chains", num_tuning_chains, minimum=1, advice="they tune the step sizes")
-        hmc.check_settings("estimator", num_leapfrog, initial_step_size, target_acceptance)
-        self.num_chains, self.num_temperatures = num_chains, num_temperatures
-        self.num_tuning_chains, self.num_leapfrog = num_tuning_chains, num_leapfrog
-        self.initial_step_size, self.target_acceptance = initial_step_size, target_acceptance
+    num_chains: int
+    num_temperatures: int
+    num_tuning_chains: int
+    num_leapfrog: int
+    initial_step_size: float
+    target_acceptance: float
+
+    def __post_init__(self) -> None:
+        temperatures, tuning = self.num_temperatures, self.num_tuning_chains
+        require_integer("estimator.num_chains", self.num_chains, minimum=2, advice="one chain has no standard error")
+        require_integer("estimator.num_temperatures", temperatures, minimum=1, advice="hundreds make even weights")
+        require_integer("estimator.num_tuning_chains", tuning, minimum=1, advice="they tune the step sizes")
+        hmc.check_settings("estimator", self.num_leapfrog, self.initial_step_size, self.target_acceptance)
 
     @property
     def label(self) -> str:
         """`annealed_importance_sampling_CxT`: chains x temperatures."""
         return f"annealed_importance_sampling_{self.num_chains}x{self.num_temperatures}"
 
-    def estimate_batch(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    def estimate_batch(self, model: VAE, x: Images, noise: Noise) -> tuple[PerDatapoint, PerDatapoint]:
         """The log of the mean weight of the chains, and its variance."""
         return self._forward(model, x, noise, self._tune(model, x, noise))
 
-    def _tune(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> list[Float[Tensor, " batch"]]:
+    def _tune(self, model: VAE, x: Images, noise: Noise) -> list[PerDatapoint]:
         """The step size of each temperature, from chains that serve nothing else."""
         tuned = hmc.StepSize(
             torch.full((len(x),), self.initial_step_size).to(x),
@@ -84,8 +78,8 @@ class AnnealedImportanceSampling(Estimator):
         return step_sizes
 
     def _forward(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise, step_sizes: list[Tensor]
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        self, model: VAE, x: Images, noise: Noise, step_sizes: list[Tensor]
+    ) -> tuple[PerDatapoint, PerDatapoint]:
         """The log of the mean weight of chains from prior to joint density, and its variance."""
         log_mean = LogMean()
         for streams in self._streams(model, x, noise, "chain"):
@@ -115,7 +109,7 @@ class AnnealedImportanceSampling(Estimator):
     def _anneal(
         self,
         model: VAE,
-        x: Float[Tensor, "batch channel height width"],
+        x: Images,
         streams: list[Stream],
         step_size: Callable[[int], Tensor],
     ) -> Iterator[tuple[Float[Tensor, "chain batch"], Float[Tensor, "chain batch"]]]:

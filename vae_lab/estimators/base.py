@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, Latents, PerDatapoint
 from vae_lab.randomness import NOISE_BLOCK, generator, seed_global_noise
 
 
@@ -23,9 +23,9 @@ from vae_lab.randomness import NOISE_BLOCK, generator, seed_global_noise
 class Estimate:
     """log p(x) of every datapoint in nats, and the Monte Carlo variance of each: float64, on the CPU."""
 
-    log_likelihood: Float[Tensor, " batch"]
-    variance: Float[Tensor, " batch"]
-    beside: Mapping[str, Float[Tensor, " batch"]] = field(default_factory=dict)
+    log_likelihood: PerDatapoint
+    variance: PerDatapoint
+    beside: Mapping[str, PerDatapoint] = field(default_factory=dict)
     """What else the estimator says about every datapoint."""
 
 
@@ -46,9 +46,7 @@ class Noise:
         """A stream of its own; the same purpose begins the same stream again."""
         return Stream(self._like, generator(self._like.device, *self._name, *purpose), self._rows)
 
-    def simulated(
-        self, model: VAE
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch channel height width"]]:
+    def simulated(self, model: VAE) -> tuple[Latents, Images]:
         """Draws from the model, z from the prior and x given z, in the place of the datapoints."""
         device = self._like.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -95,9 +93,7 @@ class Estimator(ABC):
         """Refuses a model that it cannot handle, by a ConfigError; `estimate` asks first."""
 
     @abstractmethod
-    def estimate_batch(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> tuple[Float[Tensor, " batch"], ...]:
+    def estimate_batch(self, model: VAE, x: Images, noise: Noise) -> tuple[PerDatapoint, ...]:
         """The log p(x) of at most a block of datapoints, variance, and what `beside` names, on the model's device."""
 
     def summary(self, estimate: Estimate) -> dict[str, float]:
@@ -111,7 +107,7 @@ class Estimator(ABC):
     def estimate(
         self,
         model: VAE,
-        images: Float[Tensor, "batch channel height width"],
+        images: Images,
         *,
         seed: int,
         first_index: int = 0,
@@ -178,17 +174,17 @@ class LogMean:
         self._scale, self.count = scale, total
 
     @property
-    def value(self) -> Float[Tensor, " batch"]:
+    def value(self) -> PerDatapoint:
         """The log of the mean weight."""
         return self._scale + self._mean.log()
 
     @property
-    def variance(self) -> Float[Tensor, " batch"]:
+    def variance(self) -> PerDatapoint:
         """The variance of `value` for independent weights; needs two of them."""
         return self._squares / (self.count - 1) / self.count / self._mean.square()
 
     @property
-    def ess_share(self) -> Float[Tensor, " batch"]:
+    def ess_share(self) -> PerDatapoint:
         """The effective sample size (sum w)^2 / sum w^2 as a share of K: 1 where all weights are equal."""
         return 1 / (1 + self._squares / self.count / self._mean.square())
 

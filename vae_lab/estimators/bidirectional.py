@@ -10,13 +10,11 @@ data that the model would not make.
 import math
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from vae_lab import hmc
 from vae_lab.estimators.annealed_importance_sampling import AnnealedImportanceSampling
 from vae_lab.estimators.base import Estimate, LogMean, Noise
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, PerDatapoint
 
 
 class Bidirectional(AnnealedImportanceSampling):
@@ -34,9 +32,7 @@ class Bidirectional(AnnealedImportanceSampling):
         """`bidirectional_CxT`: chains x temperatures, each way."""
         return f"bidirectional_{self.num_chains}x{self.num_temperatures}"
 
-    def estimate_batch(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> tuple[Float[Tensor, " batch"], ...]:
+    def estimate_batch(self, model: VAE, x: Images, noise: Noise) -> tuple[PerDatapoint, ...]:
         """The lower bound, its variance, and the upper bound."""
         z, x = noise.simulated(model)
         step_sizes = self._tune(model, x, noise)

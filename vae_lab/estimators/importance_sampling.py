@@ -6,20 +6,21 @@ the largest have not come yet. The effective sample size and Pareto k-hat of eve
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from vae_lab import elbo
 from vae_lab.errors import require_integer
 from vae_lab.estimators.base import Estimate, Estimator, LogMean, Noise, rows_at_once
 from vae_lab.estimators.pareto import WeightTail, untrusted
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, PerDatapoint
 
 NOISE_CHUNK = 50
 """Samples that share one generator. A constant, so that `samples_per_chunk` changes no noise."""
 
 
+@dataclass(kw_only=True)
 class ImportanceSampling(Estimator):
     """log p(x) from K samples of the posterior q(z|x).
 
@@ -32,23 +33,21 @@ class ImportanceSampling(Estimator):
     needs_encoder = True
     beside = ("ess_share", "k_hat")
 
-    def __init__(self, *, num_samples: int, samples_per_chunk: int | None) -> None:
+    num_samples: int
+    samples_per_chunk: int | None
+
+    def __post_init__(self) -> None:
         advice = "one has no standard error, and is the bound that `evaluate` reports anyway; more than these never end"
-        require_integer("estimator.num_samples", num_samples, minimum=2, maximum=10**9, advice=advice)
-        require_integer(
-            "estimator.samples_per_chunk", samples_per_chunk, minimum=1, optional=True, advice="null: chosen"
-        )
-        self.num_samples = num_samples
-        self.samples_per_chunk = samples_per_chunk
+        require_integer("estimator.num_samples", self.num_samples, minimum=2, maximum=10**9, advice=advice)
+        at_once = self.samples_per_chunk
+        require_integer("estimator.samples_per_chunk", at_once, minimum=1, optional=True, advice="null: chosen")
 
     @property
     def label(self) -> str:
         """`importance_sampling_K`."""
         return f"importance_sampling_{self.num_samples}"
 
-    def estimate_batch(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> tuple[Float[Tensor, " batch"], ...]:
+    def estimate_batch(self, model: VAE, x: Images, noise: Noise) -> tuple[PerDatapoint, ...]:
         """The log of the mean weight, its variance, the effective sample size by K, and Pareto k-hat."""
         posterior = model.posterior(x)
         mean, std = posterior.mean, posterior.std
@@ -58,7 +57,7 @@ class ImportanceSampling(Estimator):
             count = min(NOISE_CHUNK, self.num_samples - chunk * NOISE_CHUNK)
             for normal in noise.stream(chunk).normal(NOISE_CHUNK, model.latent_dim)[:count].split(at_once):
                 z = torch.addcmul(mean, std, normal)
-                log_weights = model.log_joint(x, z) - posterior.log_prob(z)
+                log_weights = elbo.log_weights(model, x, z, posterior)
                 log_mean.add(log_weights)
                 tail.add(log_weights)
         return log_mean.value, log_mean.variance, log_mean.ess_share, tail.k_hat

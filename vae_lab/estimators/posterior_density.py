@@ -15,6 +15,7 @@ likelihood.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -23,7 +24,7 @@ from torch import Tensor
 from vae_lab import hmc
 from vae_lab.errors import ConfigError, require_integer
 from vae_lab.estimators.base import Estimator, Noise
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, Latents, PerDatapoint
 
 _BANDWIDTHS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.85, 1.0)
 _SMALLEST_SCALE = 1e-3
@@ -34,6 +35,7 @@ _LEAST_SAMPLES = {1: 8, 2: 16, 3: 50, 4: 50}
 """Latent dimensions -> samples with which the fitted density was found to be near enough."""
 
 
+@dataclass(kw_only=True)
 class PosteriorDensity(Estimator):
     """log p(x) from HMC samples of p(z|x) and a density fitted to them.
 
@@ -49,24 +51,19 @@ class PosteriorDensity(Estimator):
     needs_encoder = False
     bias = "either way"
 
-    def __init__(
-        self,
-        *,
-        num_samples: int,
-        num_starts: int,
-        burn_in: int,
-        num_leapfrog: int,
-        initial_step_size: float,
-        target_acceptance: float,
-    ) -> None:
+    num_samples: int
+    num_starts: int
+    burn_in: int
+    num_leapfrog: int
+    initial_step_size: float
+    target_acceptance: float
+
+    def __post_init__(self) -> None:
         advice = "a density is fitted to half of them, and the other half must tell its error; the paper takes 50"
-        require_integer("estimator.num_samples", num_samples, minimum=8, advice=advice)
-        require_integer("estimator.num_starts", num_starts, minimum=1, advice="a chain starts from a draw")
-        require_integer("estimator.burn_in", burn_in, minimum=0, advice="it counts transitions")
-        hmc.check_settings("estimator", num_leapfrog, initial_step_size, target_acceptance)
-        self.num_samples, self.num_starts, self.burn_in = num_samples, num_starts, burn_in
-        self.num_leapfrog = num_leapfrog
-        self.initial_step_size, self.target_acceptance = initial_step_size, target_acceptance
+        require_integer("estimator.num_samples", self.num_samples, minimum=8, advice=advice)
+        require_integer("estimator.num_starts", self.num_starts, minimum=1, advice="a chain starts from a draw")
+        require_integer("estimator.burn_in", self.burn_in, minimum=0, advice="it counts transitions")
+        hmc.check_settings("estimator", self.num_leapfrog, self.initial_step_size, self.target_acceptance)
 
     @property
     def label(self) -> str:
@@ -85,9 +82,7 @@ class PosteriorDensity(Estimator):
         advice = f"with fewer the density fitted in {dim} dimensions is nats away, and no error tells"
         require_integer("estimator.num_samples", self.num_samples, minimum=least, advice=advice)
 
-    def estimate_batch(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    def estimate_batch(self, model: VAE, x: Images, noise: Noise) -> tuple[PerDatapoint, PerDatapoint]:
         """Minus the log of the mean of q / p(x, z), and its variance."""
         positions, log_joint = self._sample_posterior(model, x, noise)
         half = self.num_samples // 2
@@ -100,7 +95,7 @@ class PosteriorDensity(Estimator):
         return -log_mean_exp(log_ratio), variance_by_batch_means(log_ratio)
 
     def _sample_posterior(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
+        self, model: VAE, x: Images, noise: Noise
     ) -> tuple[Float[Tensor, "sample batch latent"], Float[Tensor, "sample batch"]]:
         """Successive positions of every datapoint's chain, and log p(x, z) there, in float64."""
 
@@ -130,9 +125,7 @@ class PosteriorDensity(Estimator):
                 densities.append(state.log_density.double())
         return torch.stack(positions), torch.stack(densities)
 
-    def _start(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> Float[Tensor, "batch latent"]:
+    def _start(self, model: VAE, x: Images, noise: Noise) -> Latents:
         """One of `num_starts` prior draws for every datapoint, with probability ~ p(x|z) (Gumbel's trick)."""
         chosen, best = torch.zeros(len(x), model.latent_dim).to(x), torch.full((len(x),), -math.inf).to(x)
         for start in range(self.num_starts):
@@ -177,12 +170,12 @@ def kernel_log_density(
     return (kernels.logsumexp(-1) - constant[:, None]).T
 
 
-def log_mean_exp(values: Float[Tensor, "sample batch"]) -> Float[Tensor, " batch"]:
+def log_mean_exp(values: Float[Tensor, "sample batch"]) -> PerDatapoint:
     """The log of the mean of exp(values)."""
     return values.logsumexp(0) - math.log(len(values))
 
 
-def variance_by_batch_means(log_ratio: Float[Tensor, "sample batch"]) -> Float[Tensor, " batch"]:
+def variance_by_batch_means(log_ratio: Float[Tensor, "sample batch"]) -> PerDatapoint:
     """Delta-method variance of the log of the mean of successive, hence dependent, ratios.
 
     The means of sqrt(L) stretches of the chain are taken as independent; a rest at the beginning is left out.

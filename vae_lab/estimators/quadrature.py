@@ -9,6 +9,7 @@ datapoints may well have the same sign, so that of their mean is the mean of the
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -17,9 +18,10 @@ from torch import Tensor
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimate, Estimator, Noise, rows_at_once
 from vae_lab.estimators.grids import MOMENT_NODES, PATH, PRIOR_NODES, WIDENING, Grid, gauss_hermite, prior_midpoints
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, Latents, PerDatapoint
 
 
+@dataclass(kw_only=True)
 class Quadrature(Estimator):
     """log p(x) by Gauss-Hermite quadrature around the moments of p(z|x).
 
@@ -30,15 +32,14 @@ class Quadrature(Estimator):
     needs_encoder = False
     bias = "none"
 
-    def __init__(self, *, num_nodes: int) -> None:
-        if num_nodes < 4 or num_nodes % 2:
+    num_nodes: int
+
+    def __post_init__(self) -> None:
+        if self.num_nodes not in range(4, 101, 2):
             raise ConfigError(
-                f"estimator.num_nodes must be even and >= 4, got {num_nodes}: the error is the change from "
-                "half as many nodes per dimension"
+                f"estimator.num_nodes must be even and in 4 ... 100, got {self.num_nodes}: the error is the change "
+                "from half as many nodes per dimension, and the weights of more leave float64"
             )
-        if num_nodes > 100:
-            raise ConfigError(f"estimator.num_nodes must be <= 100, got {num_nodes}: the weights leave float64")
-        self.num_nodes = num_nodes
 
     @property
     def label(self) -> str:
@@ -53,9 +54,7 @@ class Quadrature(Estimator):
                 "has num_nodes^latent_dim points; use importance_sampling or annealed_importance_sampling"
             )
 
-    def estimate_batch(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], noise: Noise
-    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    def estimate_batch(self, model: VAE, x: Images, noise: Noise) -> tuple[PerDatapoint, PerDatapoint]:
         """The log of the integral, and the squared change from half as many nodes."""
         center, factor = posterior_moments(model, x)
         fine = _log_integral(model, x, gauss_hermite(self.num_nodes, model.latent_dim), center, factor)
@@ -67,9 +66,7 @@ class Quadrature(Estimator):
         return {"_se": float(estimate.variance.sqrt().mean())}
 
 
-def posterior_moments(
-    model: VAE, x: Float[Tensor, "batch channel height width"]
-) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"]]:
+def posterior_moments(model: VAE, x: Images) -> tuple[Latents, Float[Tensor, "batch latent latent"]]:
     """Mean of p(z|x) and a triangular factor of its covariance, the latter widened by a third; float64."""
     dim = model.latent_dim
     # A batch of one to begin with: the nodes over the prior are decoded once for all datapoints.

@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 from functools import partial
 
-from jaxtyping import Float
-from torch import Tensor
-
 from vae_lab.elbo import Bound, sgvb_a, sgvb_b
 from vae_lab.errors import ConfigError, require_choice, require_integer
-from vae_lab.model import VAE
+from vae_lab.model import VAE, PerDatapoint
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, logged_terms
 
 ESTIMATORS = {
@@ -45,7 +42,7 @@ class AEVB(Objective):
         loss = self.kl_loss(bound, state.samples) - bound.reconstruction
         yield Terms(loss, moves=model, logged=logged_terms(bound))
 
-    def kl_loss(self, bound: Bound, samples: int) -> Float[Tensor, " batch"]:
+    def kl_loss(self, bound: Bound, samples: int) -> PerDatapoint:
         """What of the KL is minimised after `samples` presented datapoints."""
         return self.kl_weight(samples) * bound.kl
 

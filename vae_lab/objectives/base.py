@@ -5,17 +5,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from vae_lab.elbo import Bound
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, PerDatapoint
 
 
 class Minibatch(NamedTuple):
     """`x` as presented to the networks, `index`: which datapoints of the training split these are."""
 
-    x: Float[Tensor, "batch channel height width"]
+    x: Images
     index: Int[Tensor, " batch"]
 
 
@@ -37,12 +37,12 @@ class Terms:
     else as its name says, in nats.
     """
 
-    loss: Float[Tensor, " batch"]
+    loss: PerDatapoint
     moves: nn.Module
-    logged: Mapping[str, Float[Tensor, " batch"]]
+    logged: Mapping[str, PerDatapoint]
 
 
-def logged_terms(bound: Bound) -> dict[str, Float[Tensor, " batch"]]:
+def logged_terms(bound: Bound) -> dict[str, PerDatapoint]:
     """What every objective with a bound measures on the way."""
     return {"bound": bound.total, "reconstruction": bound.reconstruction, "kl": bound.kl}
 

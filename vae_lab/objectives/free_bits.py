@@ -1,10 +1,8 @@
 """Free bits (Kingma et al., 2016): AEVB that gains nothing from a KL below a threshold."""
 
-from jaxtyping import Float
-from torch import Tensor
-
 from vae_lab.elbo import Bound
 from vae_lab.errors import require_number
+from vae_lab.model import PerDatapoint
 from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.base import Traits
 
@@ -33,7 +31,7 @@ class FreeBits(AEVB):
             single_process_because="the KL is averaged over the whole minibatch before the threshold is applied"
         )
 
-    def kl_loss(self, bound: Bound, samples: int) -> Float[Tensor, " batch"]:
+    def kl_loss(self, bound: Bound, samples: int) -> PerDatapoint:
         """The same for every datapoint: it is of the minibatch."""
         return bound.kl_terms.mean(0).clamp(min=self.free_bits).sum().expand_as(bound.kl)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from vae_lab import elbo
 from vae_lab.errors import require_choice, require_integer
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState
@@ -33,8 +34,7 @@ class ImportanceWeighted(Objective):
         posterior = model.posterior(batch.x)
         z = posterior.rsample((self.num_samples,))
         doubly = self.gradient == "doubly_reparameterised"
-        density = posterior.detach() if doubly else posterior
-        log_weights = model.log_joint(batch.x, z) - density.log_prob(z)
+        log_weights = elbo.log_weights(model, batch.x, z, posterior.detach() if doubly else posterior)
         # the gradient of log 1/k sum_i w_i is that of sum_i share_i * log w_i with the shares held fixed
         share = log_weights.detach().softmax(0)
         if doubly:

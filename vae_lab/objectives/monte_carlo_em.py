@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vae_lab import hmc
 from vae_lab.errors import require_choice, require_integer, require_number
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images, Latents, PerDatapoint
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits
 
 COUNTS = ("leapfrog_and_updates", "datapoints")
@@ -95,9 +95,7 @@ class MonteCarloEM(Objective):
                 loss = loss.masked_fill(is_lost, math.inf)  # which ends the training
             yield Terms(loss, moves=model.decoder, logged=logged if update == 0 else {})
 
-    def move_chains(
-        self, model: VAE, batch: Minibatch
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
+    def move_chains(self, model: VAE, batch: Minibatch) -> tuple[Latents, PerDatapoint, Bool[Tensor, " batch"]]:
         """One transition of the minibatch's chains: where they are now, how probable acceptance was, which are lost.
 
         Those are where the log density or its gradient is not finite: the weights have diverged.
@@ -121,14 +119,12 @@ class MonteCarloEM(Objective):
         self.chain[batch.index] = torch.cat(positions)
         return torch.cat(positions), torch.cat(acceptances), torch.cat(lost)
 
-    def tune_step_size(self, acceptance: Float[Tensor, " batch"]) -> None:
+    def tune_step_size(self, acceptance: PerDatapoint) -> None:
         """Longer steps where more is accepted than the target, the full factor where all is."""
         excess = (acceptance.mean() - self.target_acceptance) / (1 - self.target_acceptance)
         self.step_size *= self.max_step_factor ** excess.clamp(-1, 1).to(self.step_size)
 
-    def reconstruction(
-        self, model: VAE, x: Float[Tensor, "batch channel height width"], z: Float[Tensor, "batch latent"]
-    ) -> Float[Tensor, " batch"]:
+    def reconstruction(self, model: VAE, x: Images, z: Latents) -> PerDatapoint:
         """Nats of log p(x|z); if large in pieces, which the backward pass computes anew to save memory."""
 
         def log_likelihood(x: Tensor, z: Tensor) -> Tensor:
