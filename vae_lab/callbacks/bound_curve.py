@@ -60,8 +60,7 @@ class BoundCurve(pl.Callback):
     ) -> None:
         advice = "counts of two significant digits have no more than 90 marks"
         require_integer("evaluation.per_decade", per_decade, minimum=1, maximum=90, advice=advice)
-        counts = {"first": first, "num_samples": num_samples}
-        for key, value in (counts | {"num_datapoints": num_datapoints}).items():
+        for key, value in (("first", first), ("num_samples", num_samples), ("num_datapoints", num_datapoints)):
             require_integer(f"evaluation.{key}", value, minimum=1)
         if estimator.needs_encoder or estimator.quantity != "log_likelihood":
             raise ConfigError(

@@ -45,8 +45,8 @@ class Progress(pl.Callback):
             return
         lit = pl_module
         speed = (lit.samples - self.samples) / (time.monotonic() - self.started)
-        mean, loss = running_mean(trainer, lit), trained_with(loss_of({"objective": vars(lit.objective)}))
-        text = f"{f'bound{loss}: {mean}  ' if mean else ''}{lit.samples:,} samples  {speed:,.0f}/s"
+        bound = f"bound{trained_by(lit)}: {mean}  " if (mean := running_mean(trainer, lit)) else ""
+        text = f"{bound}{lit.samples:,} samples  {speed:,.0f}/s"
         self.bar.update(self.task, completed=lit.samples, description=text)
 
     def on_evaluation(self, trainer: pl.Trainer, lit: LitVAE, samples: int) -> None:
@@ -62,8 +62,7 @@ class Progress(pl.Callback):
         self.since, self.seconds = None, curve.seconds
         values = [f"{result.key.partition('/')[0]} {result.value:.2f}" for result in results(lit.latest)]
         values += filter(None, [running_mean(trainer, lit)])
-        loss = trained_with(loss_of({"objective": vars(lit.objective)}))
-        what = f"bound{draws_of_z(curve.num_samples)}{loss}" if lit.model.has_encoder else "log p(x)"
+        what = f"bound{draws_of_z(curve.num_samples)}{trained_by(lit)}" if lit.model.has_encoder else "log p(x)"
         values = f"{what}: {'  '.join(values)} nats"
         log.info("%11s samples  %s  %6.0f samples/s%s", f"{samples:,}", values, speed, left)
 
@@ -80,6 +79,11 @@ class Progress(pl.Callback):
 def curve_of(trainer: pl.Trainer) -> BoundCurve:
     """What measures the bounds of this training."""
     return next(callback for callback in trainer.callbacks if isinstance(callback, BoundCurve))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def trained_by(lit: LitVAE) -> str:
+    """The loss in words, where it is not the bound that is shown."""
+    return trained_with(loss_of({"objective": vars(lit.objective)}))
 
 
 def running_mean(trainer: pl.Trainer, lit: LitVAE) -> str:
