@@ -7,7 +7,7 @@ import torch
 from linear_gaussian import six_standard_errors
 
 from vae_lab.distributions import kl_to_standard_normal
-from vae_lab.elbo import sgvb_a, sgvb_b
+from vae_lab.elbo import log_mean_exp, log_weights, sgvb_a, sgvb_b
 from vae_lab.estimators.importance_sampling import ImportanceSampling
 from vae_lab.measurement import (
     ACTIVE_UNIT_VARIANCE,
@@ -66,6 +66,18 @@ def test_bound_is_reconstruction_minus_kl(linear_gaussian):
     bound = sgvb_b(linear_gaussian.model, linear_gaussian.sample(7), 3)
     assert bound.reconstruction.shape == bound.kl.shape == (7,)
     assert torch.equal(bound.total, bound.reconstruction - bound.kl)
+
+
+def test_mean_of_the_log_weights_is_estimator_a_and_their_log_mean_lies_above_it(make_linear_gaussian):
+    oracle = make_linear_gaussian(exact_posterior=False)
+    x = oracle.sample(20)
+    posterior = oracle.model.posterior(x)
+    torch.manual_seed(0)
+    weights = log_weights(oracle.model, x, posterior.rsample((7,)), posterior)
+    torch.manual_seed(0)
+    torch.testing.assert_close(weights.mean(0), sgvb_a(oracle.model, x, 7).total)
+    torch.testing.assert_close(log_mean_exp(weights), weights.exp().mean(0).log())
+    assert (log_mean_exp(weights) >= weights.mean(0)).all()
 
 
 # ---- measured over a data set ----

@@ -4,6 +4,8 @@ What trains by the bound and what measures it call these. Everything is per data
 averaged over a batch, scaled or weighted.
 """
 
+import math
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -58,9 +60,14 @@ def log_weights(
 ) -> Float[Tensor, "draw batch"]:
     """The importance weights of draws from q(z|x): log w_l = log p(x, z_l) - log q(z_l|x), `density` being q.
 
-    Their mean is SGVB estimator A; the log of the mean of the w_l is the importance weighted bound.
+    Their mean is SGVB estimator A.
     """
     return model.log_joint(x, z) - density.log_prob(z)
+
+
+def log_mean_exp(values: Float[Tensor, "draw batch"]) -> PerDatapoint:
+    """The log of the mean of exp(values): of log-weights the importance weighted bound."""
+    return values.logsumexp(0) - math.log(len(values))
 
 
 def sgvb_b(

@@ -16,7 +16,7 @@ from vae_lab.model import VAE
 from vae_lab.runs.curve import append_row, read_rows
 from vae_lab.runs.result import BESIDE
 from vae_lab.training.lit_module import LitVAE
-from vae_lab.training.marks import is_passed, next_log_mark, next_multiple
+from vae_lab.training.marks import is_passed, next_evaluation
 from vae_lab.training.running_means import RunningMeans
 
 SPLITS = ("train", "val", "test")
@@ -79,8 +79,7 @@ class BoundCurve(pl.Callback):
 
     def next_mark(self, samples: int) -> int:
         """The smallest count above `samples` at which the bound is measured."""
-        mark = next_log_mark(samples, first=self.first, per_decade=self.per_decade)
-        return mark if self.every is None else min(mark, next_multiple(samples, self.every))
+        return next_evaluation(samples, first=self.first, per_decade=self.per_decade, every=self.every)
 
     def is_mark(self, samples: int, samples_per_step: int) -> bool:
         """Whether a training that counts `samples_per_step` a step evaluates at this count."""

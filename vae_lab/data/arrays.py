@@ -184,19 +184,16 @@ class ImageData(ABC):
         images = self.splits["train"].images
         if (images == images[:1]).all():
             values = f"{images.min():.3g} ... {images.max():.3g}"
+            shows = f"data.binarization=none shows whether {self.binarization} does it"
             raise ConfigError(
                 f"data: the {len(images)} training images of {self.name} must differ, and all are equal, "
-                f"with values in {values}: {self._why_constant()}"
+                f"with values in {values}: {self._why_dark() if self.binarization == 'none' else shows}"
             )
         if (largest := self._largest) <= DARK:
             log.warning(
                 "no value of the %d training images of %s exceeds %.3g, on a scale from 0 to 1: %s",
                 *(len(images), self.name, largest, self._why_dark()),
             )
-
-    def _why_constant(self) -> str:
-        is_grey = self.binarization == "none"
-        return self._why_dark() if is_grey else f"data.binarization=none shows whether {self.binarization} does it"
 
     def _why_dark(self) -> str:
         return f"stored values are divided by {self.divisor}; look at the files"

@@ -370,16 +370,16 @@ def _files_below(folder: Path, key: str) -> tuple[list[Path], list[Path]]:
         for entry in sorted(place.iterdir()):
             if entry.name.startswith(".") or entry.name.lower() in NO_PICTURES:
                 continue
-            if not entry.is_dir():
-                found += [entry] if entry.suffix.lower() in IMG_EXTENSIONS and entry.is_file() else []
-                continue
-            target = entry.resolve()
-            is_back = entry.is_symlink() and (target.is_relative_to(root) or root.is_relative_to(target))
-            if is_back or target in seen:
-                again.append(entry)
-                continue
-            seen.add(target)
-            waiting.append(entry)
+            if entry.is_dir():
+                target = entry.resolve()
+                is_back = entry.is_symlink() and (target.is_relative_to(root) or root.is_relative_to(target))
+                if is_back or target in seen:
+                    again.append(entry)
+                else:
+                    seen.add(target)
+                    waiting.append(entry)
+            elif entry.suffix.lower() in IMG_EXTENSIONS and entry.is_file():
+                found.append(entry)
     return sorted(file.relative_to(folder) for file in found), again
 
 

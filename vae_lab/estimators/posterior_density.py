@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab import hmc
+from vae_lab.elbo import log_mean_exp
 from vae_lab.errors import ConfigError, require_integer
 from vae_lab.estimators.base import Estimator, Noise
 from vae_lab.model import VAE, Images, Latents, PerDatapoint
@@ -168,11 +169,6 @@ def kernel_log_density(
     kernels = -0.5 * _squared_distances(at, whitened) / best[:, None, None].square()
     constant = log_volume + dim * best.log() + 0.5 * dim * math.log(2 * math.pi) + math.log(len(points))
     return (kernels.logsumexp(-1) - constant[:, None]).T
-
-
-def log_mean_exp(values: Float[Tensor, "sample batch"]) -> PerDatapoint:
-    """The log of the mean of exp(values)."""
-    return values.logsumexp(0) - math.log(len(values))
 
 
 def variance_by_batch_means(log_ratio: Float[Tensor, "sample batch"]) -> PerDatapoint:

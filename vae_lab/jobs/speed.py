@@ -12,7 +12,7 @@ from typing import Any
 
 from vae_lab.atomic import read_cache, write_json
 from vae_lab.runs.identity import BUDGET, KINDS, Kind, config_hash
-from vae_lab.training.marks import next_log_mark, next_multiple
+from vae_lab.training.marks import next_evaluation
 from vae_lab.training.signals import PARENT
 from vae_lab.wiring.dotted import set_value_at, value_at
 
@@ -101,10 +101,9 @@ def read_speeds(path: Path) -> dict[str, Any]:
 
 def count_evaluations(config: Mapping[str, Any], samples: int) -> int:
     """The evaluations of a training with this budget, and the ledger's at its end."""
-    first, per_decade, every = (config["evaluation"][key] for key in ("first", "per_decade", "every"))
+    marks = {key: config["evaluation"][key] for key in ("first", "per_decade", "every")}
     count, position = 1, 0
     while position < samples:
-        mark = next_log_mark(position, first=first, per_decade=per_decade)
-        position = mark if every is None else min(mark, next_multiple(position, every))
+        position = next_evaluation(position, **marks)
         count += 1
     return count

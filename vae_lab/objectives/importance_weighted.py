@@ -1,6 +1,5 @@
 """IWAE (Burda et al., 2016), optionally with the doubly reparameterised gradient (Tucker et al., 2019)."""
 
-import math
 from collections.abc import Iterator
 
 from vae_lab import elbo
@@ -40,6 +39,6 @@ class ImportanceWeighted(Objective):
         if doubly:
             # what reaches the encoder through z_i is weighted by share_i once more
             z.register_hook(lambda gradient: gradient * share.unsqueeze(-1))
-        log_mean = log_weights.detach().logsumexp(0) - math.log(self.num_samples)
-        logged = {"bound": log_weights.mean(0), "importance_weighted_bound": log_mean}
+        weighted = elbo.log_mean_exp(log_weights.detach())
+        logged = {"bound": log_weights.mean(0), "importance_weighted_bound": weighted}
         yield Terms(-(share * log_weights).sum(0), moves=model, logged=logged)

@@ -3,6 +3,12 @@
 import math
 
 
+def next_evaluation(samples: int, *, first: int, per_decade: int, every: int | None) -> int:
+    """The smallest mark above `samples` of the logarithmic series or, where `every` is given, multiple of that."""
+    mark = next_log_mark(samples, first=first, per_decade=per_decade)
+    return mark if every is None else min(mark, next_multiple(samples, every))
+
+
 def next_log_mark(samples: int, *, first: int, per_decade: int) -> int:
     """The smallest mark above `samples` of a logarithmic series of two significant digits, `first` being the first.
 
