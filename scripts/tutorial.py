@@ -140,7 +140,8 @@ figure.savefig(FOLDER / "figure2.png", dpi=150)
 # Instead of an encoder, Monte Carlo EM asks a Markov chain for draws from p(z|x) (appendix E): no bound, hence no gap,
 # but a chain for every image and every step. The paper compares the three by log p(x), with 1,000 and 50,000 training
 # images; here with 100 and 1,000, and fewer samples. Weights on the way are kept at `checkpoint.at`.
-COUNTS = [15_000, 30_000, 60_000]  # multiples of what one iteration over 1,000 images takes
+ITERATION = 15_000  # samples of one iteration of Monte Carlo EM over 1,000 images
+COUNTS = [count for count in (ITERATION, 2 * ITERATION, 4 * ITERATION) if count <= max(SAMPLES, ITERATION)]
 few = {**SETTINGS, "max_samples": COUNTS[-1], "checkpoint.at": COUNTS, "model.latent_dim": 2, "evaluation.splits": []}
 METHODS = {
     "aevb": ("AEVB", "tab:red"),

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 VARIABLE = "VAE_LAB_WARM_PYTHON"
 """Environment variable: the script, while a test run has a server."""
-MODULES = ("vae_lab", "vae_lab.jobs.execute", "vae_lab.jobs.speed_probe")
+MODULES = ("vae_lab", "vae_lab.jobs.execute", "vae_lab.jobs.speed_probe", "campaigns.campaign")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 AT_IMPORT = (
     *("PYTHON", "LD_", "LC_", "LANG", "TZ", "HOME", "XDG_", "TMPDIR", "OMP_", "MKL_", "OPENBLAS_", "GOMP_", "KMP_"),

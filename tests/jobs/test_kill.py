@@ -114,7 +114,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(undist
 
 def test_ctrl_c_before_the_first_step_says_how_to_go_on(tmp_path):
     run = RunDir(tmp_path / "run")
-    _, err = finish(start_and_signal(run.path, has_begun, signal.SIGINT), 130)
+    _, err = finish(start_and_signal(run.path, has_begun, signal.SIGINT, warm_python.python()), 130)
     assert f"vae-lab train run_dir={run.path}" in err and "Traceback" not in err
     assert run.read_record()["status"] == "interrupted"
 
