@@ -70,6 +70,8 @@ TRIED = {
 }
 """What was tried where our curve stays, or stayed, below the published one."""
 
+Margin = tuple[float | None, str]
+"""By how much a statement holds in one comparison, None where ours does not reach, and which comparison that is."""
 Moments = Callable[[str, float], float | None]
 """(label of a run, count) -> the train bound with the weights of that moment, if it is known."""
 
@@ -176,7 +178,7 @@ def aevb_above_wake_sleep(
 ) -> Iterator[Row]:
     """AEVB lies above wake-sleep at every matched count from 1e6 on, from the same initialisation."""
     for (dataset,), panels in groups(select(published, split="test"), "dataset"):
-        margins, absent, notes = [], [], []
+        margins, notes = list[Margin](), []
         for latent_dim in dict.fromkeys(panels["latent_dim"]):
             panel = select(ours, split="test", dataset=dataset, latent_dim=latent_dim)
             aevb, wake_sleep = (select(panel, method=method) for method in ("aevb", "wake_sleep"))
@@ -185,27 +187,26 @@ def aevb_above_wake_sleep(
                 for at, value in zip(aevb["samples_evaluated"], aevb["bound_nats"], strict=True)
                 if at >= REACHED * 1e6 and (other := value_at_count(wake_sleep, "bound_nats", at)) is not None
             ]
-            margins += found
-            absent += [] if found else [f"Nz = {latent_dim}"]
+            margins += found or [(None, f"Nz = {latent_dim}")]
             labels = [str(side["label"].iloc[0]) for side in (aevb, wake_sleep) if not side.empty]
             configs = [settings[label] for label in labels if label in settings]
             if len({repr([config[key] for key in DECIDE_FIRST_WEIGHTS]) for config in configs}) > 1:
                 notes.append(f"Nz = {latent_dim}: the two sides start from different weights")
         claim = f"{NAMES[dataset]}: AEVB is above wake-sleep at every count from 1e6 on"
-        yield from statement("figure 2", claim, margins, absent, notes=notes)
+        yield from statement("figure 2", claim, margins, notes=notes)
 
 
 def larger_latent_spaces(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
     """Superfluous latent dimensions do no harm: a larger space is hardly below a smaller one from 1e7 on."""
     for (dataset, method), panels in groups(select(published, split="test"), "dataset", "method"):
         curves = select(ours, split="test", dataset=dataset, method=method)
-        margins, absent = [], []
+        margins = list[Margin]()
         for count in COUNTS["figure2"][1:]:
             values = {
                 size: value_at_count(select(curves, latent_dim=size), "bound_nats", count)
                 for size in sorted(set(panels["latent_dim"]))
             }
-            absent += [f"Nz = {size} at {count:,.0f}" for size, value in values.items() if value is None]
+            margins += [(None, f"Nz = {size} at {count:,.0f}") for size, value in values.items() if value is None]
             reached = [(size, value) for size, value in values.items() if value is not None]
             margins += [
                 (larger - smaller, f"Nz = {large} against {small} at {count:,.0f}")
@@ -216,7 +217,7 @@ def larger_latent_spaces(ours: pd.DataFrame, published: pd.DataFrame) -> Iterato
             f"{NAMES[dataset]}, {NAMES[method]}: a larger Nz is at most {allowed:.1f} nats below a smaller one, "
             "from 1e7 on"
         )
-        yield from statement("figure 2", claim, margins, absent, allowed=allowed)
+        yield from statement("figure 2", claim, margins, allowed=allowed)
 
 
 def wake_sleep_on_frey_face(
@@ -224,27 +225,24 @@ def wake_sleep_on_frey_face(
 ) -> Iterator[Row]:
     """Wake-sleep on Frey Face is on the published plateau, or above it with the setting named."""
     which: Any = {"dataset": "frey_face", "method": "wake_sleep", "split": "test"}
-    margins, absent, notes = [], [], {}
+    margins, notes = list[Margin](), {}
     for (latent_dim,), theirs in groups(select(published, **which), "latent_dim"):
         curve = select(ours, latent_dim=latent_dim, **which)
         for count, target, value in values_at(COUNTS["figure2"], theirs, curve, "bound_nats"):
-            place = f"Nz = {latent_dim} at {count:,.0f}"
-            if value is None:
-                absent.append(place)
-                continue
-            margins.append((value - target, place))
-            if value - target > FREY_FACE:
-                where = f"Nz = {latent_dim} is {value - target:.0f} nats above it"
+            above = None if value is None else value - target
+            margins.append((above, f"Nz = {latent_dim} at {count:,.0f}"))
+            if above is not None and above > FREY_FACE:
+                where = f"Nz = {latent_dim} is {above:.0f} nats above it"
                 notes[latent_dim] = f"{where} with {setting(settings.get(str(curve['label'].iloc[0])))}"
     claim = "Frey Face: wake-sleep is on the plateau of a z-independent Gaussian, or above it"
-    yield from statement("figure 2", claim, margins, absent, allowed=FREY_FACE, notes=list(notes.values()))
+    yield from statement("figure 2", claim, margins, allowed=FREY_FACE, notes=list(notes.values()))
 
 
 def figure3_order(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
     """The published order of every pair of methods that is more than 2 nats apart at that count, on either split."""
     curves = select(ours, role="paper")
     for size in dict.fromkeys(published["train_size"]):
-        margins, absent = [], []
+        margins = list[Margin]()
         for one, other in combinations(("aevb", "wake_sleep", "mcem"), 2):
             for split, count in product(("test", "train"), ORDER_COUNTS):
                 apart = distance(select(published, split=split), one, other, size, count)
@@ -252,13 +250,9 @@ def figure3_order(ours: pd.DataFrame, published: pd.DataFrame) -> Iterator[Row]:
                     continue
                 better, worse = (one, other) if apart > 0 else (other, one)
                 where = f"{NAMES[better]} above {NAMES[worse]} at {count:,.0f} on {split}"
-                ours_apart = distance(select(curves, split=split), better, worse, size, count)
-                if ours_apart is None:
-                    absent.append(where)
-                else:
-                    margins.append((ours_apart, where))
+                margins.append((distance(select(curves, split=split), better, worse, size, count), where))
         claim = f"N = {size:,}: the order of the methods, where the published curves are more than {APART:g} nats apart"
-        yield from statement("figure 3", claim, margins, absent)
+        yield from statement("figure 3", claim, margins)
 
 
 def plateau_without_latent(ends: Mapping[int, tuple[float, float, float] | None]) -> Iterator[Row]:
@@ -268,21 +262,22 @@ def plateau_without_latent(ends: Mapping[int, tuple[float, float, float] | None]
         ends: by latent size, what a run that stays on it ends with on the test split: bound, KL, and the closed form of
             independent pixels; None: there is no such run.
     """
-    margins = [
-        margin
-        for latent_dim, end in ends.items()
-        if end is not None
-        for margin in (
-            (PLATEAU - abs(end[0] - end[2]), f"Nz = {latent_dim}: {end[0]:.1f} nats, independent pixels {end[2]:.1f}"),
-            (WITHOUT_LATENT - end[1], f"Nz = {latent_dim}: KL {end[1]:.2f} nats"),
-        )
-    ]
-    absent = [f"Nz = {latent_dim}" for latent_dim, end in ends.items() if end is None]
+    margins = list[Margin]()
+    for latent_dim, end in ends.items():
+        if end is None:
+            margins.append((None, f"Nz = {latent_dim}"))
+            continue
+        value, kl, pixels = end
+        place = f"Nz = {latent_dim}: {value:.1f} nats, independent pixels {pixels:.1f}"
+        margins += [
+            (PLATEAU - abs(value - pixels), place),
+            (WITHOUT_LATENT - kl, f"Nz = {latent_dim}: KL {kl:.2f} nats"),
+        ]
     claim = (
         f"Frey Face: wake-sleep's plateau is the score of independent pixels, within {PLATEAU:g} nats, with a KL below "
         f"{WITHOUT_LATENT:g}"
     )
-    yield from statement("figure 2", claim, margins, absent)
+    yield from statement("figure 2", claim, margins)
 
 
 def distance(table: pd.DataFrame, one: str, other: str, size: int, count: float) -> float | None:
@@ -295,28 +290,23 @@ def distance(table: pd.DataFrame, one: str, other: str, size: int, count: float)
 
 
 def statement(
-    figure: str,
-    claim: str,
-    margins: list[tuple[float, str]],
-    absent: list[str],
-    *,
-    allowed: float = 0.0,
-    notes: Sequence[str] = (),
+    figure: str, claim: str, margins: Sequence[Margin], *, allowed: float = 0.0, notes: Sequence[str] = ()
 ) -> Iterator[Row]:
     """The judgement of a statement that holds where every margin is at least `-allowed`; the smallest is shown.
 
     What was not compared is not part of it, and has a row of its own.
     """
-    if margins:
-        margin, where = min(margins)
-        failed = [place for value, place in margins if not value >= -allowed]
-        compared = f"{len(margins)} comparison{'' if len(margins) == 1 else 's'}"
-        note = [f"{compared}; smallest margin: {where}", *notes]
+    compared = [(margin, place) for margin, place in margins if margin is not None]
+    if compared:
+        margin, where = min(compared)
+        failed = [place for value, place in compared if not value >= -allowed]
+        many = f"{len(compared)} comparison{'' if len(compared) == 1 else 's'}"
+        note = [f"{many}; smallest margin: {where}", *notes]
         if len(failed) > 1:
             note.append(f"fails in {len(failed)} of them: {named(failed)}")
         yield Row(figure, claim, difference=margin, verdict=FAIL if failed else PASS, note="; ".join(note))
-    if absent:
-        note = [f"not compared: {named(absent)}", *([] if margins else notes)]
+    if absent := [place for margin, place in margins if margin is None]:
+        note = [f"not compared: {named(absent)}", *([] if compared else notes)]
         yield Row(figure, claim, note="; ".join(note))
 
 

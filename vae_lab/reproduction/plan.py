@@ -161,13 +161,12 @@ def remaining_seconds(training: Training, runs: Path, probes: Path) -> float:
     return training.seconds * max(0.0, 1 - done) + training.probe_seconds * len(open_probes)
 
 
-def plan_table(trainings: Sequence[Training], runs: Path, probes: Path) -> Table:
-    """The plan for a terminal."""
+def plan_table(trainings: Sequence[Training], runs: Path, seconds: Sequence[float]) -> Table:
+    """The plan for a terminal; `seconds` are what the rest of each training takes."""
     rows = []
-    for training in trainings:
+    for training, left in zip(trainings, seconds, strict=True):
         needed, run = training.needed, RunDir(runs / training.needed.label)
-        seconds = remaining_seconds(training, runs, probes)
         counts = [f"{training.config['max_samples']:,}", str(len(needed.learning_rates)), str(len(needed.snapshots))]
         state = run.read_status() if run.exists() else "new"
-        rows.append([needed.label, *counts, state, duration(seconds) if training.seconds else "?"])
+        rows.append([needed.label, *counts, state, duration(left) if training.seconds else "?"])
     return Table(("run", "samples", "probes", "snapshots", "state", "time"), rows)

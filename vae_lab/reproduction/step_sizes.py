@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -68,40 +69,30 @@ def choose(probes: Sequence[Probe], outcomes: Sequence[Outcome]) -> tuple[Choice
 
     A candidate with non-finite densities is rejected; one that failed otherwise leaves the choice open.
     """
-    bounds: dict[float, float] = {}
-    verdicts: dict[float | None, str] = {}
+    rows: list[dict[str, Any]] = []
     open_because = ""
     for probe, outcome in zip(probes, outcomes, strict=True):
+        run, bound, verdict = probe.job.run, None, ""
         if outcome.is_good:
-            run = probe.job.run
-            value = one_draw_bound(run.ledger(run.default_checkpoint), "train")
-            if value is None:
+            bound = one_draw_bound(run.ledger(run.default_checkpoint), "train")
+            if bound is None:
                 again = run.command("evaluate", "splits=[train]", "num_samples=1")
                 open_because = f"its probe {probe.job.name} has no train/bound with one draw of z: {again}"
-            else:
-                bounds[probe.learning_rate] = value
         elif probe.job.is_hopeless:
-            verdicts[probe.learning_rate] = "rejected: non-finite"
+            verdict = "rejected: non-finite"
         else:
             open_because = f"its probe {probe.job.name} {outcome.status}: {outcome.reason}"
+        samples = run.read_record().get("samples_evaluated", 0)
+        facts = (probe.label, probe.learning_rate, samples, bound, verdict)
+        rows.append(dict(zip(COLUMNS, facts, strict=True)))
+    measured = [row for row in rows if row["train_bound"] is not None]
     if open_because:
-        choice = Choice(None, open_because)
-    elif not bounds:
-        choice = Choice(None, "every step size made a density non-finite")
-    else:
-        choice = Choice(max(bounds, key=bounds.__getitem__))
-        verdicts[choice.learning_rate] = "chosen"
-    rows = [
-        {
-            "label": probe.label,
-            "learning_rate": probe.learning_rate,
-            "samples": probe.job.run.read_record().get("samples_evaluated", 0),
-            "train_bound": bounds.get(probe.learning_rate, ""),
-            "verdict": verdicts.get(probe.learning_rate, ""),
-        }
-        for probe in probes
-    ]
-    return choice, rows
+        return Choice(None, open_because), rows
+    if not measured:
+        return Choice(None, "every step size made a density non-finite"), rows
+    best = max(measured, key=itemgetter("train_bound"))
+    best["verdict"] = "chosen"
+    return Choice(best["learning_rate"]), rows
 
 
 def write_probes(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -109,23 +109,16 @@ def train_bound(root: Path, label: str, count: float, data_root: str | None = No
     is_reached = abs(ledger.get("samples_evaluated", 0) - count) <= (1 - claims.REACHED) * count
     if is_reached and (value := one_draw_bound(ledger, "train")) is not None:
         return value
-    has_one_draw = run.read_config()["evaluation"]["num_samples"] == 1
-    curve = [
-        {"samples_evaluated": row["samples_evaluated"], "bound": row["train/bound"]}
-        for row in read_rows(run.curve_file)
-        if has_one_draw and "train/bound" in row
-    ]
-    if curve:
-        return claims.value_at_count(pd.DataFrame(curve), "bound", count)
+    if run.read_config()["evaluation"]["num_samples"] == 1:
+        curve = pd.DataFrame(read_rows(run.curve_file))
+        if "train/bound" in curve:
+            return claims.value_at_count(curve.dropna(subset="train/bound"), "train/bound", count)
     snapshots = [at for at in run.snapshots if 0 <= at - count <= 0.02 * count]
-    return snapshot_bound(run, snapshots[0]) if snapshots else None
-
-
-def snapshot_bound(directory: RunDir, count: int) -> float:
-    """The train bound with the weights of a snapshot, by one draw of z with the seed of the training."""
-    run = load_last(directory).at(count)
-    run.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return bound("train", num_samples=1, seed=run.config["seed"]).of(run).value
+    if not snapshots:
+        return None
+    weights = load_last(run).at(snapshots[0])
+    weights.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return bound("train", num_samples=1, seed=weights.config["seed"]).of(weights).value
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> Path:

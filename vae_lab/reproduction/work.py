@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 from vae_lab.errors import Interrupted, RunError
@@ -31,9 +32,9 @@ def print_plan(
     trainings: Sequence[Training], figures: Sequence[Needs], root: Path, num_parallel: int, scale: str
 ) -> None:
     """What will be done, before anything is."""
-    runs, probes = root / "runs", root / "probes"
-    plan_table(trainings, runs, probes).print()
-    seconds = sum(remaining_seconds(training, runs, probes) for training in trainings) / num_parallel
+    runs = root / "runs"
+    seconds = [remaining_seconds(training, runs, root / "probes") for training in trainings]
+    plan_table(trainings, runs, seconds).print()
     labels = {training.needed.label for training in trainings}
     estimates = sum(num for figure in figures for label, num in figure.estimates.items() if label in labels)
     log.info(
@@ -43,7 +44,7 @@ def print_plan(
         ", ".join(figure.name for figure in figures),
         f"{sum(training.config['max_samples'] for training in trainings):,}",
         num_parallel,
-        duration(seconds) if any(training.seconds for training in trainings) else "unknown",
+        duration(sum(seconds) / num_parallel) if any(training.seconds for training in trainings) else "unknown",
         f", and then {estimates} estimates from snapshots" if estimates else "",
     )
 
@@ -71,14 +72,14 @@ def choose_step_sizes(trainings: Sequence[Training], root: Path, num_parallel: i
         for training in trainings
         if training.needed.learning_rates
     }
-    jobs = [probe.job for group in probes.values() for probe in group]
+    jobs = [probe.job for probe in chain(*probes.values())]
     if not jobs:
         return {}
     log.info("step sizes: %d probes", len(jobs))
-    outcomes = dict(zip([job.run.path for job in jobs], run_all(jobs, num_parallel), strict=True))
+    outcomes = iter(run_all(jobs, num_parallel))
     choices, rows = {}, []
     for label, group in probes.items():
-        choices[label], own = choose(group, [outcomes[probe.job.run.path] for probe in group])
+        choices[label], own = choose(group, list(islice(outcomes, len(group))))
         rows += own
     write_probes(root / "probes.csv", rows)
     return choices
