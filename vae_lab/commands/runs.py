@@ -76,6 +76,7 @@ def make_tables(
     Keys may be those of every run that was found.
     """
     from vae_lab.reports.listing.rows import Groups, list_of_runs
+    from vae_lab.reports.listing.runs import Runs
 
     sort = [_sort_key(name, every) for name in settings.sort]
     show, group, over = (
@@ -87,15 +88,14 @@ def make_tables(
         names = [run.values.get("data.name", UNKNOWN_DATA) for run in runs.runs]
         is_one = settings.format in ("csv", "json") or len(set(names)) == 1
         for name in [""] if is_one else sorted(set(names)):
-            block = runs if is_one else runs.chosen([i for i, data in enumerate(names) if data == name])
+            block = runs if is_one else Runs([run for run, data in zip(runs.runs, names, strict=True) if data == name])
             heading = "" if is_one else f"{name}: {counted(len(block.runs))}"
             yield list_of_runs(block, shown, sort, "\n".join(filter(None, [title, heading])), root=root)
             title = ""
         return
     over = over or ["seed"]
     if not group:
-        finished = runs.chosen([i for i, run in enumerate(runs.runs) if run.is_finished])
-        group = [key for key in finished.differing() if key not in over]
+        group = [key for key in runs.finished.differing() if key not in over]
     yield Groups(runs, group, over, [key for key in shown if key not in group], sort).table(title)
 
 

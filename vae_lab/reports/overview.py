@@ -4,7 +4,6 @@ A run that goes on meanwhile is so seen at one moment. No weights are read, and 
 things that can be seen.
 """
 
-import csv
 import math
 import os
 import re
@@ -167,10 +166,10 @@ def read_overview(path: Path, checkpoint: str | None = None) -> Overview:
     chosen = checkpoint or run.default_checkpoint
     try:
         ledger = found.ledger if chosen == run.default_checkpoint else run.ledger(chosen)
-        found = _with_curve(found)
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+        curve = read_rows(run.curve_file)
+    except RunError as error:
         raise RunError(f"{path} is no whole run directory: {type(error).__name__}: {error}") from error
-    return replace(found, checkpoint=chosen, ledger=ledger)
+    return replace(found, checkpoint=chosen, ledger=ledger, curve=curve)
 
 
 def find_runs(roots: Sequence[str | Path]) -> list[Overview]:
@@ -251,14 +250,10 @@ def _search(root: Path, seen: set[tuple[int, int]]) -> Iterator[Overview]:
         ]
 
 
-def _with_curve(run: Overview) -> Overview:
-    return replace(run, curve=[row for row in read_rows(RunDir(run.path).curve_file) if "samples_evaluated" in row])
-
-
 def _listed(run: Overview) -> Overview:
     try:
-        return _with_curve(run)
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+        return replace(run, curve=read_rows(RunDir(run.path).curve_file))
+    except RunError as error:
         return replace(run, status=BROKEN, problem=f"metrics.csv: {type(error).__name__}: {error}")
 
 

@@ -108,8 +108,9 @@ def figure_sections(drawn: Mapping[str, Drawn]) -> Iterator[Section]:
     """A section for every figure, with what it lacks."""
     for name, files in drawn.items():
         others = [path for path in files.extras if path.suffix in (".gif", ".png")]
-        sources = [compressed(path.read_bytes()) if path.suffix == ".png" else path for path in (files.png, *others)]
-        pictures = [Picture(source, CAPTIONS.get(name, name), name in WIDE) for source in sources]
+        found = {path: path.read_bytes() for path in (files.png, *others)}
+        contents = [compressed(content) if path.suffix == ".png" else content for path, content in found.items()]
+        pictures = [Picture(content, CAPTIONS.get(name, name), name in WIDE) for content in contents]
         missing = [f"Without {entry.label} ({entry.reason})." for entry in files.missing]
         title = name.replace("figure", "Figure ").replace("_", " ")
         yield Section(title[0].upper() + title[1:], text=missing, pictures=pictures)

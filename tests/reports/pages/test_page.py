@@ -35,11 +35,10 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    (tmp_path / "a.png").write_bytes(PNG)
     tones = {"FAIL": "bad", "PASS": "good"}
     table = Table(("run", "bound", "verdict"), [("a<b", "-103.20", "FAIL"), ("c", "", "PASS")], "A caption.", tones)
     sections = [
-        Section("One & two", text=["<script>alert(1)</script>"], pictures=[Picture(tmp_path / "a.png", "it", True)]),
+        Section("One & two", text=["<script>alert(1)</script>"], pictures=[Picture(PNG, "it", True)]),
         Section("Three", tables=[table], code=["vae-lab verify scale=quick"]),
         Section("Four"),
     ]

@@ -7,6 +7,7 @@ these are never averaged, and stand in one column with a mark only.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import mode
 from typing import Any
 
 import pandas as pd
@@ -54,7 +55,7 @@ class Measured:
     def of_runs(cls, runs: Sequence[Overview], show: Sequence[str]) -> "Measured":
         """The columns of these runs, with those keys of `show` that are numbers; unmarked is what most of them have."""
         keys: dict[str, list[str | None]] = {name: best_keys(runs, name) for name in KEYS}
-        common = {key for found in keys.values() for key, _ in Counter(filter(None, found)).most_common(1)}
+        common = {mode(filter(None, found)) for found in keys.values() if any(found)}
         for key in show:
             if key not in common and any(is_number(run.values.get(key)) for run in runs):
                 keys[key] = [key] * len(runs)
@@ -110,23 +111,14 @@ class Measured:
         """
         found = []
         for name, unmarked in self.unmarked.items():
-            frame = self.frame[name]
-            nums = frame["num"] if totals else [0] * len(frame)
-            known = (frame[column] for column in ("value", "error", "doubt", "loss"))
-            is_whole = all(value is None or value != value or value == int(value) for value in frame["value"].tolist())
-            has_error = any(error is not None and error > 0 for error in frame["error"].tolist())
-            places = 0 if is_whole and not has_error and name not in TITLES else 2
-            cells = [
-                number(
-                    value,
-                    error,
-                    " ".join(filter(None, [loss, mark, doubt(share), f"(n={num})" if num < total else ""])),
-                    places,
-                )
-                for value, error, share, loss, mark, num, total in zip(
-                    *known, self.marks(name), nums, totals or nums, strict=True
-                )
-            ]
+            frame: Any = self.frame[name]
+            is_whole = all(map(float.is_integer, frame["value"].dropna().map(float)))
+            places = 0 if is_whole and not any(frame["error"].dropna() > 0) and name not in TITLES else 2
+            cells = []
+            for row, mark, total in zip(frame.itertuples(), self.marks(name), totals or [0] * len(frame), strict=True):
+                few = f"(n={row.num})" if totals and row.num < total else ""
+                marks = " ".join(filter(None, [row.loss, mark, doubt(row.doubt), few]))
+                cells.append(number(row.value, row.error, marks, places))
             title = f"{dict(unmarked).get(SPLIT, '')} {TITLES[name]}".strip() if name in TITLES else name
             found.append((title, cells))
         return found
@@ -153,18 +145,16 @@ class Measured:
             key = given.removeprefix("-")
             name = self.column(key)
             known = values(key) if name is None else self.frame[name, "value"].tolist()
-            present = [i for i in positions if known[i] is not None]
             is_higher_better = (
                 key in KEYS or key.endswith(("/bound", "/reconstruction")) or log_likelihood_keys({key: 0})
             )
             is_descending = bool(is_higher_better) != given.startswith("-")
-            present.sort(key=lambda i: order(known[i]), reverse=is_descending)
-            if name:
-                unmarked = self.unmarked[name]
-                ranks = {unmarked: 0}
-                rank = [ranks.setdefault(by or unmarked, len(ranks)) for by in self.frame[name, "yardstick"]]
-                present.sort(key=lambda i: rank[i])
-            positions = [*present, *(i for i in positions if known[i] is None)]
+            positions.sort(key=lambda i: order(known[i]), reverse=is_descending)
+            unmarked = self.unmarked[name] if name else ()
+            yardsticks = self.frame[name, "yardstick"] if name else [None] * len(positions)
+            ranks = {unmarked: 0}
+            rank = [ranks.setdefault(by or unmarked, len(ranks)) for by in yardsticks]
+            positions.sort(key=lambda i: (known[i] is None, rank[i]))
         return positions
 
     def notes(self, error: str) -> Iterator[str]:
@@ -233,8 +223,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
 
 def aliases(runs: Sequence[Overview]) -> dict[str, str]:
     """Short names of what has a column anyway; of bound and log p(x) for the key that most of the runs have."""
-    counts = {name: Counter(filter(None, best_keys(runs, name))) for name in KEYS}
-    common = {name: count.most_common(1)[0][0] for name, count in counts.items() if count}
+    common = {name: mode(filter(None, keys)) for name in KEYS if any(keys := best_keys(runs, name))}
     return {"samples": SAMPLES, "time": SECONDS, **common}
 
 

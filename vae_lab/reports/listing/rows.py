@@ -1,9 +1,10 @@
 """The rows of `vae-lab runs`: one for every run, or one for every group of finished runs with means over seeds."""
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
+from statistics import mode
 from typing import Any
 
 import pandas as pd
@@ -42,7 +43,7 @@ def list_of_runs(
     shown = [key for key in dict.fromkeys(show) if key not in ALWAYS]
     measured = Measured.of_runs(runs.runs, [key for key in shown if key not in runs.settings])
     order = measured.best_first(sort, lambda key: [run.values.get(key) for run in runs.runs])
-    runs, measured = runs.chosen(order), measured.chosen(order)
+    runs, measured = Runs([runs.runs[i] for i in order]), measured.chosen(order)
     differing = {key: title_of(short) for key, short in runs.differing().items()}
     texts = {key: differing.get(key, key) for key in shown if not measured.column(key)}
     varied = {key: name for key, name in differing.items() if key not in texts}
@@ -92,7 +93,7 @@ class Groups:
     def __init__(
         self, runs: Runs, group: Sequence[str], over: Sequence[str], show: Sequence[str], sort: Sequence[str] = ()
     ) -> None:
-        self.runs = runs.chosen([i for i, run in enumerate(runs.runs) if run.is_finished])
+        self.runs = runs.finished
         self.num_unfinished = len(runs.runs) - len(self.runs.runs)
         self.keys, self.over = list(dict.fromkeys(group)), list(over)
         measured = Measured.of_runs(self.runs.runs, show)
@@ -125,10 +126,10 @@ class Groups:
         frame = self.runs.texts.reindex(columns=self.keys, fill_value=ABSENT)
         for at, name in enumerate(measured.unmarked):
             rows = list(zip(frame.itertuples(index=False, name=None), measured.frame[name, "yardstick"], strict=True))
-            counts: dict[Any, Counter[Yardstick]] = defaultdict(Counter)
+            found: dict[Any, list[Yardstick]] = defaultdict(list)
             for row, yardstick in rows:
-                counts[row].update([] if yardstick is None else [yardstick])
-            most = {row: next(iter(count.most_common(1)), ((), 0))[0] for row, count in counts.items()}
+                found[row] += [] if yardstick is None else [yardstick]
+            most = {row: mode(yardsticks or [()]) for row, yardsticks in found.items()}
             frame[at] = pd.Series([most[row] if known is None else known for row, known in rows], dtype=object)
         return frame
 

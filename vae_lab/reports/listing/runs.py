@@ -56,9 +56,10 @@ class Runs:
         texts: Any = self.texts
         return [key for key in self.settings if texts[key].nunique() > 1]
 
-    def chosen(self, positions: Sequence[int]) -> "Runs":
-        """These runs alone."""
-        return Runs([self.runs[i] for i in positions])
+    @property
+    def finished(self) -> "Runs":
+        """Those that are finished."""
+        return Runs([run for run in self.runs if run.is_finished])
 
     def that_have(self, conditions: Sequence[str]) -> "Runs":
         """Those of which all conditions hold, each held against all runs.
@@ -66,8 +67,10 @@ class Runs:
         Raises:
             ConfigError: one has no sign, or names no key of the runs.
         """
-        holds = [self.where(text) for text in conditions] if self.runs else []
-        return self.chosen([i for i in range(len(self.runs)) if all(each[i] for each in holds)]) if holds else self
+        if not self.runs or not conditions:
+            return self
+        rows = zip(self.runs, *map(self.where, conditions), strict=True)
+        return Runs([run for run, *holds in rows if all(holds)])
 
     def resolve(self, name: str, option: str) -> str:
         """The full name of a key that `option` names, by itself or by the end of it.

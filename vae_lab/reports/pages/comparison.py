@@ -103,17 +103,15 @@ def curves_section(runs: Mapping[str, Overview]) -> Section:
                     lines.append(Line(label, *running, colour, ":", is_named=False))
             split, _, estimator = key.partition("/log_likelihood/")
             data, shown = next(iter(group.values())).data, [line for line in lines if line.samples]
-            if estimator:
-                quantity, caption = "log p(x)", f"log p(x) on {split} by {estimator}."
-                alt = described(shown, f"{split} {quantity}")
-            else:
-                known = {label: loss_of(run.settings) for label, run in group.items()}
-                losses = [f"{label}{trained_with(loss)}" for label, loss in known.items() if loss]
-                sentence = f" {enumerated(losses)}." if losses else ""
+            quantity, caption, whose = "log p(x)", f"log p(x) on {split} by {estimator}.", ""
+            if not estimator:
+                losses = {label: trained_with(loss_of(run.settings)) for label, run in group.items()}
+                whose = enumerated([f"{label}{loss}" for label, loss in losses.items() if loss])
+                whose = f" {whose}." if whose else ""
                 draws = " or".join(dict.fromkeys(other_draws(run.settings) for run in group.values()))
                 dots = f"; thin dots: the running mean over training minibatches{draws}" * (len(lines) > len(group))
-                quantity, caption = "bound", f"{key}{dots}.{sentence}"
-                alt = described(shown, f"{key.partition('/')[0]} {quantity}") + sentence
+                quantity, caption = "bound", f"{key}{dots}.{whose}"
+            alt = described(shown, f"{key.partition('/')[0]} {quantity}") + whose
             section.draw(partial(curves, shown, title=data, quantity=quantity), caption, alt=alt, pdf=True)
     if empty := [label for label, run in runs.items() if not run.curve]:
         section.text.append(f"Not evaluated yet: {enumerated(empty)}.")

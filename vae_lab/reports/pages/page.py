@@ -22,9 +22,9 @@ UNREADABLE = (OSError, ValueError, RuntimeError, KeyError)
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file or its content, and what it shows."""
+    """The content of an image file, and what it shows."""
 
-    source: Path | bytes
+    content: bytes
     caption: str = ""
     wide: bool = False
     """Whether it is as wide as the page, and on a narrow screen larger than that, to be moved by hand."""
@@ -32,11 +32,6 @@ class Picture:
     """What is seen, for those who do not see it, where the caption does not say that."""
     pdf: bytes = b""
     """The same for a paper, to be downloaded."""
-
-    @property
-    def content(self) -> bytes:
-        """The image file."""
-        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
 
 
 @dataclass

@@ -61,42 +61,39 @@ class Sweep:
         return Groups(runs, [*group, "model.latent_dim"], ["seed"], show)
 
     @cached_property
+    def points(self) -> pd.DataFrame:
+        """A row for each group: its first run, series, data and latent_dim."""
+        runs = self.groups.runs
+        names = runs.names(without=("data", "seed", *LATENT_DIM))
+        rows = []
+        for (first, *_), facts in zip(self.groups.members, self.groups.facts.to_dict("records"), strict=True):
+            run, known = runs.runs[first], [f"{name} {fact}" for name, fact in facts.items() if fact]
+            rows.append((run, ", ".join(filter(None, [run.data, names[first], *known])), run.data, run.latent_dim))
+        return pd.DataFrame(rows, columns=["run", "series", "data", "latent_dim"])
+
+    @cached_property
     def means(self) -> pd.DataFrame:
         """The means of the bound."""
         return self.means_of("bound")
 
     def means_of(self, quantity: str) -> pd.DataFrame:
-        """A row for each group: series, data, latent_dim, mean, se, its first run, and the yardstick of the mean."""
-        runs, measured = self.groups.runs, self.groups.measured.frame[quantity]
-        names = runs.names(without=("data", "seed", *LATENT_DIM))
-        frame = pd.DataFrame({"run": [runs.runs[members[0]] for members in self.groups.members]}, dtype=object)
-        facts = self.groups.facts.to_dict("records")
-        series = [
-            [
-                runs.runs[members[0]].data,
-                names[members[0]],
-                *(f"{name} {fact}" for name, fact in facts[i].items() if fact),
-            ]
-            for i, members in enumerate(self.groups.members)
-        ]
-        return frame.assign(
-            series=[", ".join(filter(None, texts)) for texts in series],
-            data=[run.data for run in frame["run"]],
-            latent_dim=[run.latent_dim for run in frame["run"]],
-            mean=measured["value"].astype(float),
-            se=measured["error"].astype(float),
-            yardstick=measured["yardstick"],
-        ).dropna(subset="mean")
+        """The points with mean, se and the yardstick of the mean, where there is one."""
+        frame: Any = self.groups.measured.frame[quantity]
+        means = frame[["value", "error"]].astype(float).set_axis(["mean", "se"], axis=1)
+        return self.points.join(means).join(frame["yardstick"]).dropna(subset="mean")
 
     @property
     def left_out(self) -> list[tuple[str, str, str]]:
         """Directory, status and reason of each run that is not in the means."""
-        repeated = [self.groups.runs.runs[i] for i in self.groups.repeated]
+        again = dict.fromkeys(
+            (self.groups.runs.runs[i].path for i in self.groups.repeated),
+            "repeats another run: the same settings and the same seed",
+        )
         without = "finished, without a bound on the test split (no encoder, or not measured)"
-        again = "repeats another run: the same settings and the same seed"
-        reasons = [(run, run.lack or ("" if run.value(BOUND) is not None else without)) for run in self.runs]
-        rows = [(run, reason or (again if run in repeated else "")) for run, reason in reasons]
-        return [(run.path.name, run.status, reason) for run, reason in rows if reason]
+        reasons = [
+            (run, run.lack or (without if run.value(BOUND) is None else again.get(run.path, ""))) for run in self.runs
+        ]
+        return [(run.path.name, run.status, reason) for run, reason in reasons if reason]
 
     @property
     def headline(self) -> str:
@@ -156,13 +153,11 @@ def means_section(sweep: Sweep) -> Section:
             facts: Any = dict(yardstick)  # pyright: ignore[reportArgumentType, reportCallIssue]
             what = f"{facts[SPLIT]} {title}"
             by = f" by {facts['estimator']}" if "estimator" in facts else ""
-            losses = {
-                series: trained_with(loss_of(run.settings))
-                for series, run in zip(chosen["series"], chosen["run"], strict=True)
-            }
-            is_one = len(set(losses.values())) == 1
-            trained = next(iter(losses.values())) if is_one else ""
-            whose = "" if is_one else f" {enumerated([name + loss for name, loss in losses.items() if loss])}."
+            losses = [trained_with(loss_of(run.settings)) for run in chosen["run"]]
+            trained, whose = losses[0], ""
+            if len(set(losses)) > 1:
+                named = [series + loss for series, loss in zip(chosen["series"], losses, strict=True) if loss]
+                trained, whose = "", f" {enumerated(list(dict.fromkeys(named)))}."
             draw = partial(against_latent_dim, chosen, title=chosen["data"].iloc[0], quantity=what)
             section.draw(draw, f"Mean {what}{by}{trained} against the latent size; {bars}.{whose}", pdf=True)
     section.tables = [sweep.groups.table()]
