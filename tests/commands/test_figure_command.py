@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from training import composed, train_tiny
 
 from vae_lab.cli import main
 from vae_lab.commands.figure import figure
+from vae_lab.errors import RunError
 from vae_lab.figures.base import PaperFigure, load_last
 from vae_lab.figures.needed import SCALES
 from vae_lab.runs.directory import RunDir
@@ -70,6 +72,13 @@ def test_same_runs_give_the_same_bytes(root):
     before = [file.read_bytes() for file in files]
     draw(*DIGITS, f"root={root}")
     assert [file.read_bytes() for file in files] == before
+
+
+def test_figure_writes_nothing_where_another_process_is_at_work(root, tmp_path):
+    shutil.copytree(root / "runs", tmp_path / "runs")
+    with RunDir(tmp_path).locked(), pytest.raises(RunError, match="is being written by another process"):
+        draw(*DIGITS, f"root={tmp_path}")
+    assert not (tmp_path / "figures").exists()
 
 
 @pytest.mark.slow

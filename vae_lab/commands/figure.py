@@ -1,6 +1,7 @@
 """`vae-lab figure`: a figure of the paper, from run directories to a CSV, and from the CSV to PNG and PDF."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 from vae_lab.errors import MOST_THREADS, require_integer
 from vae_lab.figures.base import PaperFigure, make_figure
 from vae_lab.figures.needed import check_scale
+from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.wiring import build
 
@@ -37,13 +39,15 @@ def figure(cfg: DictConfig) -> Path:
 
     Raises:
         ConfigError: a setting is refused.
-        RunError: there is no run at all; the message holds the commands that make them.
+        RunError: there is no run at all, and the message holds the commands that make them; or another process, such as
+            `vae-lab reproduce`, is at work in `cfg.root`.
     """
     settings = build.settings(FigureSettings, cfg)
     torch.set_num_threads(settings.threads or available_cores())
     paper_figure: PaperFigure = build.instantiate(settings.figure, "figure")
     root = Path(settings.root).expanduser()
-    drawn = make_figure(paper_figure, root, settings.scale, settings.data_root)
+    with RunDir(root).locked() if root.is_dir() else nullcontext():  # without a folder there is no run to draw
+        drawn = make_figure(paper_figure, root, settings.scale, settings.data_root)
     for missing in drawn.missing:
         log.warning("missing: %s", missing)
     if drawn.missing:
