@@ -215,12 +215,22 @@ def test_whole_range_needs_no_second_row(canned):
 def test_panel_has_published_curves_estimates_and_their_checks(canned):
     axes = figure3().draw(canned, {}).axes[0]
     aevb = [line for line in axes.lines if line.get_color() == AEVB]
-    assert [(line.get_linestyle(), line.get_marker()) for line in aevb[:3]] == [
-        ("-", "None"),
-        ("-", "."),
-        ("None", "o"),
+    assert [(line.get_linestyle(), line.get_marker()) for line in aevb] == [
+        *[("-", "None"), ("--", "None")],
+        *[("-", "o"), ("--", "o")],
+        *[("None", "o")] * 2,
     ]
-    assert np.max(aevb[0].get_xdata()) > 50 > 6 > np.max(aevb[1].get_xdata())
+    assert [line.get_markerfacecolor() == "none" for line in aevb[2:]] == [False, False, True, True]
+    assert np.max(aevb[0].get_xdata()) > 50 > 6 > np.max(aevb[2].get_xdata())
+
+
+def test_methods_are_told_apart_without_colours(canned):
+    picture = figure3().draw(canned, {})
+    (legend,) = picture.legends
+    assert len({str(line.get_marker()) for line in legend.get_lines()[:6]}) == len(METHODS)
+    for method in METHODS.values():
+        marks = [line.get_marker() for line in picture.axes[0].lines if line.get_color() == method.colour]
+        assert marks == ["None"] * 2 + [method.marks["marker"]] * 4
 
 
 def test_curve_below_the_axis_is_stated():

@@ -5,10 +5,9 @@ Matplotlib is used without pyplot: no global figure, no window, no backend chose
 
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -22,8 +21,6 @@ from PIL import Image
 from torch import Tensor
 
 from vae_lab.atomic import atomic_file
-
-Parameters = ParamSpec("Parameters")
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -43,6 +40,8 @@ STYLE: dict[Any, Any] = {
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.1,
 }
+styled = matplotlib.rc_context(STYLE)
+"""Decorates a drawing function, which then uses the lab's style, whatever the caller's settings are."""
 GREY = "#555555"
 PUBLISHED: dict[str, Any] = {"linewidth": 2.6, "alpha": 0.25}
 """The look of the paper's own curves, behind ours."""
@@ -54,10 +53,17 @@ TILE_SIDES = (180, 400)
 """Pixels: a tile is enlarged to about the first, and reduced to the second."""
 FEW_COLOURS = 4096
 """Line drawings have fewer, and are stored without loss of sharpness."""
-
-
 SPLITS: dict[str, Any] = {"train": "-", "test": "--"}
 """The splits that curves show, each with its line style."""
+
+
+class Method(NamedTuple):
+    """How the curves of a way of training look."""
+
+    title: str
+    colour: str
+    marks: Mapping[str, Any] = {}
+    """What tells them from the curves of other methods besides the colour."""
 
 
 class Picture(Figure):
@@ -77,20 +83,21 @@ def nats(value: float, digits: int = 1) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def method_lines(methods: Mapping[str, tuple[str, str]], **look: Any) -> dict[str, Line2D]:
-    """The legend's lines of curves by method (name: title and colour) and split, by their labels."""
+def method_lines(methods: Mapping[str, Method], **look: Any) -> dict[str, Line2D]:
+    """The legend's lines of curves by method and split, by their labels."""
     return {
-        f"{title} ({split})": Line2D([], [], color=colour, ls=dashes, **look)
-        for title, colour in methods.values()
+        f"{title} ({split})": Line2D([], [], color=colour, ls=dashes, **marks, **look)
+        for title, colour, marks in methods.values()
         for split, dashes in SPLITS.items()
     }
 
 
-def draw_splits(axes: Axes, table: pd.DataFrame, value: str, **look: Any) -> None:
-    """A line of the column `value` for each split, against training samples."""
+def draw_splits(axes: Axes, table: pd.DataFrame, value: str, *, unit: float = 1, **look: Any) -> None:
+    """A line of the column `value` for each split, against training samples in this unit, over a pale grid."""
     for split, dashes in SPLITS.items():
         points = table[table["split"] == split]
-        axes.plot(points["samples_evaluated"], points[value], dashes, **look)
+        axes.plot(points["samples_evaluated"] / unit, points[value], **{"ls": dashes, **look})
+    pale_grid(axes)
 
 
 def pale_grid(axes: Axes) -> None:
@@ -108,17 +115,6 @@ def write_above(axes: Axes, lines: Sequence[tuple[str, str]], *, spacing: float,
 def legend_below(figure: Figure, lines: Mapping[str, Line2D], ncols: int, **look: Any) -> None:
     """A legend under all panels."""
     figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=ncols, **look)
-
-
-def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
-    """Makes a drawing function use the lab's style, whatever the caller's settings are."""
-
-    @wraps(draw)
-    def drawn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
 
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
@@ -198,12 +194,11 @@ def _file_of(figure: Figure, **settings: Any) -> bytes:
 
 def write(files: Mapping[str, bytes], stem: Path) -> list[Path]:
     """Writes the files of a figure; returns their paths."""
-    paths = []
-    for suffix, content in files.items():
-        paths.append(stem.with_name(stem.name + suffix))
-        with atomic_file(paths[-1]) as file:
+    paths = {stem.with_name(stem.name + suffix): content for suffix, content in files.items()}
+    for path, content in paths.items():
+        with atomic_file(path) as file:
             file.write(content)
-    return paths
+    return list(paths)
 
 
 def encoded(figure: Figure) -> bytes:

@@ -15,12 +15,11 @@ from vae_lab.figures.base import Arrays, PaperFigure, load_last, records, select
 from vae_lab.figures.canvas import (
     GREY,
     PUBLISHED,
-    SPLITS,
+    Method,
     draw_splits,
     legend_below,
     method_lines,
     nats,
-    pale_grid,
     styled,
     write_above,
 )
@@ -39,9 +38,10 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.measured import baseline
 from vae_lab.runs.result import baseline_name
 
-METHODS = {"aevb": ("AEVB", AEVB), "wake_sleep": ("Wake-Sleep", WAKE_SLEEP)}
-MARKS: dict[str, dict[str, Any]] = {"wake_sleep": {"marker": "o", "markersize": 2.6, "markevery": 2}}
-"""What tells our curves apart besides colour."""
+METHODS = {
+    "aevb": Method("AEVB", AEVB),
+    "wake_sleep": Method("Wake-Sleep", WAKE_SLEEP, {"marker": "o", "markersize": 2.6, "markevery": 2}),
+}
 BASELINES = {"independent_pixels": ":", "probabilistic_pca": "-.", "factor_analysis": (0, (6, 2))}
 """The models without a network, and their dashes."""
 THIN: dict[str, Any] = {"color": "0.35", "linewidth": 0.7}
@@ -128,9 +128,6 @@ class Figure2(PaperFigure):
                 axes.set_title(f"{LOOKS[data_set].title}, $N_z={latent_dim}$", pad=24)
             grid[row, first].set_ylabel(**BOUND_LABEL)
         lines = method_lines(METHODS, linewidth=1.3)
-        for method, marks in MARKS.items():
-            for split in SPLITS:
-                lines[f"{METHODS[method][0]} ({split})"].set(**marks)
         lines["published"] = Line2D([], [], color="0.5", linewidth=2.6, alpha=0.4)
         for name, dashes in BASELINES.items():
             if name in table and any(select(table, dataset="frey_face")[name].notna()):
@@ -146,20 +143,19 @@ class Figure2(PaperFigure):
 
 
 def _draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame, look: Look) -> None:
-    for method, (_, colour) in METHODS.items():
+    for method, (_, colour, _) in METHODS.items():
         draw_splits(axes, select(published, method=method), "bound_nats", color=colour, **PUBLISHED)
     for name, dashes in BASELINES.items():
         for value in table[name].dropna().unique()[:1] if name in table else ():
             axes.axhline(value, ls=dashes, **THIN)
-    for method, (_, colour) in METHODS.items():
-        own = {"color": colour, "linewidth": 1.3, "alpha": 1.0, **MARKS.get(method, {})}
-        draw_splits(axes, select(table, method=method), "bound_nats", **own)
+    for method, (_, colour, marks) in METHODS.items():
+        ours, own = select(table, method=method), {"linewidth": 1.3, "alpha": 1.0, **marks}
+        draw_splits(axes, ours, "bound_nats", color=colour, **own)
     axes.set(xscale="log", xlim=look.x, ylim=look.y, yticks=look.y_ticks)
     axes.xaxis.set_major_locator(LogLocator(numticks=5))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    pale_grid(axes)
     texts, outside = [], 0
-    for method, (title, colour) in reversed(METHODS.items()):
+    for method, (title, colour, _) in reversed(METHODS.items()):
         ours = records(select(table, method=method).sort_values("samples_evaluated"))
         if tested := [row for row in ours if row["split"] == "test"]:
             outside += _point_outside(axes, title, colour, tested[-1], look, outside)

@@ -16,16 +16,28 @@ from matplotlib.lines import Line2D
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.base import Estimator
 from vae_lab.figures.base import Arrays, check_by_scale, records, select
-from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, legend_below, method_lines, nats, pale_grid, styled
+from vae_lab.figures.canvas import (
+    GREY,
+    PUBLISHED,
+    SPLITS,
+    Method,
+    draw_splits,
+    legend_below,
+    method_lines,
+    nats,
+    styled,
+)
 from vae_lab.figures.section5 import AEVB, FIGURE3, MCEM, WAKE_SLEEP, figure3_published
 from vae_lab.figures.snapshots import SnapshotFigure
 from vae_lab.runs.measured import Measurement, log_likelihood
 
 METHODS = {
-    "wake_sleep": ("Wake-Sleep", WAKE_SLEEP),
-    "mcem": ("MCEM", MCEM),
-    "aevb": ("AEVB", AEVB),
+    "wake_sleep": Method("Wake-Sleep", WAKE_SLEEP, {"marker": "s", "markersize": 3}),
+    "mcem": Method("MCEM", MCEM, {"marker": "^", "markersize": 3}),
+    "aevb": Method("AEVB", AEVB, {"marker": "o", "markersize": 3}),
 }
+CHECK: dict[str, Any] = {"ls": "", "markersize": 6, "markerfacecolor": "none"}
+"""How the points of the estimator look that checks the paper's."""
 LOOKS = {1000: ((0, 60), (-160, -100)), 50000: ((0, 68), (-160, -125))}
 """The paper's axes: x in millions, y in nats."""
 
@@ -106,17 +118,15 @@ class Figure3(SnapshotFigure):
 
 
 def draw_panel(axes: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None:
-    """Published curves in pale, the paper's estimator as lines, its check as circles."""
-    for method, (_, colour) in METHODS.items():
-        for split, dashes in SPLITS.items():
-            ours = select(table, method=method, split=split)
-            for line, look in (
-                (select(published, method=method, split=split), {"ls": dashes, **PUBLISHED}),
-                (select(ours, role="paper"), {"ls": dashes, "marker": ".", "markersize": 4}),
-                (select(ours, role="check"), {"ls": "", "marker": "o", "ms": 5, "markerfacecolor": "none"}),
-            ):
-                axes.plot(line["samples_evaluated"] / 1e6, line["log_marginal_nats"], color=colour, **look)
-    pale_grid(axes)
+    """Published curves in pale, the paper's estimator as lines with points, its check as larger, hollow points."""
+    for method, (_, colour, marks) in METHODS.items():
+        ours = select(table, method=method)
+        for lines, look in (
+            (select(published, method=method), PUBLISHED),
+            (select(ours, role="paper"), marks),
+            (select(ours, role="check"), {**marks, **CHECK}),
+        ):
+            draw_splits(axes, lines, "log_marginal_nats", unit=1e6, color=colour, **look)
 
 
 def not_seen(method: str, table: pd.DataFrame, bottom: float) -> str:
@@ -133,10 +143,10 @@ def not_seen(method: str, table: pd.DataFrame, bottom: float) -> str:
 
 
 def draw_legend(figure: Figure, table: pd.DataFrame) -> None:
-    """Methods and splits, and what circles and pale lines are."""
+    """Methods and splits, and what pale lines and hollow points are."""
     lines = method_lines(METHODS)
     checks = sorted({row["estimator"].replace("_", " ") for row in records(select(table, role="check"))})
     lines["published"] = Line2D([], [], color="0.5", linewidth=2.6, alpha=0.4)
     label = f"by {' or '.join(checks) or 'another estimator'}"
-    lines[label] = Line2D([], [], color="0.3", ls="", marker="o", markerfacecolor="none")
+    lines[label] = Line2D([], [], color="0.3", marker="o", **CHECK)
     legend_below(figure, lines, 4)

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 
 from vae_lab.errors import ConfigError
 from vae_lab.figures.base import Arrays, PaperFigure, check_by_scale, records, select
-from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, draw_splits, legend_below, pale_grid, styled, write_above
+from vae_lab.figures.canvas import GREY, PUBLISHED, SPLITS, draw_splits, legend_below, styled, write_above
 from vae_lab.figures.figure2 import BASELINES, THIN
 from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.section5 import BOUND_LABEL, WAKE_SLEEP, bound_points, figure2_published, last_values
@@ -68,7 +68,6 @@ class FreyFaceWakeSleep(PaperFigure):
             NeededRun(
                 label=f"{self.name}_{size}_{setting}",
                 overrides=(*self.overrides, f"model.latent_dim={size}", *overrides),
-                learning_rates=(),
                 max_samples=self.max_samples[scale],
             ): {"latent_dim": size, "setting": setting}
             for size in self.latent_dims
@@ -86,11 +85,11 @@ class FreyFaceWakeSleep(PaperFigure):
         """The panels in a row; the published curve of the same latent size behind."""
         published = select(figure2_published(), dataset="frey_face", method="wake_sleep")
         figure = Figure(figsize=(4.2 * len(self.latent_dims), 3.9), layout="constrained")
-        grid = figure.subplots(1, len(self.latent_dims), squeeze=False, sharey=True)[0]
-        for axes, size in zip(grid, self.latent_dims, strict=True):
+        panels = figure.subplots(1, len(self.latent_dims), squeeze=False, sharey=True)[0]
+        for axes, size in zip(panels, self.latent_dims, strict=True):
             self._draw_panel(axes, select(table, latent_dim=size), select(published, latent_dim=size))
             axes.set_title(f"Frey Face, wake-sleep, $N_z={size}$", pad=8 + 11 * len(self.settings))
-        grid[0].set_ylabel(**BOUND_LABEL)
+        panels[0].set_ylabel(**BOUND_LABEL)
         lines = {split: Line2D([], [], color="0.3", ls=dashes) for split, dashes in SPLITS.items()}
         lines["published"] = Line2D([], [], color=WAKE_SLEEP, **PUBLISHED)
         lines["independent pixels (test)"] = Line2D([], [], ls=BASELINES[PIXELS], **THIN)
@@ -115,4 +114,3 @@ class FreyFaceWakeSleep(PaperFigure):
         longest = max(table["samples_evaluated"].tolist(), default=1e6)
         axes.set(xscale="log", xlim=(1e5, max(longest, 2e5)), ylim=(500, 1000), xlabel="# Training samples evaluated")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        pale_grid(axes)

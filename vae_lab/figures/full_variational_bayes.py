@@ -17,7 +17,17 @@ from torch import Tensor
 
 from vae_lab.errors import ConfigError, require_integer
 from vae_lab.figures.base import Arrays, records, select
-from vae_lab.figures.canvas import GREY, SPLITS, legend_below, method_lines, nats, pale_grid, styled, write_above
+from vae_lab.figures.canvas import (
+    GREY,
+    SPLITS,
+    Method,
+    legend_below,
+    method_lines,
+    nats,
+    pale_grid,
+    styled,
+    write_above,
+)
 from vae_lab.figures.snapshots import SnapshotFigure
 from vae_lab.measurement import evaluating, measure_bound, summarise
 from vae_lab.model import VAE
@@ -28,7 +38,7 @@ from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, load_objective
 from vae_lab.runs.measured import Measurement
 
-METHODS = {"full": ("Full variational Bayes", "tab:purple"), "plain": ("AEVB", "tab:red")}
+METHODS = {"full": Method("Full variational Bayes", "tab:purple"), "plain": Method("AEVB", "tab:red")}
 PARAMETER_KL = "parameter_kl"
 """KL(q(theta) || p(theta)) / N, beside `train_bound` and `test_bound` a quantity of the table."""
 KL_COLUMN = "train/parameter_kl_running"
@@ -100,7 +110,7 @@ class FullVariationalBayesFigure(SnapshotFigure):
             ours = select(table, train_size=size)
             draw_bounds(bounds, ours)
             bounds.set_title(f"$N_{{\\mathrm{{train}}}} = {size}$", pad=32)
-            for method, (_, colour) in METHODS.items():
+            for method, (_, colour, _) in METHODS.items():
                 line = select(ours, method=method, quantity=PARAMETER_KL)
                 divergence.plot(line["samples_evaluated"], line["nats"], color=colour)
             divergence.set(xscale="log", yscale="log", xlabel="# Training samples evaluated")
@@ -116,7 +126,7 @@ class FullVariationalBayesFigure(SnapshotFigure):
 def draw_bounds(axes: Axes, table: pd.DataFrame) -> None:
     """Train and test with and without the posterior, and the last values in words."""
     texts = []
-    for method, (title, colour) in reversed(METHODS.items()):
+    for method, (title, colour, _) in reversed(METHODS.items()):
         last = []
         for split, dashes in SPLITS.items():
             points = select(table, method=method, quantity=f"{split}_bound")

@@ -27,8 +27,9 @@ CAPTIONS = {
         "(a running mean), dashed test; pale: the published curves; thin: models without a network, on Frey Face."
     ),
     "figure3": (
-        "Figure 3: log p(x) against training samples evaluated, by the paper's estimator; circles: the same datapoints "
-        "by another estimator; pale: the published curves."
+        "Figure 3: log p(x) against training samples evaluated, by the paper's estimator. Circles AEVB, squares "
+        "wake-sleep, triangles Monte Carlo EM; hollow: the same datapoints by another estimator; pale: the published "
+        "curves."
     ),
     "figure4": "Figure 4: the decoder's mean over the unit square, through the inverse normal CDF.",
     "figure5": "Figure 5: decoder means at draws from the prior.",
