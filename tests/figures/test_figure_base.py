@@ -9,7 +9,7 @@ from vae_lab.figures.needed import NeededRun, check_scale
 from vae_lab.figures.section5 import FIGURE2, FIGURE3, Section5, figure2_published, figure3_published
 from vae_lab.runs.directory import RunDir, plan_run
 
-CURVE = NeededRun("a_2", ("data=digits", "evaluation.splits=[test]"), (0.01, 0.02), 2000, (500, 1000))
+CURVE = NeededRun("a_2", ("data=digits", "evaluation.splits=[test]"), 2000, (0.01, 0.02), (500, 1000))
 BUDGET = {"quick": 1000, "standard": 2000, "paper": 3000}
 
 
@@ -59,7 +59,7 @@ def test_command_can_be_pasted_and_holds_budget_and_snapshots(tmp_path):
 
 def test_label_that_is_no_folder_name_is_refused():
     with pytest.raises(ValueError, match="label must be of letters"):
-        NeededRun("a/b", (), (), 1)
+        NeededRun("a/b", (), 1)
 
 
 def test_missing_run_is_named_with_the_command_that_makes_it(tmp_path):

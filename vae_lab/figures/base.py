@@ -86,7 +86,7 @@ class PaperFigure(ABC):
         return {
             f"{needed.label}/{name}": array
             for needed, facts in self.trainings(scale).items()
-            if has_weights(runs.get(needed.label))
+            if needed.label in runs and runs[needed.label].has_checkpoint
             for name, array in self.measure_run(runs[needed.label], facts, scale).items()
         }
 
@@ -159,11 +159,6 @@ def check_by_scale(**settings: Mapping[str, object]) -> None:
             raise ConfigError(f"figure.{key} must have a value for each of {', '.join(SCALES)}, got {given}")
 
 
-def has_weights(run: RunDir | None) -> bool:
-    """Whether the run has been trained as far as its first checkpoint."""
-    return run is not None and run.has_checkpoint
-
-
 def load_last(directory: RunDir) -> Run:
     """The run at its last checkpoint, as comparisons with published curves use it, on its own `matmul_backend`."""
     run = load_run(directory.path, checkpoint="last", data_root=directory.data_root)
@@ -173,10 +168,7 @@ def load_last(directory: RunDir) -> Run:
 
 def select(table: pd.DataFrame, **values: object) -> pd.DataFrame:
     """The rows whose columns have these values."""
-    chosen = pd.Series(True, index=table.index)
-    for column, value in values.items():
-        chosen &= table[column] == value
-    return cast(pd.DataFrame, table[chosen])
+    return cast(pd.DataFrame, table[(table[list(values)] == pd.Series(values)).all(axis=1)])
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vae_lab.data.image_grids import image_grid
-from vae_lab.figures.base import Arrays, PaperFigure, has_weights, load_last, records
+from vae_lab.figures.base import Arrays, PaperFigure, load_last, records
 from vae_lab.figures.canvas import GREY, nats, show_grid, styled
 from vae_lab.figures.needed import NeededRun
 from vae_lab.figures.run_pictures import dark_on_white_by_default
@@ -33,7 +33,7 @@ class ModelFigure(PaperFigure):
 
     def rows_of(self, run: RunDir, scale: str) -> list[dict[str, Any]]:
         """The model, if it is there, and its test bound or, where it has none yet, the one that was measured last."""
-        if not has_weights(run):
+        if not run.has_checkpoint:
             return []
         row: dict[str, Any] = {"run": str(run.path), "samples_evaluated": samples_of(run.checkpoint_path("last"))}
         ledger = run.ledger("last")

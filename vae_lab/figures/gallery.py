@@ -98,7 +98,6 @@ class Gallery(ModelFigure):
                     f"model.latent_dim={latent_dim}",
                     *self.overrides,
                 ),
-                learning_rates=(),
                 max_samples=self.max_samples[scale],
                 snapshots=tuple(self.snapshots[scale]),
             ): {"dataset": data_set, "latent_dim": latent_dim, "network": network}
@@ -120,20 +119,18 @@ class Gallery(ModelFigure):
         means, kl = loaded.encode(x), kl_per_dimension(loaded, x)
         dimensions = kl.argsort(descending=True)[:2].sort().values
         colours = {"places": test.indices} if test.labels is None else {"labels": test.labels}
-        manifold = {}
-        if loaded.model.latent_dim == 2:
-            manifold["manifold"] = grid(loaded.decode(manifold_latents(2 * self.side)), 2 * self.side).numpy()
-        film = [pixels_of(grid(loaded.at(count).decode(self.latents(loaded)))) for count in run.snapshots]
-        return {
-            "samples": grid(loaded.decode(self.latents(loaded))).numpy(),
-            "pairs": grid(pairs).numpy(),
-            "means": means[:, dimensions].numpy(),
-            "dimensions": dimensions.numpy(),
-            **{name: values[:SCATTERED].numpy() for name, values in colours.items()},
-            **manifold,
-            "film": np.array(film),
-            "counts": np.array(list(run.snapshots)),
+        shown = {
+            "samples": grid(loaded.decode(self.latents(loaded))),
+            "pairs": grid(pairs),
+            "means": means[:, dimensions],
+            "dimensions": dimensions,
+            **{name: values[:SCATTERED] for name, values in colours.items()},
         }
+        if loaded.model.latent_dim == 2:
+            shown["manifold"] = grid(loaded.decode(manifold_latents(2 * self.side)), 2 * self.side)
+        film = [pixels_of(grid(loaded.at(count).decode(self.latents(loaded)))) for count in run.snapshots]
+        arrays = {name: values.numpy() for name, values in shown.items()}
+        return {**arrays, "film": np.array(film), "counts": np.array(list(run.snapshots))}
 
     def latents(self, run: Run) -> Float[Tensor, "cells latent"]:
         """The z of the samples: always the same for a latent size."""
@@ -160,10 +157,9 @@ class Gallery(ModelFigure):
                     labels |= draw_model(list(cells), arrays_of(model, arrays))
                     caption = caption_of(model)
                 cells[1].set_title(f"{NETWORKS.get(network, network)}: {caption}", size=8.5)
-                for axes, picture in zip(cells, PICTURES, strict=True):
-                    if row == rows - 1:
-                        axes.set_xlabel(picture, size=9)
             grid[row, 0].set_ylabel(f"{NAMES.get(data_set, data_set)}, $N_z={latent_dim}$", size=11)
+        for axes, picture in zip(grid[-1], PICTURES * len(self.networks), strict=True):
+            axes.set_xlabel(picture, size=9)
         if labels:
             look: dict[str, Any] = {"ls": "", "marker": "o"}
             dots = {str(label): Line2D([], [], color=colour_of(label), **look) for label in sorted(labels)}
@@ -174,12 +170,13 @@ class Gallery(ModelFigure):
         """An animated GIF of each row, samples of the same z while the networks train; manifolds of two dimensions."""
         files = []
         for data_set, latent_dim in self.rows:
-            films = {}
-            for row in records(select(table, dataset=data_set, latent_dim=latent_dim)):
-                own = arrays_of(row, arrays)
-                if len(own["counts"]):
-                    network = NETWORKS.get(row["network"], row["network"])
-                    films[network] = dict(zip(own["counts"].tolist(), own["film"], strict=True))
+            films: dict[str, Any] = {
+                NETWORKS.get(row["network"], row["network"]): dict(
+                    zip(own["counts"].tolist(), own["film"], strict=True)
+                )
+                for row in records(select(table, dataset=data_set, latent_dim=latent_dim))
+                if len((own := arrays_of(row, arrays))["counts"])
+            }
             if films:
                 files.append(folder / self.name / f"{data_set}_{latent_dim}.gif")
                 write_animation(films, files[-1])
@@ -197,8 +194,8 @@ class Gallery(ModelFigure):
 def draw_manifolds(manifolds: Mapping[tuple[str, str], Tensor]) -> Figure:
     """Learned manifolds by data set and network, beside each other."""
     figure = Figure(figsize=(3.4 * len(manifolds), 3.8), layout="constrained")
-    grid = figure.subplots(1, len(manifolds), squeeze=False)[0]
-    for axes, ((data_set, network), manifold) in zip(grid, manifolds.items(), strict=True):
+    panels = figure.subplots(1, len(manifolds), squeeze=False)[0]
+    for axes, ((data_set, network), manifold) in zip(panels, manifolds.items(), strict=True):
         show_grid(axes, manifold)
         axes.set_title(f"{NAMES.get(data_set, data_set)}, {NETWORKS.get(network, network)}", size=9)
     return figure

@@ -27,9 +27,9 @@ class NeededRun:
     """Its folder's name: letters, digits, '.', '-' and '_'."""
     overrides: tuple[str, ...]
     """The overrides of `vae-lab train`, without budget, snapshots and, where there are candidates, step size."""
-    learning_rates: tuple[float, ...]
-    """Step sizes to choose from by short probes; empty: as configured."""
     max_samples: int
+    learning_rates: tuple[float, ...] = ()
+    """Step sizes to choose from by short probes; empty: as configured."""
     snapshots: tuple[int, ...] = ()
     """Counts of training samples at which weights are kept (`checkpoint.at`)."""
 

@@ -25,16 +25,7 @@ from torch.distributions import Normal
 from vae_lab.data.arrays import Split
 from vae_lab.data.image_grids import image_grid, manifold_latents, paired_rows
 from vae_lab.distributions import kl_to_standard_normal
-from vae_lab.figures.canvas import (
-    GREY,
-    figure_for_grid,
-    label_rows,
-    nats,
-    new_figure,
-    show_grid,
-    styled,
-    write_caption,
-)
+from vae_lab.figures.canvas import GREY, figure_for_grid, label_rows, nats, new_figure, show_grid, styled, write_caption
 from vae_lab.figures.side_by_side import draw_curves, draw_terms, lines_of
 from vae_lab.model import VAE
 from vae_lab.randomness import generator
@@ -245,8 +236,10 @@ def posteriors(run: Run, dark_on_white: bool, seed: int) -> Axes:
         panel = axes.inset_axes((column / 3 + 0.03, 1 - (row + 0.88) / rows, 0.84 / 3, 0.74 / rows))
         panel.imshow(found.density, cmap="Blues", origin="lower", extent=found.extent, aspect="auto")
         for size in (2, 4):  # so many s.d. across
-            look: dict[str, Any] = {"fill": False, "edgecolor": "tab:red", "linewidth": 1.2}
-            panel.add_patch(Ellipse(found.mean, size * found.std[0], size * found.std[1], **look))
+            width, height = (size * std for std in found.std)
+            panel.add_patch(
+                Ellipse((found.mean[0], found.mean[1]), width, height, fill=False, edgecolor="tab:red", linewidth=1.2)
+            )
         value, bound = nats(found.log_likelihood), nats(found.bound)
         gap = f"gap {nats(found.gap, 2)} nats{class_of(run, i)}"
         panel.set_title(f"log p(x) {value}, bound {bound}:\n{gap}", size=8, pad=3)
@@ -271,8 +264,8 @@ class Posterior:
     """p(z|x), [z_1, z_0]."""
     extent: tuple[float, float, float, float]
     """The edges of the grid: z_0 from and to, z_1 from and to."""
-    mean: tuple[float, float]
-    std: tuple[float, float]
+    mean: list[float]
+    std: list[float]
     """The standard deviations of q(z|x), whose mean is `mean`."""
     log_likelihood: float
     """The integral log p(x), in nats."""
@@ -310,8 +303,7 @@ class Posterior:
         density = (log_joint(_grid(middle, half)[0]) - log_likelihood).exp().view(POSTERIOR_CELLS, -1)
         (x, y), width = middle.tolist(), float(half[0])
         extent = (x - width, x + width, y - width, y + width)
-        (m0, m1), (s0, s1) = q_mean.tolist(), q_std.tolist()
-        return cls(density.numpy(), extent, (m0, m1), (s0, s1), float(log_likelihood), float(bound))
+        return cls(density.numpy(), extent, q_mean.tolist(), q_std.tolist(), float(log_likelihood), float(bound))
 
 
 def _grid(middle: Float[Tensor, "2"], half: Float[Tensor, "2"]) -> tuple[Float[Tensor, "cells 2"], Float[Tensor, "2"]]:
