@@ -23,15 +23,7 @@ from vae_lab.applications.traced import in_base64, traced
 from vae_lab.data.arrays import Split, is_binary
 from vae_lab.distributions import Bernoulli, ContinuousBernoulli, DiagonalGaussian
 from vae_lab.errors import ConfigError, RunError
-from vae_lab.estimators.grids import (
-    MOMENT_NODES,
-    PATH,
-    PRIOR_NODES,
-    WIDENING,
-    Grid,
-    gauss_hermite,
-    prior_midpoints,
-)
+from vae_lab.estimators.grids import MOMENT_NODES, PATH, PRIOR_NODES, WIDENING, Grid, gauss_hermite, prior_midpoints
 from vae_lab.figures.run_pictures import bound_caption, dark_on_white_by_default
 from vae_lab.measurement import ACTIVE_UNIT_VARIANCE
 from vae_lab.model import VAE
@@ -133,13 +125,6 @@ def largest_change(models: tuple[VAE, VAE], z: tuple[Tensor, Tensor]) -> float:
     return float(torch.stack(changes).nan_to_num(math.inf).max())
 
 
-def require_known_density(run: Run) -> None:
-    """Refuses a p(x|z) that the page does not know."""
-    if (density := density_of(run.model)) not in PARAMETERS:
-        known = ", ".join(kind.__name__ for kind in PARAMETERS)
-        raise ConfigError(f"{run.path}: p(x|z) must be of {known}, got {density.__name__}: the page knows no other")
-
-
 def density_of(model: VAE) -> type:
     """The class of p(x|z)."""
     return type(likelihood_of(model))
@@ -201,7 +186,9 @@ def explorer(
     """
     require_comparable(runs)
     for run in runs:
-        require_known_density(run)
+        if (density := density_of(run.model)) not in PARAMETERS:
+            known = ", ".join(kind.__name__ for kind in PARAMETERS)
+            raise ConfigError(f"{run.path}: p(x|z) must be of {known}, got {density.__name__}: the page knows no other")
     data, shown, dim = runs[0].data, runs[0].data.measured(split), runs[0].model.latent_dim
     films = [film(run, shown, film_bytes) for run in runs]
     images = pictures(shown, num_images)

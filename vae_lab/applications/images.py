@@ -20,6 +20,8 @@ from vae_lab.wiring.dotted import value_at
 
 TARGETS = {"npz": "vae_lab.data.npz.NPZ", "image_folder": "vae_lab.data.image_folder.ImageFolder"}
 """The data sets that read a user's own files."""
+WHOLE: dict[str, dict[str, Any]] = {"npz": {"keys": None}, "image_folder": {"layout": "random", "test_path": None}}
+"""The settings by which they read other images than those of a run: all of them."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,7 @@ def images_of_path(run: Run, path: str) -> Images:
     else:
         shape = [f"data.size=[{size[0]},{size[1]}]", f"data.channels={channels}"] if kind == "image_folder" else []
         settings = compose_command("train", [f"data={kind}", override("data.path", path), *shape])[0]["data"]
-    settings = settings | {"path": path, "binarization": run.data.binarization, "classes": None}
-    if kind == "npz":
-        settings |= {"keys": None}
-    else:
-        settings |= {"layout": "random", "test_path": None}
+    settings = {**settings, "path": path, "binarization": run.data.binarization, "classes": None, **WHOLE[kind]}
     data: ImageData = build.instantiate(settings, "data")
     if (found := data.image_shape) != run.model.image_shape:
         raise ConfigError(
