@@ -155,9 +155,9 @@ class Runs:
         places = {name: i for i, name in enumerate(FIRST)} | {"seed": len(shorts) + len(FIRST)}
         return dict(sorted(shorts.items(), key=lambda item: places.get(item[1], len(FIRST))))
 
-    def differ_within(self, groups: Sequence[str], key: str) -> bool:
-        """Whether two runs of one group differ in a setting; `groups` names that of each run."""
-        return bool((self.texts[key].groupby(list(groups)).nunique() > 1).any())
+    def differ_within(self, groups: list[Any], key: str) -> bool:
+        """Whether two runs of one group differ in a setting; `groups` names that of each run, or is several such."""
+        return bool((self.texts[key].groupby(groups).nunique() > 1).any())
 
     def names(self, most: int | None = None, without: Collection[str] = ()) -> list[str]:
         """What tells each run from the others in words, as `conv, latent_dim 10, seed 2`; in `most` words at most."""
@@ -187,8 +187,8 @@ class Runs:
         """Whether two runs differ in it whose components around it have the same classes."""
         names = key.split(".")
         around = [f"{'.'.join(names[:i])}._target_" for i in range(1, len(names))]
-        classes = [name for name in around if name in self.varied]
-        return not classes or bool((self.texts.groupby(classes)[key].nunique() > 1).any())
+        classes = [self.texts[name] for name in around if name in self.varied]
+        return not classes or self.differ_within(classes, key)
 
 
 def texts_of(frame: pd.DataFrame) -> pd.DataFrame:

@@ -24,8 +24,7 @@ class Reader:
     @property
     def arguments(self) -> dict[str, Any]:
         """What was asked for, as arguments of `load_run`."""
-        given = {"checkpoint": self.checkpoint, "data_root": self.data_root, "allow": self.allow}
-        return {name: value for name, value in given.items() if value}
+        return {name: value for name in ("checkpoint", "data_root", "allow") if (value := getattr(self, name))}
 
     def load(self, run: "Overview") -> "Run":
         """The trained model.

@@ -71,12 +71,7 @@ class Sweep:
             rows.append((run, ", ".join(filter(None, [run.data, names[first], *known])), run.data, run.latent_dim))
         return pd.DataFrame(rows, columns=["run", "series", "data", "latent_dim"])
 
-    @cached_property
-    def means(self) -> pd.DataFrame:
-        """The means of the bound."""
-        return self.means_of("bound")
-
-    def means_of(self, quantity: str) -> pd.DataFrame:
+    def means(self, quantity: str = "bound") -> pd.DataFrame:
         """The points with mean, se and the yardstick of the mean, where there is one."""
         frame: Any = self.groups.measured.frame[quantity]
         means = frame[["value", "error"]].astype(float).set_axis(["mean", "se"], axis=1)
@@ -98,7 +93,7 @@ class Sweep:
     @property
     def headline(self) -> str:
         """The sweep in a sentence."""
-        series, left = self.means["series"].nunique(), len(self.left_out)
+        series, left = self.means()["series"].nunique(), len(self.left_out)
         rest = f"; {left} not in the means" if left else ""
         broken = f"; {len(self.broken)} folders that are no whole run" if self.broken else ""
         return (
@@ -138,7 +133,7 @@ def sweep_sections(sweep: Sweep, reader: Reader) -> list[Section]:
 
 def means_section(sweep: Sweep) -> Section:
     """Bound and log p(x) against the latent size, and the table."""
-    section, means = Section("Bound and latent size"), sweep.means
+    section, means = Section("Bound and latent size"), sweep.means()
     if means.empty:
         section.text.append("No run is finished and has a bound on the test split yet.")
         return section
@@ -146,7 +141,7 @@ def means_section(sweep: Sweep) -> Section:
         what = "Nats of other data, binarisation, likelihood or number of draws of z"
         section.text.append(f"{what} share no axis: they have a picture each.")
     for name, title in TITLES.items():
-        for yardstick, chosen in sweep.means_of(name).groupby("yardstick", sort=False):
+        for yardstick, chosen in sweep.means(name).groupby("yardstick", sort=False):
             single = sum(map(math.isnan, chosen["se"]))
             bars = "bars: the standard error over seeds"
             bars += f" (none at {single} of {len(chosen)} points, which have one seed)" if single else ""
@@ -181,7 +176,7 @@ def missing_sections(sweep: Sweep) -> list[Section]:
 def samples_section(sweep: Sweep, reader: Reader) -> Section:
     """Decoder means at the same z, for one seed of every point."""
     section, tiles, left_out, total = Section("Samples"), [], [], 0
-    for run, series in zip(sweep.means["run"], sweep.means["series"], strict=True):
+    for run, series in sweep.means()[["run", "series"]].itertuples(index=False):
         name = f"{series}, latent_dim {run.latent_dim}"
         try:
             tile = sample_tile(run, reader)
