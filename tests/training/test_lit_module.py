@@ -16,7 +16,7 @@ from vae_lab.networks.heads import BernoulliLikelihood
 from vae_lab.networks.initialization import PyTorchDefault
 from vae_lab.networks.mlp import MLPDecoder, MLPEncoder
 from vae_lab.objectives.aevb import AEVB
-from vae_lab.training.lit_module import Blocks, LitVAE
+from vae_lab.training.lit_module import LitVAE
 from vae_lab.training.running_means import RunningMeans
 
 ALONE = Mock(world_size=1)
@@ -65,7 +65,7 @@ def test_blocks_cover_the_budget_once_and_end_at_the_marks(steps, start):
     lit.samples = start
     lit._trainer = Mock(callbacks=[Mock(spec=["next_mark"], next_mark=lambda at: at // 120 * 120 + 120), Mock(spec=[])])
     presented, ends = [], set()
-    for first, count in Blocks(lit):
+    for first, count in lit.train_dataloader():
         assert 1 <= count <= steps
         presented += range(first, first + count)
         ends.add((first + count) * 50)

@@ -356,6 +356,13 @@ def cut(order: Int[Tensor, " num"], **sizes: int) -> dict[str, Int[Tensor, " spl
     return {name: piece for name, piece in zip(sizes, pieces, strict=True) if len(piece)}
 
 
+def split_own(rest: Int[Tensor, " num"], seed: int, **given: Int[Tensor, " _"]) -> dict[str, Int[Tensor, " split"]]:
+    """Splits of a user's own images: those `given` and, where val or test is empty, a random tenth of the rest."""
+    drawn = {name: len(rest) // 10 for name, positions in given.items() if not len(positions)}
+    indices = {**given, **cut(rest[shuffled(len(rest), seed)], **drawn)}
+    return {name: indices[name] for name in ("train", *given)}
+
+
 def _fingerprint(source: Source, indices: Mapping[str, Tensor]) -> dict[str, Any]:
     images, pixels, split = source.images, hashlib.sha256(), hashlib.sha256()
     pixels.update(f"{images.dtype.str}{images.shape}".encode() + b"\0")

@@ -62,7 +62,7 @@ class FreyFace(ImageData):
         path = self.path
         if not path.is_file():
             path = download(path, urls=[URL], algorithm="sha256", checksum=FILE_SHA256)
-        columns = _read_matlab(path, "ff")
+        columns = _read_matlab(path)
         if columns.shape != (560, NUM_TRAIN + NUM_TEST) or columns.dtype != np.uint8:
             found = f"{columns.shape} {columns.dtype}"
             raise unreadable(path, f"ff is {found}, expected (560, {NUM_TRAIN + NUM_TEST}) uint8")
@@ -71,14 +71,14 @@ class FreyFace(ImageData):
         return frames
 
 
-def _read_matlab(path: Path, key: str) -> np.ndarray:
+def _read_matlab(path: Path) -> np.ndarray:
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST + 1)
         _refuse_bombs(content)
-        return scipy.io.loadmat(io.BytesIO(content), variable_names=[key])[key]
+        return scipy.io.loadmat(io.BytesIO(content), variable_names=["ff"])["ff"]
     except KeyError as error:
-        raise unreadable(path, f"it holds no variable {key}") from error
+        raise unreadable(path, "it holds no variable ff") from error
     except (OSError, MatReadError, *WRONG_CONTENT) as error:
         raise unreadable(path, error) from error
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from vae_lab.data.arrays import ImageData, Source, cut, shuffled
+from vae_lab.data.arrays import ImageData, Source, split_own
 from vae_lab.data.files import unreadable
 from vae_lab.errors import ConfigError, MissingFile, require_choice, require_integer, require_memory
 
@@ -275,18 +275,16 @@ class ImageFolder(ImageData):
 
     def _indices(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
         """The positions of each split: those that have a folder, and tenths of the others for those that have none."""
-        own = {name: [i for i, p in enumerate(pictures) if p.split == name] for name in ("val", "test")}
-        rest = torch.tensor([i for i, p in enumerate(pictures) if p.split in ("", "train")], dtype=torch.int64)
-        tenth = len(rest) // 10
-        drawn = {name: tenth for name, positions in own.items() if not positions}
-        if not tenth and (drawn or not len(rest)):
+        rest, val, test = (
+            torch.tensor([i for i, p in enumerate(pictures) if p.split in splits], dtype=torch.int64)
+            for splits in (("", "train"), ("val",), ("test",))
+        )
+        if len(rest) < (1 if len(val) and len(test) else 10):
             raise ConfigError(
                 f"data.path: {self.path} must hold at least 10 pictures, to split them, got {len(rest)}: "
                 f"add some ({', '.join(IMG_EXTENSIONS)}), or name another data.path"
             )
-        indices = cut(rest[shuffled(len(rest), self.split_seed)], **drawn)
-        indices |= {name: torch.tensor(positions) for name, positions in own.items() if positions}
-        return {name: indices[name] for name in ("train", "val", "test")}
+        return split_own(rest, self.split_seed, val=val, test=test)
 
     def _labels(self, pictures: Sequence[Picture]) -> np.ndarray | None:
         numbers = {name: i for i, name in enumerate(self.class_names)}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vae_lab.data.arrays import ImageData, Source, cut, shuffled
+from vae_lab.data.arrays import ImageData, Source, split_own
 from vae_lab.data.files import open_archive, unreadable
 from vae_lab.errors import ConfigError, MissingFile, require_choice, require_memory
 
@@ -115,14 +115,11 @@ class NPZ(ImageData):
         return Source(whole, labels, {"whole": torch.arange(len(whole))})
 
     def _split(self) -> dict[str, torch.Tensor]:
-        num, *given = (self._headers[role].shape[0] if role in self._headers else 0 for role in IMAGES)
-        sizes = dict(zip(("val", "test"), given, strict=True))
-        drawn = {name: num // 10 for name, size in sizes.items() if not size}
-        if drawn and num < 10:
-            raise self._refused("x", f"hold at least 10 images, to split them, got {num}")
-        indices = cut(shuffled(num, self.split_seed), **drawn)
-        indices |= cut(torch.arange(num, num + sum(given)), **{name: size for name, size in sizes.items() if size})
-        return {name: indices[name] for name in ("train", "val", "test")}
+        sizes = [self._headers[role].shape[0] if role in self._headers else 0 for role in IMAGES]
+        if sizes[0] < 10 and 0 in sizes:
+            raise self._refused("x", f"hold at least 10 images, to split them, got {sizes[0]}")
+        rest, val, test = torch.arange(sum(sizes)).split(sizes)
+        return split_own(rest, self.split_seed, val=val, test=test)
 
     @cached_property
     def keys(self) -> Mapping[str, str]:

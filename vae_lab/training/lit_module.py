@@ -182,9 +182,17 @@ class LitVAE(pl.LightningModule):
         if self.compiler is not None:
             self.compiler.end()
 
-    def train_dataloader(self) -> "Blocks":
-        """Which minibatches to present, block by block; the images themselves are already on the device."""
-        return Blocks(self)
+    def train_dataloader(self) -> Iterator[tuple[int, int]]:
+        """The blocks from `samples` to the budget, as (first minibatch, count), cut at the marks.
+
+        The images themselves are already on the device.
+        """
+        position, size = self.samples, self.samples_per_step
+        while position < self.max_samples:
+            mark = min(self.next_mark(position), self.max_samples)
+            count = min(self.steps_per_execution, -(-(mark - position) // size))
+            yield position // size, count
+            position += count * size
 
     def images(self, split: str) -> Tensor:
         """The images of a split on this device."""
@@ -218,19 +226,3 @@ class LitVAE(pl.LightningModule):
         self.measured = checkpoint["measured"]
         self.seconds_before = checkpoint["seconds"]
         self.running = RunningMeans(checkpoint["vae_lab"]["running"] if self.global_rank == 0 else {})
-
-
-class Blocks:
-    """The blocks from `lit.samples` to the budget, as (first minibatch, count), cut at the marks."""
-
-    def __init__(self, lit: LitVAE) -> None:
-        self.lit = lit
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        lit, size = self.lit, self.lit.samples_per_step
-        position = lit.samples
-        while position < lit.max_samples:
-            mark = min(lit.next_mark(position), lit.max_samples)
-            count = min(lit.steps_per_execution, -(-(mark - position) // size))
-            yield position // size, count
-            position += count * size
