@@ -1,5 +1,6 @@
 """The bound against training samples evaluated: the curves of the paper's figure 2."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ class BoundCurve(pl.Callback):
 
 def refuse_non_finite(row: dict[str, float | int]) -> None:
     """Stops the training where a measured value is NaN or infinite."""
-    bad = [name for name, value in row.items() if not torch.tensor(value).isfinite()]
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
     if bad:
         at = f"{row['samples_evaluated']:,} samples"
         raise NonFiniteDensity(f"{', '.join(bad)} became non-finite at {at}: {DIVERGED}")

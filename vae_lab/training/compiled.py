@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,22 +164,20 @@ class CompiledStep:
         It is the distance of what they changed, as a share of the change. Rounding gives 1e-4 or less, more where it
         turns a comparison with noise; a compiler's mistake about 1.
         """
-        changed = []
+
+        def change(step: Callable[[Any], Any]) -> Tensor:
+            torch.manual_seed(0)
+            given = pytree.tree_map(Tensor.clone, traced.arguments)
+            given[-1].fill_(0.01)
+            step(given)
+            pairs = zip(pytree.tree_leaves(given), self.state, strict=False)
+            # without the counts of steps
+            changes = [after.double() - before.double() for after, before in pairs if before.dim()]
+            return torch.cat([change.flatten() for change in changes])
+
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            for way in (
-                lambda given: traced.graph(*given),
-                lambda given: self.loader.boxed_run(pytree.tree_leaves(given)),
-            ):
-                torch.manual_seed(0)
-                given = pytree.tree_map(Tensor.clone, traced.arguments)
-                given[-1].fill_(0.01)
-                way(given)
-                pairs = zip(pytree.tree_leaves(given), self.state, strict=False)
-                changes = [
-                    after.double() - before.double() for after, before in pairs if before.dim()
-                ]  # no counts of steps
-                changed.append(torch.cat([change.flatten() for change in changes]))
-        theirs, ours = changed
+            theirs = change(lambda given: traced.graph(*given))
+            ours = change(lambda given: self.loader.boxed_run(pytree.tree_leaves(given)))
         return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
 
     def __call__(self, batch: Minibatch) -> Tensor:

@@ -104,14 +104,13 @@ class LitVAE(pl.LightningModule):
 
     def keep(self, sums: Mapping[str, float], step: int) -> None:
         """Adds what a minibatch measured to the running means; a loss that is NaN or infinite ends the training."""
-        losses = [total for name, total in sums.items() if name.startswith(LOSS)]
         terms = {name: total for name, total in sums.items() if not name.startswith(LOSS)}
-        if not all(map(math.isfinite, losses)):
-            worst = next(loss for loss in losses if not math.isfinite(loss))
-            names = [name for name, total in terms.items() if not math.isfinite(total)]
+        bad = {name: total for name, total in sums.items() if not math.isfinite(total)}
+        if losses := [total for name, total in bad.items() if name not in terms]:
+            names = ", ".join(name for name in bad if name in terms)
             raise NonFiniteDensity(
-                f"the loss became {worst} at step {step} "
-                f"({step * self.samples_per_step:,} samples; not finite: {', '.join(names) or 'loss'}): {DIVERGED}"
+                f"the loss became {losses[0]} at step {step} "
+                f"({step * self.samples_per_step:,} samples; not finite: {names or 'loss'}): {DIVERGED}"
             )
         self.running.add(terms, self.batch_size // self.trainer.world_size)
 
