@@ -13,16 +13,10 @@ from PIL import Image
 
 from vae_lab.data.image_grids import image_grid
 from vae_lab.figures.canvas import encoded, encoded_tile
-from vae_lab.figures.side_by_side import (
-    Line,
-    against_latent_dim,
-    colours,
-    curves,
-    described,
-    kl_bars,
-    shared_decodings,
-    shared_reconstructions,
-)
+from vae_lab.figures.run_pictures import read_test_images
+from vae_lab.figures.side_by_side import Line, against_latent_dim, colours, curves, described, kl_bars
+from vae_lab.randomness import generator
+from vae_lab.reports.pages.comparison import IMAGES, SEED, draw_decodings, draw_reconstructions
 from vae_lab.runs.load import load_run
 
 
@@ -44,8 +38,8 @@ def expected(images: torch.Tensor) -> np.ndarray:
 
 
 def test_each_run_reconstructs_the_images_above_it(runs):
-    x = torch.rand(4, 1, 8, 8)
-    figure = shared_reconstructions(runs, x, dark_on_white=True, title="t")
+    x = read_test_images(runs["A"], IMAGES)
+    figure = draw_reconstructions(runs)
     np.testing.assert_allclose(row(figure, 0, 3), expected(x))
     for number, run in enumerate(runs.values(), 1):
         np.testing.assert_allclose(row(figure, number, 3), expected(run.reconstruct(x)), atol=1e-6)
@@ -53,8 +47,8 @@ def test_each_run_reconstructs_the_images_above_it(runs):
 
 
 def test_each_run_decodes_the_same_z(runs):
-    z = torch.randn(4, 2)
-    figure = shared_decodings(runs, z, dark_on_white=True, title="t")
+    z = torch.randn(IMAGES, 2, generator=generator("cpu", SEED, "compare"))
+    figure = draw_decodings(runs)
     for number, run in enumerate(runs.values()):
         np.testing.assert_allclose(row(figure, number, 2), expected(run.decode(z)), atol=1e-6)
 

@@ -170,7 +170,7 @@ class Gallery(ModelFigure):
         """An animated GIF of each row, samples of the same z while the networks train; manifolds of two dimensions."""
         files = []
         for data_set, latent_dim in self.rows:
-            films: dict[str, Any] = {
+            films: dict[Any, Any] = {
                 NETWORKS.get(row["network"], row["network"]): dict(
                     zip(own["counts"].tolist(), own["film"], strict=True)
                 )

@@ -1,4 +1,4 @@
-"""Several runs in one picture: their curves, the same images reconstructed, the same z decoded, a sweep's bounds.
+"""Several runs in one picture: their curves, their images in labelled rows, a sweep's bounds.
 
 Everything drawn in one picture shares what makes it comparable; the caller sees to that.
 """
@@ -20,7 +20,6 @@ from vae_lab.data.image_grids import image_grid
 from vae_lab.figures.base import select
 from vae_lab.figures.canvas import figure_for_grid, label_rows, nats, new_figure, styled
 from vae_lab.runs.curve import series
-from vae_lab.runs.load import Run
 
 SIZE = (4.7, 3.0)
 """Inches: small enough for the labels to be read on a phone."""
@@ -168,23 +167,6 @@ def against_latent_dim(table: pd.DataFrame, *, title: str, quantity: str) -> Fig
 
 
 @styled
-def shared_reconstructions(
-    runs: Mapping[str, Run], x: Float[Tensor, "num channel height width"], *, dark_on_white: bool, title: str
-) -> Figure:
-    """The same images, and below them a row for each run: its decoder means at its posterior means."""
-    rows = torch.cat([x, *(run.reconstruct(x) for run in runs.values())])
-    return labelled_rows(["test image", *runs], rows, dark_on_white=dark_on_white, title=title)
-
-
-@styled
-def shared_decodings(
-    runs: Mapping[str, Run], z: Float[Tensor, "num latent"], *, dark_on_white: bool, title: str
-) -> Figure:
-    """A row for each run: its decoder means at the same z."""
-    rows = torch.cat([run.decode(z) for run in runs.values()])
-    return labelled_rows(list(runs), rows, dark_on_white=dark_on_white, title=title)
-
-
 def labelled_rows(
     labels: Sequence[str], images: Float[Tensor, "all channel height width"], *, dark_on_white: bool, title: str
 ) -> Figure:

@@ -7,14 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from vae_lab.figures.run_pictures import dark_on_white_by_default, read_test_images
-from vae_lab.figures.side_by_side import (
-    Line,
-    colours,
-    curves,
-    described,
-    shared_decodings,
-    shared_reconstructions,
-)
+from vae_lab.figures.side_by_side import Line, colours, curves, described, labelled_rows
 from vae_lab.randomness import generator
 from vae_lab.reports.listing.rows import list_of_runs
 from vae_lab.reports.listing.runs import Runs
@@ -189,7 +182,8 @@ def draw_reconstructions(models: Mapping[str, Run]) -> Figure:
     first = next(iter(models.values()))
     name = f"Test images, reconstructed: {first.data.name}"
     x = read_test_images(first, IMAGES)
-    return shared_reconstructions(models, x, dark_on_white=dark_on_white_by_default(first), title=name)
+    rows = torch.cat([x, *(run.reconstruct(x) for run in models.values())])
+    return labelled_rows(["test image", *models], rows, dark_on_white=dark_on_white_by_default(first), title=name)
 
 
 def draw_decodings(models: Mapping[str, Run]) -> Figure:
@@ -197,4 +191,5 @@ def draw_decodings(models: Mapping[str, Run]) -> Figure:
     first = next(iter(models.values()))
     z = torch.randn(IMAGES, first.model.latent_dim, generator=generator("cpu", SEED, "compare"))
     name = f"The same z, decoded: {first.data.name}, $N_z = {first.model.latent_dim}$"
-    return shared_decodings(models, z, dark_on_white=dark_on_white_by_default(first), title=name)
+    rows = torch.cat([run.decode(z) for run in models.values()])
+    return labelled_rows(list(models), rows, dark_on_white=dark_on_white_by_default(first), title=name)
