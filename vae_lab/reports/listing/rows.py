@@ -141,14 +141,10 @@ class Groups:
     @property
     def facts(self) -> pd.DataFrame:
         """What the yardsticks of each group say, of the things in which groups of the same keys differ."""
-        rows: list[dict[str, dict[str, None]]] = []
-        for yardsticks in zip(
-            *(self.measured.frame[name, "yardstick"] for name in self.measured.unmarked), strict=True
-        ):
-            rows.append({})
-            for name, fact in chain(*filter(None, yardsticks)):
-                rows[-1].setdefault(name, {})[fact] = None
-        frame = pd.DataFrame([{name: ", ".join(facts) for name, facts in row.items()} for row in rows]).fillna("")
+        columns = [self.measured.frame[name, "yardstick"] for name in self.measured.unmarked]
+        known = [dict.fromkeys(chain(*filter(None, yardsticks))) for yardsticks in zip(*columns, strict=True)]
+        rows = [{name: ", ".join(fact for of, fact in pairs if of == name) for name, _ in pairs} for pairs in known]
+        frame = pd.DataFrame(rows).fillna("")
         keys = pd.Series(list(texts_of(self.frame).itertuples(index=False, name=None)), dtype=object)
         nums: pd.DataFrame = frame.groupby(keys).nunique()
         return frame.loc[:, (nums > 1).any()]
