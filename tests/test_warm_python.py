@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,10 @@ print(os.getpid(), flush=True)
 def start(tmp_path: Path):
     """Starts a command that loads a part of the user's own, the source of which is given; its folder is `tmp_path`."""
 
-    def started(source: str, python: str = "", **options) -> subprocess.Popen[str]:
+    def started(source: str, python: str = "", before: Sequence[str] = (), **options) -> subprocess.Popen[str]:
         (tmp_path / "mine.py").write_text(PROBE.format(arguments=COMMAND[2:]) + source)
         return subprocess.Popen(
-            [python or warm_python.python(), *COMMAND],
+            [python or warm_python.python(), *before, *COMMAND],
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MINE": "é"},
             stdout=subprocess.PIPE,
@@ -84,6 +85,24 @@ def test_fork_ends_with_the_script(start):
     process.kill()
     process.communicate()
     wait_until(lambda: not fork.exists())
+
+
+def test_fork_of_a_job_notices_that_its_parent_died(start, tmp_path):
+    source = """
+import pathlib, time
+while str(os.getppid()) == os.environ["VAE_LAB_PARENT"]:
+    time.sleep(0.01)
+pathlib.Path("noticed").touch()
+"""
+    starts = "import os, subprocess, sys\nos.environ['VAE_LAB_PARENT'] = str(os.getpid())\nsubprocess.run(sys.argv[1:])"
+    (tmp_path / "starts.py").write_text(starts)
+    process = start(source, python=sys.executable, before=["starts.py", warm_python.python()])
+    for _ in range(3):
+        process.stdout.readline()
+    assert not (tmp_path / "noticed").exists()
+    process.kill()
+    process.communicate()
+    wait_until((tmp_path / "noticed").exists)
 
 
 def test_what_no_fork_can_be_is_a_real_interpreter():

@@ -7,8 +7,8 @@ The fork goes on as the interpreter would have; the script passes signals on to 
 cannot be is left to a real interpreter, which the script becomes: other modules and options, an environment that
 differs in what is read at import, and everything where there is no server.
 
-Unlike a real process, a fork has a session of its own and the hash seed of all others, what it needs is imported before
-it listens to signals, and it does not notice that the process that started the script dies.
+Unlike a real process, a fork has a session of its own and the hash seed of all others, and what it needs is imported
+before it listens to signals.
 """
 
 import marshal
@@ -23,6 +23,8 @@ from typing import Any, NoReturn
 
 VARIABLE = "VAE_LAB_WARM_PYTHON"
 """Environment variable: the script, while a test run has a server."""
+PARENT = "VAE_LAB_PARENT"
+"""Environment variable of a job: the process without which it is to stop (`training.signals`)."""
 MODULES = ("vae_lab", "vae_lab.jobs.execute", "vae_lab.jobs.speed_probe", "campaigns.campaign")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 AT_IMPORT = (
@@ -95,7 +97,7 @@ def ask(address: str, script: str, arguments: list[str]) -> NoReturn:
 
 
 def follow(pid: int, connection: socket.socket, ignored: list[int]) -> NoReturn:
-    """Passes signals on to the fork, and ends as it does."""
+    """Passes signals on to the fork, and ends as it does; a job whose parent died lets its fork alone with that."""
 
     def pass_on(number: int, frame: object) -> None:
         with suppress(ProcessLookupError):
@@ -103,6 +105,11 @@ def follow(pid: int, connection: socket.socket, ignored: list[int]) -> NoReturn:
 
     for number in set(PASSED_ON).difference(ignored):
         signal.signal(number, pass_on)
+    if PARENT in os.environ:
+        parent = os.pidfd_open(os.getppid())
+        if connection not in select.select([connection, parent], [], [])[0]:
+            connection.send(b"orphan")
+            os._exit(0)
     code = os.waitstatus_to_exitcode(int.from_bytes(connection.recv(4) or b"\xff", sys.byteorder))
     if code < 0:
         with suppress(OSError):  # SIGKILL has no handlers
@@ -151,7 +158,10 @@ def keep(connection: socket.socket, before: Mapping[str, str]) -> str:
         os.close(descriptor)
     connection.send(pid.to_bytes(4, sys.byteorder))
     ended = os.pidfd_open(pid)
-    if ended not in select.select([0, connection, ended], [], [])[0]:
+    ready, _, _ = select.select([0, connection, ended], [], [])
+    if ended not in ready:
+        if connection in ready and connection.recv(6):  # the fork is an orphan from now on, and may notice it
+            os._exit(0)
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     with suppress(OSError):
@@ -197,8 +207,8 @@ def become(request: Mapping[str, Any], streams: list[int]) -> str:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    if os.environ.get("VAE_LAB_PARENT") == str(request["parent"]):
-        os.environ["VAE_LAB_PARENT"] = str(os.getppid())  # the keeper, which lives as long as it is wanted
+    if os.environ.get(PARENT) == str(request["parent"]):
+        os.environ[PARENT] = str(os.getppid())  # the keeper, which lives as long as it is wanted
     script, _, module, *arguments = request["arguments"]
     sys.executable, sys.orig_argv[:], sys.argv[:] = script, request["arguments"], [module, *arguments]
     sys.path[0] = request["folder"]

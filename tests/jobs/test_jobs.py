@@ -293,7 +293,7 @@ def test_engine_killed_with_its_jobs_running_finishes_by_repetition(tmp_path: Pa
         "print([o.status for o in run_jobs([Job(RunDir(sys.argv[1]))], num_parallel=1)])"
     )
     command = [sys.executable, "-c", engine, str(job.run.path)]
-    first = subprocess.Popen([*command, sys.executable])
+    first = subprocess.Popen([*command, warm_python.python()])
     while not (job.run.checkpoints / "last.ckpt").exists():
         time.sleep(0.01)
     assert job.run.read_status() == "running"

@@ -390,8 +390,7 @@ def test_failing_run_stops_no_other_and_the_page_says_so(tiny_configs: Path, tmp
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_reproduction_goes_on_by_repetition(number: int, tiny_configs: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    jobs = warm_python.python() if number == signal.SIGINT else None  # forks do not notice that their parent was killed
-    process = vae_lab(*reproduction_line(tiny_configs, root, "longer"), jobs=jobs)
+    process = vae_lab(*reproduction_line(tiny_configs, root, "longer"), jobs=warm_python.python())
     runs = [RunDir(root / "runs" / f"mnist_2_{method}") for method in ("aevb", "wake_sleep")]
     deadline = time.monotonic() + 120
     while not all((run.checkpoints / "last.ckpt").exists() for run in runs):
