@@ -31,6 +31,7 @@ from vae_lab.jobs.job import Job, Outcome
 from vae_lab.jobs.outcomes import log_ended
 from vae_lab.runs.lock import Held, Lock
 from vae_lab.runs.provenance import available_cores
+from vae_lab.training.signals import listening
 from vae_lab.wiring.build import settings
 
 log = logging.getLogger("vae_lab")
@@ -147,7 +148,7 @@ class SweepJob:
         children = Children()
         if os.getppid() == self.owner:
             end_with(self.owner)
-        with children.stopped_by_signals(), BUSY:
+        with listening(children.receive), BUSY:
             outcome = self.outcome(self.jobs[number], children)
         write_json(
             self.outcome_file(number), {"status": outcome.status, "seconds": outcome.seconds, "reason": outcome.reason}
