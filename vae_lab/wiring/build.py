@@ -43,7 +43,7 @@ SECTIONS = {
     "objective": Section("vae_lab.objectives.base.Objective", "vae_lab.objectives"),
     "optimizer": Section("torch.optim.Optimizer", "vae_lab.optimizers torch.optim"),
     "schedule": Section("torch.optim.lr_scheduler.LRScheduler", "vae_lab.schedules torch.optim.lr_scheduler"),
-    "trainer": Section("pytorch_lightning.Trainer", "pytorch_lightning.trainer"),
+    "trainer": Section("pytorch_lightning.Trainer", "pytorch_lightning.Trainer pytorch_lightning.trainer"),
     "evaluation": Section("pytorch_lightning.Callback", "vae_lab.callbacks vae_lab.estimators"),
     "checkpoint": Section("pytorch_lightning.Callback", "vae_lab.callbacks"),
     "early_stopping": Section("pytorch_lightning.Callback", "vae_lab.callbacks"),
@@ -61,7 +61,6 @@ NESTED = ("model", "evaluation")
 LEADS_OUT = re.compile(r"://|::|^[/\\~$]|^[A-Za-z]:|(^|[/\\])\.\.($|[/\\])")
 """An address, or a path that is absolute or climbs: what a run directory may give to no component but its data set."""
 
-ALIASES = {"pytorch_lightning.Trainer": "pytorch_lightning.trainer.Trainer"}
 NUMBERS = BeartypeConf(is_pep484_tower=True)
 """An integer will do where a float is asked for."""
 logging.getLogger("hydra.utils").addFilter(lambda record: not record.getMessage().startswith("Error getting object"))
@@ -247,17 +246,20 @@ def of_type(value: Any, hint: Any, key: str) -> Any:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether it has the annotated type, every item of a list included: beartype looks at one of them, by chance."""
-    if not is_bearable(value, hint, conf=NUMBERS):
+    return any(_is_of(value, kind) for kind in _kinds(hint))
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if not is_bearable(value, kind, conf=NUMBERS):
         return False
-    if isinstance(value, bool):  # which Python takes for an integer
-        return not {bool, Any, object}.isdisjoint(_kinds(hint))
-    if isinstance(value, Mapping):
-        pairs = [pair for kind in _kinds(hint) if len(pair := typing.get_args(kind)) == 2]
-        items = [item for pair in value.items() for item in zip(pair, (0, 1), strict=True)]
-        return not pairs or any(all(_fits(item, pair[place]) for item, place in items) for pair in pairs)
-    items = [items for kind in _kinds(hint) if len(items := typing.get_args(kind)) == 1]
-    is_list = isinstance(value, Sequence) and not isinstance(value, str)
-    return not is_list or not items or any(all(_fits(item, inner) for item in value) for (inner,) in items)
+    match value, typing.get_args(kind):
+        case bool(), _:  # which Python takes for an integer
+            return kind in (bool, Any, object)
+        case Mapping(), (names, contents):
+            return all(_fits(name, names) and _fits(content, contents) for name, content in value.items())
+        case list() | tuple(), (items,):
+            return all(_fits(item, items) for item in value)
+    return True
 
 
 def _expected(hint: Any) -> str:
@@ -316,7 +318,10 @@ def refuse_untrusted(config: Mapping[str, Any], allow: Collection[str]) -> None:
             f"{problem}; a run directory may hold anybody's code. If you trust it: allow=[{package}] "
             f'on the command line, load_run(path, allow=["{package}"]) in Python'
         )
-    for key, value in _targets(config):
+    for place, value in walk(config):
+        key, _, name = place.rpartition(".")
+        if name != "_target_":
+            continue
         found, section = locate(value, key), SECTIONS.get(key.split(".")[0])
         packages = (*(section.trusted.split() if section else ()), *allow)
         if not inspect.isclass(found) or not _lies_in(found.__module__, packages):
@@ -333,16 +338,16 @@ def foreign_packages(config: Mapping[str, Any]) -> list[str]:
 
 def distrusted(config: Mapping[str, Any], allow: Collection[str]) -> Iterator[tuple[str, str]]:
     """What a config may not name, as a package to allow and what is wrong; judged by names, nothing is imported."""
-    for key, part in _parts(config):
+    for key, component in _components(config):
         section = SECTIONS.get(key.split(".")[0])
         trusted = (*(section.trusted.split() if section else ()), *allow)
-        for place, value, owner in _owned(part, key):
+        for place, value, owner in _owned(component, key):
             name = value if isinstance(value, str) else ""
             if "${" in name:
                 raise UntrustedTarget(f"{place} holds the interpolation {value!r}: a frozen config has none; refused")
             if place.rsplit(".", 1)[-1] == "_target_":
                 is_in_place = key.split(".")[0] in NESTED or place == f"{key}._target_" or _lies_in(name, allow)
-                if not (is_in_place and _lies_in(ALIASES.get(name, name), trusted)):
+                if not (is_in_place and _lies_in(name, trusted)):
                     names = section.trusted.replace(" ", ", ") if section and is_in_place else "nothing"
                     yield str(value).split(".")[0], f"{place}={value!r} may not stand there: {key} may name {names}"
             elif section and key != "data" and LEADS_OUT.search(name) and not _lies_in(owner, allow):
@@ -350,7 +355,7 @@ def distrusted(config: Mapping[str, Any], allow: Collection[str]) -> Iterator[tu
                 yield owner.split(".")[0], problem
 
 
-def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _components(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The components at the top of a config, or what stands in their place, by their keys."""
     for section, content in config.items():
         if section == "callbacks" and isinstance(content, Mapping) and "_target_" not in content:
@@ -374,12 +379,6 @@ def _owned(node: Any, key: str, owner: str = "") -> Iterator[tuple[str, Any, str
             yield f"{key}.{name}", value, owner
         else:
             yield from _owned(value, f"{key}.{name}", owner)
-
-
-def _targets(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in walk(config):
-        if key.rsplit(".", 1)[-1] == "_target_":
-            yield key.removesuffix("_target_").removesuffix("."), value
 
 
 def _lies_in(path: str, packages: Collection[str]) -> bool:

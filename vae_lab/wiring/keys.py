@@ -7,6 +7,7 @@ them; this is for help, completion and the words of a mistake, which are not to 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ class CommandKeys:
         """The keys that the files of a group have; of the command's own file at the empty name."""
         self._typed = dict(self._choices_in(text.partition("=")[::2] for text in overrides))
         main = choices(folders, ".")[config_name]
-        self._is_last = (_content(main).get("defaults") or [""])[-1] == "_self_"
+        self._is_last = _entries(main)[-1:] == ["_self_"]
         """Whether the command's own file has the last word on the keys of a group."""
         for group, choice, *_ in self._defaults(main):
             if group in self.groups:
@@ -109,9 +110,7 @@ class CommandKeys:
             file = waiting.pop()
             if file not in found:
                 found.insert(0, file)
-                entries = _content(file).get("defaults")
-                names = [name for name in entries if isinstance(name, str)] if isinstance(entries, list) else []
-                waiting += [known[name] for name in names if name in known]
+                waiting += [known[name] for name in _entries(file) if isinstance(name, str) and name in known]
         return found
 
     def _read(self, group: str, package: str, section: str) -> None:
@@ -128,8 +127,7 @@ class CommandKeys:
 
     def _defaults(self, file: Path, group: str = "") -> Iterator[tuple[str, list[str], str, bool]]:
         """The group, choices and package of every entry in a file's list, and whether it overrides another's."""
-        entries = _content(file).get("defaults")
-        for entry in entries if isinstance(entries, list) else ():
+        for entry in _entries(file):
             for name, choice in entry.items() if isinstance(entry, dict) else ():
                 words = str(name).split()
                 relative, _, place = words[-1].partition("@")
@@ -143,52 +141,50 @@ class CommandKeys:
 def keys_in(file: Path, prefix: str = "") -> dict[str, YamlKey]:
     """The keys of one YAML file by dotted names, without Hydra's own."""
     text = file.read_text(encoding="utf-8", errors="replace")
-    lines = text.splitlines()
     try:
         node = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError:  # which Hydra says
         return {}
-    return dict(_walk(node, prefix, lines)) if isinstance(node, yaml.MappingNode) else {}
+    return dict(_walk(node, prefix, text)) if isinstance(node, yaml.MappingNode) else {}
 
 
-def _walk(node: yaml.MappingNode, prefix: str, lines: Sequence[str]) -> Iterator[tuple[str, YamlKey]]:
+def _walk(node: yaml.MappingNode, prefix: str, text: str) -> Iterator[tuple[str, YamlKey]]:
     for name, value in node.value:
         if not isinstance(name, yaml.ScalarNode) or name.value.startswith("_"):
             continue
         if name.start_mark.column == 0 and name.value in ("defaults", "hydra"):
             continue
         key = f"{prefix}{name.value}"
-        below = value if isinstance(value, yaml.MappingNode) and not value.flow_style else None
-        is_section = below is not None
-        is_block = is_section or (isinstance(value, yaml.SequenceNode) and not value.flow_style)
-        end = name.end_mark if is_block else value.end_mark
-        written = "" if is_section else _written(value, lines)
-        yield key, YamlKey(written, _comment(lines, name.start_mark, end), is_section)
-        if below is not None:
-            yield from _walk(below, f"{key}.", lines)
+        is_block = isinstance(value, yaml.CollectionNode) and not value.flow_style
+        comment = _comment(text, name.start_mark, name.end_mark if is_block else value.end_mark)
+        if is_block and isinstance(value, yaml.MappingNode):
+            yield key, YamlKey("", comment, True)
+            yield from _walk(value, f"{key}.", text)
+        else:
+            yield key, YamlKey(_written(value, text), comment, False)
 
 
-def _written(node: yaml.Node, lines: Sequence[str]) -> str:
+def _written(node: yaml.Node, text: str) -> str:
     """A value as it stands in the file, on one line."""
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:
-        return f"[{', '.join(_written(item, lines) for item in node.value)}]"
-    start, end = node.start_mark, node.end_mark
-    if start.line == end.line:
-        return lines[start.line][start.column : end.column] if start.line < len(lines) else ""
-    inside = [lines[start.line][start.column :], *lines[start.line + 1 : end.line], lines[end.line][: end.column]]
-    return " ".join(" ".join(inside).split())
+        return f"[{', '.join(_written(item, text) for item in node.value)}]"
+    return " ".join(text[node.start_mark.index : node.end_mark.index].split())
 
 
-def _comment(lines: Sequence[str], start: yaml.Mark, end: yaml.Mark) -> str:
+def _comment(text: str, start: yaml.Mark, end: yaml.Mark) -> str:
     """What stands above a key, but for what opens the file, and behind it."""
-    above, i = [], start.line - 1
-    while i >= 0 and lines[i].startswith(f"{' ' * start.column}#"):
-        above.insert(0, lines[i].lstrip(" #"))
-        i -= 1
-    if i < 0:
-        above = []
-    behind = COMMENT.search(lines[end.line][end.column :]) if end.line < len(lines) else None
-    return " ".join([*above, *([behind[1]] if behind else [])]).strip()
+    lines = text[: start.index].splitlines()[: start.line]
+    above = list(takewhile(lambda line: line.startswith(f"{' ' * start.column}#"), reversed(lines)))
+    is_opening = len(above) == len(lines)
+    behind = COMMENT.search(text[end.index :].partition("\n")[0])
+    found = [*([] if is_opening else reversed(above)), *([behind[1]] if behind else [])]
+    return " ".join(line.lstrip(" #") for line in found).strip()
+
+
+def _entries(file: Path) -> list[Any]:
+    """The defaults list of a file."""
+    entries = _content(file).get("defaults")
+    return entries if isinstance(entries, list) else []
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -132,8 +132,8 @@ class Table:
 
     def cut(self, most: int) -> list["Table"]:
         """The same in tables of so many rows at most; the notes stand below the last one."""
-        parts = [replace(self, rows=self.rows[i : i + most], caption="") for i in range(0, len(self.rows), most)]
-        return [*parts[:-1], *(replace(part, caption=self.caption) for part in parts[-1:])]
+        tables = [replace(self, rows=self.rows[i : i + most], caption="") for i in range(0, len(self.rows), most)]
+        return [*tables[:-1], *(replace(table, caption=self.caption) for table in tables[-1:])]
 
     def tone(self, cell: Cell) -> str:
         """How a cell stands out; empty where it does not."""
