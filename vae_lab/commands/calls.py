@@ -7,7 +7,6 @@ value that the command gives it. A call leaves the process as it was.
 import base64
 import html
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,21 +25,22 @@ from vae_lab.commands.classify import ClassifySettings, require_labels, table_of
 from vae_lab.commands.images import require_encoder
 from vae_lab.commands.in_process import as_a_command, as_it_was, call, config_of
 from vae_lab.commands.inpaint import ChainSettings, inpainted, measured_of, pictures_of
+from vae_lab.commands.plot import picture_of
 from vae_lab.commands.run_settings import use_backend_of
-from vae_lab.commands.sample import DrawSettings, drawn, with_source
+from vae_lab.commands.runs import folders_of
+from vae_lab.commands.sample import DrawSettings, drawn
 from vae_lab.commands.score import MeasureSettings
 from vae_lab.commands.tracking import tracked
 from vae_lab.errors import ConfigError, require_choice, require_integer, require_memory
 from vae_lab.figures.canvas import encoded
-from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default
+from vae_lab.figures.run_pictures import PICTURES, CannotDrawError
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import find_runs
 from vae_lab.runs import load
 from vae_lab.runs.directory import LATEST, RunDir, named_runs
 from vae_lab.runs.result import results
 from vae_lab.wiring import build
-from vae_lab.wiring.arguments import named_paths
-from vae_lab.wiring.build import foreign_packages
+from vae_lab.wiring.build import Settings, foreign_packages
 from vae_lab.wiring.dotted import value_at
 
 BYTES = 256
@@ -151,10 +151,8 @@ class Run(load.Run):
             interpolate: the ends of the interpolations: test images in pairs.
         """
         require_choice("picture", picture, PICTURES)
-        shown = dark_on_white_by_default(self) if dark_on_white is None else dark_on_white
-        further = {} if interpolate is None else {"ends": interpolate}
         try:
-            return PICTURES[picture](self, dark_on_white=shown, seed=seed, **further)
+            return picture_of(self, picture, seed, dark_on_white=dark_on_white, ends=interpolate)
         except CannotDrawError as error:
             raise ConfigError(f"{picture} cannot be drawn: {error}") from error
 
@@ -329,7 +327,7 @@ def sample(
     """
     with at_work(run) as loaded:
         keys = {"num": num, "draw": draw, "from": source, "components": components, "seed": seed}
-        settings = build.settings(DrawSettings, with_source(config_of("sample", {**_naming(loaded), **_given(keys)})))
+        settings = _settings(DrawSettings, "sample", loaded, keys)
         settings.require_source(loaded)
         size = 8 * settings.num * math.prod(loaded.model.image_shape)
         require_memory(f"num={settings.num}", size, "let vae-lab sample write an .npz file")
@@ -358,9 +356,9 @@ def score(
         settings: keys of the estimator.
     """
     with at_work(run) as loaded:
-        keys = _given({"estimator": estimator, "num_samples": num_samples, "seed": seed})
+        keys = {"estimator": estimator, "num_samples": num_samples, "seed": seed}
         keys |= {f"estimator.{name}": value for name, value in settings.items()}
-        how = build.settings(MeasureSettings, config_of("score", {**_naming(loaded), **keys}))
+        how = _settings(MeasureSettings, "score", loaded, keys)
         chosen = how.made()
         how.require_fit(chosen, loaded)
         images, noise = images_of(loaded, x), {"num_samples": how.num_samples, "seed": how.seed}
@@ -393,8 +391,8 @@ def inpaint(
     with at_work(run) as loaded:
         name = mask if isinstance(mask, str) else None
         keys = {"mask": name, "num": num, "num_pseudo_gibbs": num_pseudo_gibbs, "num_steps": num_steps}
-        keys = _given(keys | {"num_samples": num_samples, "seed": seed})
-        settings = build.settings(ChainSettings, config_of("inpaint", {**_naming(loaded), **keys}))
+        keys |= {"num_samples": num_samples, "seed": seed}
+        settings = _settings(ChainSettings, "inpaint", loaded, keys)
         missing = settings.missing(loaded)
         if mask is not None and name is None:
             missing = mask_of_array(_tensor(mask, "mask").cpu().numpy(), loaded.model.image_shape, "an array")
@@ -416,8 +414,8 @@ def classify(
         seed: of the draws.
     """
     with at_work(run) as loaded:
-        keys = _given({"labels": labels, "repeats": repeats, "seed": seed})
-        settings = build.settings(ClassifySettings, config_of("classify", {**_naming(loaded), **keys}))
+        keys = {"labels": labels, "repeats": repeats, "seed": seed}
+        settings = _settings(ClassifySettings, "classify", loaded, keys)
         require_labels(loaded, settings)
         records = table_of(loaded, settings).records
     assert records is not None
@@ -462,11 +460,8 @@ def runs(root: str | Path | Sequence[str | Path] = "outputs", *, where: Sequence
         root: folders, or patterns.
         where: conditions, all of which hold: ["status=finished", "model.latent_dim>=5"].
     """
-    roots = [root] if isinstance(root, str | Path) else list(root)
-    paths = list(map(str, named_paths("root", list(map(str, roots)))))
-    if absent := next((path for path in paths if not os.path.isdir(path)), None):
-        raise ConfigError(f"root must be a folder, got {absent}: there is none")
-    frame = Runs(find_runs(paths)).that_have(where).frame
+    roots = folders_of([root] if isinstance(root, str | Path) else root)
+    frame = Runs(find_runs(roots)).that_have(where).frame
     first = [key for key in ("path", "status", "data.name", "test/bound") if key in frame]
     return frame.reindex(columns=first + [key for key in frame if key not in first]).infer_objects()
 
@@ -475,6 +470,11 @@ def _naming(run: load.Run) -> dict[str, Any]:
     """The keys by which a command reads this very run."""
     allow = foreign_packages(run.config)
     return {"run": str(run.path), "checkpoint": run.checkpoint, "data_root": run.data_root, "allow": allow}
+
+
+def _settings(kind: type[Settings], command: str, run: load.Run, keys: Mapping[str, Any]) -> Settings:
+    """The settings of a command on a run."""
+    return build.settings(kind, config_of(command, {**_naming(run), **_given(keys)}))
 
 
 def _given(keys: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,41 +112,29 @@ def composed(line: CommandLine) -> Iterator[DictConfig]:
 @contextmanager
 def as_it_was() -> Iterator[None]:
     """What a command sets for its whole process is as before when the block ends."""
-    threads, precision = torch.get_num_threads(), MKLDNN.matmul.fp32_precision
-    states = random.getstate(), np.random.get_state()
-    environment, path, argv = dict(os.environ), sys.path[:], sys.argv[:]
-    devices = range(torch.cuda.device_count())
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        MKLDNN.matmul.fp32_precision = precision
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.path[:], sys.argv[:] = path, argv
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), ExitStack() as later:
+        later.callback(torch.set_num_threads, torch.get_num_threads())
+        later.callback(setattr, MKLDNN.matmul, "fp32_precision", MKLDNN.matmul.fp32_precision)
+        later.callback(random.setstate, random.getstate())
+        later.callback(np.random.set_state, np.random.get_state())
+        for words in (sys.path, sys.argv):
+            later.callback(words.__setitem__, slice(None), words[:])
+        later.callback(os.environ.update, dict(os.environ))
+        later.callback(os.environ.clear)  # the last one is called first
+        yield
 
 
 @contextmanager
 def as_a_command() -> Iterator[None]:
-    """A block of what a command does: its lines go to stderr, and the process is as before when it ends."""
-    with as_it_was(), lines_on_stderr():
-        yield
+    """A block of what a command does: the process is as before when it ends.
 
-
-@contextmanager
-def lines_on_stderr() -> Iterator[None]:
-    """Where nobody has set up logging, the lines of a command go to stderr, as they do in a shell."""
-    if log.hasHandlers():
+    Where nobody has set up logging, the lines of the command go to stderr, as they do in a shell.
+    """
+    with as_it_was(), ExitStack() as later:
+        if not log.hasHandlers():
+            handler = logging.StreamHandler(sys.stderr)
+            later.callback(log.setLevel, log.level)
+            later.callback(log.removeHandler, handler)
+            log.addHandler(handler)
+            log.setLevel(logging.INFO)
         yield
-        return
-    handler, level = logging.StreamHandler(sys.stderr), log.level
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)

@@ -20,7 +20,7 @@ from vae_lab.commands.tracking import tracked
 from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.estimators.pareto import HIGH
 from vae_lab.figures.applied import inpaintings
-from vae_lab.figures.canvas import nats, rendered, write
+from vae_lab.figures.canvas import nats
 from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.runs.load import Run
 from vae_lab.wiring import build
@@ -65,7 +65,7 @@ class InpaintSettings(ChainSettings, ImageSettings, OutSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("draw", self.draw, ("mean", "pixels"))
-        self.beside(".png")
+        self.require_room_beside()
 
     def require_fit(self, run: Run) -> None:
         """Refuses a run whose images cannot be inpainted or shown."""
@@ -110,8 +110,7 @@ def inpaint(cfg: DictConfig) -> list[Path]:
         caption=f"left: log p(missing | given) in nats; draws: {what} of each chain's end",
         dark_on_white=settings.other is None and dark_on_white_by_default(run),
     )
-    files = rendered(picture)
-    return [settings.path, *write({".png": files[".png"]}, settings.path.with_suffix(""))]
+    return settings.with_picture_beside(picture)
 
 
 def inpainted(

@@ -16,13 +16,14 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from vae_lab.atomic import atomic_file
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.errors import ConfigError, install
-from vae_lab.figures.canvas import pixels_of
+from vae_lab.figures.canvas import pixels_of, png_of, write
 
 FOLDER = ""
 """The suffix of a folder."""
@@ -41,22 +42,20 @@ class OutSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_out(self.out, self.suffixes)
-        self.require_free(self.path)
+        require_free(self.path, overwrite=self.overwrite)
 
     @property
     def path(self) -> Path:
         """The file or folder."""
         return Path(self.out).expanduser()
 
-    def beside(self, suffix: str) -> Path:
-        """A second file of the same name; refused like the first."""
-        path = self.path.with_suffix(suffix)
-        self.require_free(path)
-        return path
+    def require_room_beside(self) -> None:
+        """Refuses a place for a picture beside the file, as that for the file itself is refused."""
+        require_free(self.path.with_suffix(".png"), overwrite=self.overwrite)
 
-    def require_free(self, path: Path) -> None:
-        """Refuses a place where something else lies, or where nothing can be written."""
-        require_free(path, overwrite=self.overwrite)
+    def with_picture_beside(self, picture: Figure) -> list[Path]:
+        """Writes a picture of the same name beside the file; returns both paths."""
+        return [self.path, *write({".png": png_of(picture)}, self.path.with_suffix(""))]
 
 
 def require_free(path: Path, *, overwrite: bool) -> None:

@@ -1,9 +1,11 @@
 """`vae-lab plot`: the pictures of runs, from their directories alone, as PNG and PDF in their `images`."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from vae_lab.commands.run_settings import RunSettings
@@ -73,14 +75,23 @@ def plot(cfg: DictConfig) -> list[Path]:
     return [draw(*loaded, settings) for loaded in settings.loaded(check=settings.check, writes=True)]
 
 
+def picture_of(
+    run: Run, name: str, seed: int, *, dark_on_white: bool | None = None, ends: Sequence[int] | None = None
+) -> Figure:
+    """A picture of a run by its name; what is None is as the data set, and the picture, have it."""
+    dark_on_white = dark_on_white_by_default(run) if dark_on_white is None else dark_on_white
+    further = {} if ends is None else {"ends": ends}
+    return PICTURES[name](run, dark_on_white=dark_on_white, seed=seed, **further)
+
+
 def draw(directory: RunDir, run: Run, settings: PlotSettings) -> Path:
     """Draws the pictures of one run into its folder of images; returns that."""
-    dark_on_white = dark_on_white_by_default(run) if settings.dark_on_white is None else settings.dark_on_white
     drawn = {}
     for name in settings.names:
         try:
-            further = {"ends": settings.interpolate} if name == "interpolations" and settings.interpolate else {}
-            drawn[name] = rendered(PICTURES[name](run, dark_on_white=dark_on_white, seed=settings.seed, **further))
+            ends = settings.interpolate if name == "interpolations" else None
+            picture = picture_of(run, name, settings.seed, dark_on_white=settings.dark_on_white, ends=ends)
+            drawn[name] = rendered(picture)
         except CannotDrawError as error:
             if settings.pictures != "all":
                 raise RunError(f"{name} cannot be drawn: {error}") from error

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_lab.errors import ConfigError
@@ -49,10 +50,7 @@ def runs(settings: RunsSettings) -> None:
     """
     from vae_lab.reports.listing.runs import Runs
 
-    roots = list(map(str, named_paths("root", settings.root)))
-    for root in roots:
-        if not os.path.isdir(root):
-            raise ConfigError(f"root={root} must be a folder, and there is none: {MAKE_ONE} makes a run in outputs")
+    roots = folders_of(settings.root)
     every = Runs(find_runs(roots))
     chosen = every.that_have(settings.where)
     if not chosen.runs:
@@ -66,6 +64,18 @@ def runs(settings: RunsSettings) -> None:
             table.write(form)
     elif form in ("csv", "json"):
         Table().write(form)
+
+
+def folders_of(roots: Sequence[str | Path]) -> list[str]:
+    """The folders that the values of the key `root` name, each once.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or there is no such folder.
+    """
+    folders = list(map(str, named_paths("root", list(map(str, roots)))))
+    if absent := [folder for folder in folders if not os.path.isdir(folder)]:
+        raise ConfigError(f"root must be a folder, got {absent[0]}: there is none; {MAKE_ONE} makes a run in outputs")
+    return folders
 
 
 def make_tables(

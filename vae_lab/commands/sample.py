@@ -2,15 +2,14 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from vae_lab.applications.sampling import decoded, fit_aggregate, mixture_latents, prior_latents
@@ -31,22 +30,21 @@ class DrawSettings(RunSettings):
 
     num: int
     draw: str
-    source: Any
-    """The key `from`, which is a word of Python."""
+    from_: str
     components: int | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("num", self.num, minimum=1)
         require_choice("draw", self.draw, ("mean", "pixels"))
-        require_choice("from", self.source, ("prior", "aggregate"))
+        require_choice("from", self.from_, ("prior", "aggregate"))
         require_integer("components", self.components, minimum=1, optional=True)
-        if self.components is not None and self.source == "prior":
+        if self.components is not None and self.from_ == "prior":
             raise ConfigError(f"components must be null with from=prior, got {self.components}: write from=aggregate")
 
     def require_source(self, run: Run) -> None:
         """Refuses a run without what z is drawn from."""
-        if self.source == "aggregate" and not run.model.has_encoder:
+        if self.from_ == "aggregate" and not run.model.has_encoder:
             raise NoEncoder(f"from must be prior for {run.path}, got 'aggregate': the run trained no encoder")
 
 
@@ -76,8 +74,7 @@ def sample(cfg: DictConfig) -> Path:
     Raises:
         ConfigError: a setting is refused, or the run cannot be read; nothing was written.
     """
-    keys: Any = OmegaConf.to_container(cfg, resolve=True)
-    settings = build.settings(SampleSettings, with_source(keys))
+    settings = build.settings(SampleSettings, cfg)
     _, run = settings.loaded_one(check=settings.require_fit)
     images, z = drawn(run, settings)
     if settings.path.suffix == ".npz":
@@ -95,17 +92,12 @@ def sample(cfg: DictConfig) -> Path:
     return settings.path
 
 
-def with_source(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the command as the settings name them."""
-    return {**keys, "source": keys["from"]}
-
-
 def drawn(
     run: Run, settings: DrawSettings
 ) -> tuple[Iterator[Float[Tensor, "block channel height width"]], Float[Tensor, "num latent"]]:
     """Images, some at a time, and their z."""
     model, seed = run.model, settings.seed
-    if settings.source == "prior":
+    if settings.from_ == "prior":
         z = prior_latents(model, settings.num, seed=seed)
     else:
         train, count = run.data.measured("train").images, settings.components

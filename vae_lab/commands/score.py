@@ -20,7 +20,6 @@ from vae_lab.errors import ConfigError, require_choice, require_integer
 from vae_lab.estimators.base import Estimator
 from vae_lab.estimators.pareto import HIGH, untrusted
 from vae_lab.figures.applied import least_likely
-from vae_lab.figures.canvas import rendered, write
 from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.measurement import require_draws
 from vae_lab.randomness import NOISE_BLOCK
@@ -75,7 +74,7 @@ class ScoreSettings(MeasureSettings, ImageSettings, OutSettings):
         require_integer("top", self.top, minimum=1, maximum=500, optional=True)
         require_choice("device", self.device, ("auto", "cpu", "cuda"))
         if self.top is not None:
-            self.beside(".png")
+            self.require_room_beside()
 
 
 def score(cfg: DictConfig) -> list[Path]:
@@ -113,17 +112,15 @@ def score(cfg: DictConfig) -> list[Path]:
         Table(("by", "AUROC"), rows, f"among {len(images):,} of {images.source}", title=title).print()
     if settings.top is None:
         return [settings.path]
-    files = rendered(
-        least_likely(
-            images.x,
-            scores.log_likelihood,
-            num=settings.top,
-            names=without_common_folder(images.files) if images.files else images.label_names,
-            title=f"The least likely of {images.source}: {run.path.name}",
-            dark_on_white=settings.other is None and dark_on_white_by_default(run),
-        )
+    picture = least_likely(
+        images.x,
+        scores.log_likelihood,
+        num=settings.top,
+        names=without_common_folder(images.files) if images.files else images.label_names,
+        title=f"The least likely of {images.source}: {run.path.name}",
+        dark_on_white=settings.other is None and dark_on_white_by_default(run),
     )
-    return [settings.path, *write({".png": files[".png"]}, settings.path.with_suffix(""))]
+    return settings.with_picture_beside(picture)
 
 
 def without_common_folder(files: Sequence[str]) -> list[str]:

@@ -131,7 +131,8 @@ def settings(kind: type[Settings], config: Mapping[str, Any] | DictConfig, group
     One value, where several are meant, is a list of one.
 
     Args:
-        kind: the dataclass; its annotations are the types, and its `__post_init__` checks the ranges.
+        kind: the dataclass; its annotations are the types, and its `__post_init__` checks the ranges. A key that is a
+            word of Python, as `from`, is the field `from_`.
         config: of a command, or a group of it.
         group: where that stands in the whole config, for the messages.
 
@@ -139,15 +140,16 @@ def settings(kind: type[Settings], config: Mapping[str, Any] | DictConfig, group
         ConfigError: a key is missing, or its value refused.
     """
     values: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
-    keys = {name: f"{group}.{name}" if group else name for name in inspect.signature(kind).parameters}
-    if absent := [key for name, key in keys.items() if name not in values and not hasattr(kind, name)]:
+    keys = {name: name.removesuffix("_") for name in inspect.signature(kind).parameters}
+    prefix = f"{group}." if group else ""
+    if absent := [prefix + key for name, key in keys.items() if key not in values and not hasattr(kind, name)]:
         raise ConfigError(missing(absent))
     hints = type_hints(kind)
-    given = {name: values[name] for name in keys if name in values}
+    given = {name: values[key] for name, key in keys.items() if key in values}
     for name in given.keys() & list_keys(kind):
         if given[name] != "" and not _fits(given[name], hints[name]) and _fits([given[name]], hints[name]):
             given[name] = [given[name]]
-    return kind(**{name: of_type(value, hints[name], keys[name]) for name, value in given.items()})
+    return kind(**{name: of_type(value, hints[name], prefix + keys[name]) for name, value in given.items()})
 
 
 def list_keys(kind: type[Any]) -> set[str]:
