@@ -16,10 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vae_lab.commands.evaluate import evaluate
+from vae_lab.commands.evaluate import EvaluateSettings, evaluate
 from vae_lab.commands.train import train
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import fixed_hash
+from vae_lab.wiring.build import settings
 from vae_lab.wiring.folders import package_configs
 
 TINY = (
@@ -70,7 +71,7 @@ def evaluate_tiny(run: RunDir, *overrides: str) -> Path:
     fast = ("threads=1", "estimator.num_samples=5", "num_samples=2")
     latest = {override.partition("=")[0]: override for override in (*fast, *overrides)}
     with composed("evaluate", f"run={run.path}", *latest.values()) as cfg:
-        (ledger,) = evaluate(cfg)
+        (ledger,) = evaluate(settings(EvaluateSettings, cfg))
         return ledger
 
 

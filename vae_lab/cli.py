@@ -80,10 +80,10 @@ COMMANDS = {
         "hold a reproduction against the published values, or runs against their presets", "scale=quick", "judging"
     ),
 }
-"""A command is the function of that name in the module of that name: from a config to the path, or paths, it wrote.
+"""A command is the function of that name in the module of that name, or in the one that its entry names.
 
-A plain command is the function of that name in the module that its entry names: from its settings, the dataclass there
-whose name begins with its own, to the path, or paths, it wrote, or None.
+It leads from the command's settings, the dataclass there whose name begins with its own, to the path, or paths, that it
+wrote, or None; `train`, which has no such dataclass, is given the whole config.
 """
 
 HYDRAS_PLACES = {

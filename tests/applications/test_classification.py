@@ -18,11 +18,12 @@ from vae_lab.applications.classification import (
     scaled,
     standard_error,
 )
-from vae_lab.commands.classify import classify
+from vae_lab.commands.classify import ClassifySettings, classify
 from vae_lab.data.arrays import Split
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
+from vae_lab.wiring.build import settings
 
 
 def two_clouds(num: int, distance: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +100,7 @@ def test_features_of_a_run_are_its_latent_means_its_pixels_and_as_many_component
 
 def run_classify(*overrides: str) -> list[Path]:
     with composed("classify", "threads=1", *overrides) as cfg:
-        return classify(cfg)
+        return classify(settings(ClassifySettings, cfg))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from training import composed, train_tiny
 
 from vae_lab.applications.explorer import EXPECTATION_NODES, INTEGRAL_NODES, with_weights
 from vae_lab.applications.traced import traced
-from vae_lab.commands.explore import explore
+from vae_lab.commands.explore import ExploreSettings, explore
 from vae_lab.distributions import kl_to_standard_normal
 from vae_lab.elbo import sgvb_b
 from vae_lab.estimators.base import Noise
@@ -23,6 +23,7 @@ from vae_lab.estimators.quadrature import Quadrature
 from vae_lab.model import VAE
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
+from vae_lab.wiring import build
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,7 @@ def trained(folder: Path, *overrides: str) -> RunDir:
 def page_of(*runs: RunDir, settings: tuple[str, ...] = ()) -> Path:
     paths = ",".join(str(run.path) for run in runs)
     with composed("explore", f"run=[{paths}]", "threads=1", *settings) as cfg:
-        (page,) = explore(cfg)
+        (page,) = explore(build.settings(ExploreSettings, cfg))
     return page
 
 

@@ -15,12 +15,13 @@ from training import composed
 
 from vae_lab.applications import export as exporting
 from vae_lab.applications.export import NEEDED, onnx_files, require_same
-from vae_lab.commands.export import export
+from vae_lab.commands.export import ExportSettings, export
 from vae_lab.distributions import Distribution
 from vae_lab.errors import ConfigError, Failed
 from vae_lab.model import VAE
 from vae_lab.runs.load import load_run
 from vae_lab.wiring import build
+from vae_lab.wiring.build import settings
 from vae_lab.wiring.compose import compose_command
 
 HAS_ONNX = all(find_spec(name) for name in NEEDED["onnx"])
@@ -30,7 +31,7 @@ needs_safetensors = pytest.mark.skipif(not find_spec("safetensors"), reason="pip
 
 def exported(run: Path, out: Path, *overrides: str) -> Path:
     with composed("export", f"run={run}", f"out={out}", "threads=1", *overrides) as cfg:
-        return export(cfg)
+        return export(settings(ExportSettings, cfg))
 
 
 def code_of(page: str) -> str:

@@ -12,11 +12,12 @@ from PIL import Image
 from training import composed
 
 from vae_lab.applications.images import TARGETS
-from vae_lab.commands.encode import encode
+from vae_lab.commands.encode import EncodeSettings, encode
 from vae_lab.distributions import kl_to_standard_normal
 from vae_lab.errors import ConfigError, NoEncoder
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, load_run
+from vae_lab.wiring.build import settings
 
 FOLDER = {
     **{"_target_": TARGETS["image_folder"], "size": [8, 8], "channels": 1, "bits": 8, "fit": "stretch"},
@@ -32,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def encoded(run: RunDir, out: Path, *overrides: str) -> Any:
     with composed("encode", f"run={run.path}", f"out={out}", "threads=1", *overrides) as cfg:
-        assert encode(cfg) == out
+        assert encode(settings(EncodeSettings, cfg)) == out
     return pd.read_csv(out) if out.suffix == ".csv" else pd.DataFrame()
 
 

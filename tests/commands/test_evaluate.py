@@ -12,12 +12,13 @@ import yaml
 from training import composed, evaluate_tiny, freeze_anew
 
 from vae_lab.cli import main
-from vae_lab.commands.evaluate import evaluate
+from vae_lab.commands.evaluate import EvaluateSettings, evaluate
 from vae_lab.errors import ConfigError, RunError, StorageError, UntrustedTarget, no_room
 from vae_lab.estimators.pareto import WeightTail
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.runs.load import load_run
 from vae_lab.runs.result import log_likelihood_keys
+from vae_lab.wiring.build import settings
 
 KEY = "test/log_likelihood/importance_sampling_5"
 
@@ -152,7 +153,7 @@ def test_sandwich_of_simulated_data_stands_under_a_name_of_its_own(run, capsys, 
     monkeypatch.setenv("COLUMNS", "160")
     small = ("estimator.num_chains=2", "estimator.num_temperatures=5", "num_datapoints=20", "num_samples=1")
     with composed("evaluate", f"run={run.path}", "threads=1", "estimator=bidirectional", *small) as cfg:
-        evaluate(cfg)
+        evaluate(settings(EvaluateSettings, cfg))
     rows, ledger = table_rows(capsys.readouterr().out), run.ledger("best")
     key = "test[:20]/simulated_log_likelihood/bidirectional_2x5"
     assert ledger[f"{key}_upper"] - ledger[key] == pytest.approx(ledger[f"{key}_gap"])
@@ -206,7 +207,7 @@ def test_without_save_the_table_is_printed_and_nothing_is_written(read_only, cap
     monkeypatch.setenv("COLUMNS", "160")
     before = files(read_only)
     with composed("evaluate", f"run={read_only.path}", "save=false", "threads=1", *FAST) as cfg:
-        assert evaluate(cfg) == []
+        assert evaluate(settings(EvaluateSettings, cfg)) == []
     rows = table_rows(capsys.readouterr().out)
     assert rows["test[:20]/log_likelihood/importance_sampling_5"][3] == "20"
     assert files(read_only) == before

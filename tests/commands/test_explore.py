@@ -14,17 +14,18 @@ from training import composed, freeze_anew
 
 from vae_lab.applications import explorer
 from vae_lab.cli import main
-from vae_lab.commands.explore import explore
+from vae_lab.commands.explore import ExploreSettings, explore
 from vae_lab.data.arrays import Split
 from vae_lab.errors import ConfigError
 from vae_lab.networks.mlp import MLPEncoder
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
+from vae_lab.wiring.build import settings
 
 
 def explored(run: Path | str, *overrides: str) -> Path:
     with composed("explore", f"run={run}", "threads=1", *overrides) as cfg:
-        (page,) = explore(cfg)
+        (page,) = explore(settings(ExploreSettings, cfg))
     return page
 
 

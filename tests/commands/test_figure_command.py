@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from training import composed, train_tiny
 
 from vae_lab.cli import main
-from vae_lab.commands.figure import figure
+from vae_lab.commands.figure import FigureSettings, figure
 from vae_lab.errors import RunError
 from vae_lab.figures.base import PaperFigure, load_last
 from vae_lab.figures.needed import SCALES
@@ -39,7 +39,7 @@ def settings(command, *overrides) -> Any:
 
 def draw(*overrides):
     with composed("figure", "threads=1", *overrides) as cfg:
-        return figure(cfg)
+        return figure(build.settings(FigureSettings, cfg))
 
 
 @pytest.fixture(scope="module")

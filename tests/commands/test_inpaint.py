@@ -7,10 +7,11 @@ from PIL import Image
 from training import composed
 
 from vae_lab.cli import main
-from vae_lab.commands.inpaint import inpaint
+from vae_lab.commands.inpaint import InpaintSettings, inpaint
 from vae_lab.errors import ConfigError, NoEncoder
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
+from vae_lab.wiring.build import settings
 
 FEW = ("threads=1", "num=3", "num_datapoints=2", "num_steps=10", "num_samples=30")
 
@@ -22,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def inpainted(run: RunDir, out: Path, *overrides: str) -> list[Path]:
     with composed("inpaint", f"run={run.path}", f"out={out}", *FEW, *overrides) as cfg:
-        return inpaint(cfg)
+        return inpaint(settings(InpaintSettings, cfg))
 
 
 @pytest.mark.slow

@@ -8,22 +8,22 @@ import pytest
 from beartype.roar import BeartypeDecorHintPep585DeprecationWarning
 from drawn_run import make_drawn_run
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
 from vae_lab.cli import main
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.runs.directory import RunDir
+from vae_lab.wiring.build import settings
 from vae_lab.wiring.folders import package_configs
 
 with warnings.catch_warnings():  # beartype on the aliases of `typing` that OmegaConf's own classes are made of
     warnings.simplefilter("ignore", BeartypeDecorHintPep585DeprecationWarning)
-    from vae_lab.commands.plot import plot
+    from vae_lab.commands.plot import PlotSettings, plot
     from vae_lab.figures.run_pictures import PICTURES
 
 
-def config(*overrides: str) -> DictConfig:
+def config(*overrides: str) -> PlotSettings:
     with initialize_config_dir(str(package_configs()), version_base="1.3"):
-        return compose("plot", list(overrides))
+        return settings(PlotSettings, compose("plot", list(overrides)))
 
 
 def names(folder: Path) -> set[str]:

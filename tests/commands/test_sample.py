@@ -9,11 +9,12 @@ from PIL import Image
 from training import composed
 
 from vae_lab.cli import main
-from vae_lab.commands.sample import sample
+from vae_lab.commands.sample import SampleSettings, sample
 from vae_lab.data.npz import NPZ
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
+from vae_lab.wiring.build import settings
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def sampled(run: RunDir, out: Path, *overrides: str) -> Path:
     with composed("sample", f"run={run.path}", f"out={out}", "threads=1", *overrides) as cfg:
-        return sample(cfg)
+        return sample(settings(SampleSettings, cfg))
 
 
 def test_arrays_are_those_of_run_sample_and_can_be_read_as_data(run, tmp_path):

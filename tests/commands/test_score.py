@@ -13,10 +13,11 @@ from sklearn.metrics import roc_auc_score
 from training import composed, evaluate_tiny
 
 from vae_lab.cli import main
-from vae_lab.commands.score import score, without_common_folder
+from vae_lab.commands.score import ScoreSettings, score, without_common_folder
 from vae_lab.errors import ConfigError
 from vae_lab.estimators.pareto import WeightTail
 from vae_lab.runs.directory import RunDir
+from vae_lab.wiring.build import settings
 
 FEW = ("threads=1", "estimator.num_samples=30", "num_samples=2")
 
@@ -28,7 +29,7 @@ def run(finished_run: RunDir, tmp_path: Path) -> RunDir:
 
 def scored(run: RunDir, out: Path, *overrides: str) -> Any:
     with composed("score", f"run={run.path}", f"out={out}", *FEW, *overrides) as cfg:
-        assert score(cfg)[0] == out
+        assert score(settings(ScoreSettings, cfg))[0] == out
     return pd.read_csv(out)
 
 
@@ -101,7 +102,7 @@ def test_run_without_an_encoder_is_scored_by_log_p_alone(tmp_path):
     with composed(
         "score", f"run={run.path}", f"out={tmp_path}/s.csv", "threads=1", "estimator=quadrature", "num_datapoints=9"
     ) as cfg:
-        score(cfg)
+        score(settings(ScoreSettings, cfg))
     table = pd.read_csv(tmp_path / "s.csv")
     assert list(table.columns) == ["image", "label", "log_likelihood", "standard_error"] and len(table) == 9
     with pytest.raises(ConfigError, match="estimator must be one that needs no encoder"):
@@ -125,4 +126,4 @@ def test_mistakes_are_refused_before_anything_is_written(run, tmp_path, override
 def test_estimator_of_simulated_images_scores_none(run, tmp_path):
     arguments = ["score", f"run={run.path}", f"out={tmp_path}/s.csv", "estimator=bidirectional"]
     with composed(*arguments) as cfg, pytest.raises(ConfigError, match="estimator must be of log p"):
-        score(cfg)
+        score(settings(ScoreSettings, cfg))

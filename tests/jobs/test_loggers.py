@@ -5,10 +5,11 @@ import csv
 import pytest
 from training import composed, train_tiny
 
-from vae_lab.commands.evaluate import evaluate
+from vae_lab.commands.evaluate import EvaluateSettings, evaluate
 from vae_lab.errors import ConfigError
 from vae_lab.jobs import assemble
 from vae_lab.runs.curve import read_rows, series
+from vae_lab.wiring.build import settings
 
 SHORT = ("max_samples=300",)
 
@@ -39,7 +40,7 @@ def test_wandb_writes_offline_and_its_run_is_read_without_it(tmp_path, monkeypat
     written = file.read_bytes()  # records of its own kind, which no public function reads
     assert all(repr(value).encode() in written for value in bounds(run)) and b"kl_per_dimension" in written
     with composed("evaluate", f"run={run.path}", "estimator.num_samples=2", "num_datapoints=5", "threads=1") as cfg:
-        assert evaluate(cfg) == [run.ledger_path("best")]
+        assert evaluate(settings(EvaluateSettings, cfg)) == [run.ledger_path("best")]
 
 
 @pytest.mark.slow

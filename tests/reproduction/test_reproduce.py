@@ -41,6 +41,7 @@ from vae_lab.reproduction.step_sizes import choose, plan_probes, with_step_size,
 from vae_lab.reproduction.verdicts import reproduction_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import differing_keys
+from vae_lab.wiring.build import settings
 from vae_lab.wiring.compose import compose_command
 
 TINY_FIGURE = """
@@ -219,7 +220,7 @@ def test_plan_is_printed_and_nothing_is_started(tmp_path: Path, capsys, caplog: 
     caplog.set_level("INFO", "vae_lab")
     asked = ["figures=[figure2]", "only=[mnist_20_*]", "speed_seconds=0", "dry_run=true", "jobs=2"]
     with composed("reproduce", f"root={tmp_path}", *asked) as cfg:
-        assert reproduce(cfg) == tmp_path
+        assert reproduce(settings(ReproduceSettings, cfg)) == tmp_path
     out = capsys.readouterr().out
     assert "mnist_20_aevb" in out and "mnist_20_wake_sleep" in out and "mnist_10" not in out
     assert "2 runs for figure2, 2,000,000 samples besides the probes, 2 at once" in caplog.text
@@ -245,7 +246,7 @@ def test_plan_counts_the_estimates_that_figures_make_and_not_the_snapshots(
     for only, said in (("[mnist_20_aevb,figure3_1000_aevb]", True), ("[mnist_20_aevb]", False)):
         caplog.clear()
         with composed("reproduce", f"root={tmp_path}", f"only={only}", *asked) as cfg:
-            reproduce(cfg)
+            reproduce(settings(ReproduceSettings, cfg))
         # six snapshots, train and test, two estimators
         assert (", and then 24 estimates from snapshots" in caplog.text) == said
         assert ("estimates" in caplog.text) == said
@@ -267,7 +268,7 @@ def test_plan_counts_the_estimates_that_figures_make_and_not_the_snapshots(
 )
 def test_setting_is_refused_by_name(override: str, message: str, tmp_path: Path) -> None:
     with composed("reproduce", f"root={tmp_path}", override) as cfg, pytest.raises(ConfigError, match=message):
-        reproduce(cfg)
+        reproduce(settings(ReproduceSettings, cfg))
 
 
 @pytest.mark.slow
@@ -278,7 +279,7 @@ def test_second_reproduction_of_a_folder_says_that_one_is_running(tmp_path: Path
         composed("reproduce", f"root={tmp_path}", *asked) as cfg,
         pytest.raises(ConfigError, match="another process"),
     ):
-        reproduce(cfg)
+        reproduce(settings(ReproduceSettings, cfg))
 
 
 def test_index_shows_runs_step_sizes_verdicts_and_failures(tmp_path: Path, finished_run: RunDir, monkeypatch) -> None:

@@ -11,7 +11,7 @@ from filelock import FileLock
 from training import composed
 
 from vae_lab.cli import main
-from vae_lab.commands.verify import verify
+from vae_lab.commands.verify import VerifySettings, verify
 from vae_lab.errors import ConfigError, Failed, RunError
 from vae_lab.figures.base import select
 from vae_lab.figures.section5 import figure2_published, figure3_published
@@ -19,6 +19,7 @@ from vae_lab.reproduction import claims
 from vae_lab.reproduction.claims import EXPLAIN, FAIL, OPEN, PASS, value_at_count
 from vae_lab.reproduction.verdicts import plateau_ends, reproduction_rows, train_bound
 from vae_lab.runs.directory import RunDir, plan_run
+from vae_lab.wiring.build import settings
 
 
 def curve(**points: float) -> pd.DataFrame:
@@ -256,13 +257,13 @@ def test_command_writes_the_table_and_fails_on_a_fail(tmp_path: Path, capsys: py
     ours = shifted_figure2(0)
     ours[ours["samples_evaluated"] < 1e7].to_csv(figures / "figure2.csv", index=False)
     with composed("verify", f"root={tmp_path}") as cfg:
-        (path,) = verify(cfg)
+        (path,) = verify(settings(VerifySettings, cfg))
     written = pd.read_csv(path)
     assert list(written) == ["figure", "claim", "samples", "published", "ours", "difference", "verdict", "note"]
     assert set(written["verdict"]) == {PASS, OPEN} and "PASS" in capsys.readouterr().out
     shifted_figure3(-50).to_csv(figures / "figure3.csv", index=False)
     with composed("verify", f"root={tmp_path}") as cfg, pytest.raises(Failed, match="verdicts are FAIL"):
-        verify(cfg)
+        verify(settings(VerifySettings, cfg))
 
 
 def test_nothing_reached_is_no_success(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -278,7 +279,7 @@ def test_nothing_reached_is_no_success(tmp_path: Path, capfd: pytest.CaptureFixt
 
 def test_nothing_to_judge_says_what_makes_it(tmp_path: Path) -> None:
     with composed("verify", f"root={tmp_path}") as cfg, pytest.raises(RunError, match="vae-lab reproduce scale=quick"):
-        verify(cfg)
+        verify(settings(VerifySettings, cfg))
     assert reproduction_rows(tmp_path) == []
 
 
@@ -336,9 +337,9 @@ def test_run_is_judged_by_its_preset(bound: float, verdict: str, tmp_path: Path)
     with composed("verify", f"run={path}") as cfg:
         if verdict == FAIL:
             with pytest.raises(Failed):
-                verify(cfg)
+                verify(settings(VerifySettings, cfg))
         else:
-            verify(cfg)
+            verify(settings(VerifySettings, cfg))
     assert list(pd.read_csv(path / "verification.csv")["verdict"]) == [verdict]
 
 
@@ -354,17 +355,17 @@ def test_run_is_judged_by_its_preset(bound: float, verdict: str, tmp_path: Path)
 def test_changed_preset_is_not_judged(record: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = preset_run(tmp_path / "run", -104.0, **record)
     with composed("verify", f"run={path}") as cfg, pytest.raises(RunError, match=message):
-        verify(cfg)
+        verify(settings(VerifySettings, cfg))
 
 
 def test_run_without_expectation_or_unfinished_is_refused(tmp_path: Path) -> None:
     plan_run(tmp_path / "none", {"seed": 0, "data": {}, "model": {}, "trainer": {}})
     with composed("verify", f"run={tmp_path / 'none'}") as cfg, pytest.raises(RunError, match="expected"):
-        verify(cfg)
+        verify(settings(VerifySettings, cfg))
     path = preset_run(tmp_path / "run", -104.0)
     RunDir(path).update_record(status="interrupted")
     with composed("verify", f"run={path}") as cfg, pytest.raises(RunError, match="interrupted"):
-        verify(cfg)
+        verify(settings(VerifySettings, cfg))
 
 
 @pytest.mark.parametrize(
@@ -384,14 +385,14 @@ def test_expectation_of_another_form_is_refused(expected: Any, message: str, tmp
     run.write_config(run.read_config() | {"expected": expected})
     run.update_ledger("last", {"checkpoint": "last", "samples_evaluated": 1_000_000})
     with composed("verify", f"run={path}") as cfg, pytest.raises(ConfigError, match=message):
-        verify(cfg)
+        verify(settings(VerifySettings, cfg))
 
 
 def test_bound_with_several_draws_of_z_is_named_in_the_note(tmp_path: Path) -> None:
     path = preset_run(tmp_path / "run", -104.0)
     RunDir(path).update_ledger("last", {"test/bound_num_samples": 8, "samples_evaluated": 1_000_000})
     with composed("verify", f"run={path}") as cfg:
-        verify(cfg)
+        verify(settings(VerifySettings, cfg))
     (note,) = pd.read_csv(path / "verification.csv")["note"].tolist()
     assert note.endswith("last.ckpt (8 draws of z)")
 
@@ -415,5 +416,5 @@ def test_nothing_is_written_into_a_folder_that_another_process_writes(tmp_path: 
     for typed, folder in ((f"root={tmp_path}", tmp_path), (f"run={run}", run)):
         lock = FileLock(folder / ".lock")
         with lock, composed("verify", typed) as cfg, pytest.raises(RunError, match="another process"):
-            verify(cfg)
+            verify(settings(VerifySettings, cfg))
         assert not (folder / "verification.csv").exists()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from vae_lab.applications.total_mass import total_mass
@@ -72,14 +71,13 @@ class AuditSettings(RunSettings):
         require_integer("num_samples", self.num_samples, minimum=1)
 
 
-def audit(cfg: DictConfig) -> list[Path]:
-    """Audits the runs `cfg.run` one after the other and prints a table of each; nothing is written.
+def audit(settings: AuditSettings) -> list[Path]:
+    """Audits the runs `settings.run` one after the other and prints a table of each; nothing is written.
 
     Raises:
         Failed: a check is FAIL.
         ConfigError: a setting is refused, or a run cannot be read; nothing was checked.
     """
-    settings = build.settings(AuditSettings, cfg)
     if (chosen := Request.of_this_command().choices.get("estimator")) != "bidirectional":
         raise ConfigError(f"estimator must be bidirectional, got {chosen}: the bound is held by two bounds of log p(x)")
     estimator: Estimator = build.instantiate(settings.estimator, "estimator")

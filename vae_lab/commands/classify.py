@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig
 
 from vae_lab.applications.classification import CLASSIFIERS, Labelled, error_rates, standard_error
 from vae_lab.atomic import write_text
@@ -13,7 +12,6 @@ from vae_lab.commands.out import require_free
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.errors import ConfigError, require_integer
 from vae_lab.runs.load import Run
-from vae_lab.wiring import build
 from vae_lab.wiring.table import Table, number
 
 log = logging.getLogger("vae_lab")
@@ -49,13 +47,12 @@ class ClassifySettings(RunSettings):
         return None if self.out is None else Path(self.out).expanduser()
 
 
-def classify(cfg: DictConfig) -> list[Path]:
-    """Classifies with few labels by the runs `cfg.run`, one after the other; prints a table of each, returns `out`.
+def classify(settings: ClassifySettings) -> list[Path]:
+    """Classifies with few labels by one run after the other; prints a table of each, returns `out`.
 
     Raises:
         ConfigError: a setting is refused, a run cannot be read, or its data have no labels; nothing was measured.
     """
-    settings = build.settings(ClassifySettings, cfg)
     records = []
     for _, run in settings.loaded(check=lambda run: require_labels(run, settings)):
         table = table_of(run, settings)

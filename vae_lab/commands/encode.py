@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from vae_lab.applications.encoding import encode as encoded
 from vae_lab.commands.images import ImageSettings, require_encoder
 from vae_lab.commands.out import OutSettings, write_table
 from vae_lab.commands.tracking import tracked
 from vae_lab.runs.load import Run
-from vae_lab.wiring import build
 
 
 @dataclass(frozen=True)
@@ -25,13 +22,12 @@ class EncodeSettings(ImageSettings, OutSettings):
         self.require_images(run)
 
 
-def encode(cfg: DictConfig) -> Path:
-    """Writes the posterior of every image to `cfg.out`; returns that.
+def encode(settings: EncodeSettings) -> Path:
+    """Writes the posterior of every image to `settings.out`; returns that.
 
     Raises:
         ConfigError: a setting is refused, or the run or the images cannot be read; nothing was written.
     """
-    settings = build.settings(EncodeSettings, cfg)
     _, run = settings.loaded_one(check=settings.require_fit)
     images = settings.images(run)
     found = encoded(run.model, images.x, watch=tracked(f"encoding {images.source}"))

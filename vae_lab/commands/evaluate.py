@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from vae_lab.commands.run_settings import RunSettings, require_splits
 from vae_lab.errors import ConfigError, NoEncoder, nearest, require_choice, require_integer
@@ -63,14 +62,13 @@ class EvaluateSettings(RunSettings):
             raise ConfigError("splits must be a list such as [test] or [val,test], got []")
 
 
-def evaluate(cfg: DictConfig) -> list[Path]:
-    """Measures the runs `cfg.run` one after the other, prints a table of each and of all, and returns their ledgers.
+def evaluate(settings: EvaluateSettings) -> list[Path]:
+    """Measures one run after the other, prints a table of each and of all, and returns their ledgers.
 
     Raises:
         ConfigError: a setting is refused; nothing was measured.
         RunError: a run directory is not there or has no checkpoint; nothing was measured.
     """
-    settings = build.settings(EvaluateSettings, cfg)
     estimators = make_estimators(settings, Request.of_this_command())
     num_runs = len(settings.directories)
     ledgers: list[Path] = []

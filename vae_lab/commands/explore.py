@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
-from omegaconf import DictConfig
 
 from vae_lab.applications.explorer import explorer
 from vae_lab.commands.out import require_writable
@@ -17,7 +16,6 @@ from vae_lab.reports.overview import read_overview
 from vae_lab.reports.pages.page import write_html
 from vae_lab.reports.pages.run_page import title_of
 from vae_lab.reports.values import letters
-from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
 
@@ -49,14 +47,13 @@ class ExploreSettings(RunSettings):
         require_number("film_megabytes", self.film_megabytes, at_least=0)
 
 
-def explore(cfg: DictConfig) -> list[Path]:
-    """Writes the page of the run, or of the two runs, `cfg.run`; returns its path.
+def explore(settings: ExploreSettings) -> list[Path]:
+    """Writes the page of the run, or of the two runs, `settings.run`; returns its path.
 
     Raises:
         ConfigError: a setting is refused, a run cannot be read, or the page cannot compute a network; nothing was
             written.
     """
-    settings = build.settings(ExploreSettings, cfg)
     runs = [run for _, run in settings.loaded(check=lambda run: require_splits(run, "split", [settings.split]))]
     overviews = [
         read_overview(run.path, run.checkpoint if run.checkpoint in ("best", "last") else None) for run in runs

@@ -4,14 +4,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from vae_lab.applications.export import NEEDED, exported, outputs_of, require_packages
 from vae_lab.atomic import atomic_file
 from vae_lab.commands.out import FOLDER, OutSettings
 from vae_lab.errors import require_choice
 from vae_lab.runs.load import Run
-from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
 
@@ -35,14 +32,13 @@ class ExportSettings(OutSettings):
             outputs_of(run.model)
 
 
-def export(cfg: DictConfig) -> Path:
-    """Writes the files of the run `cfg.run` into the folder `cfg.out`; returns that.
+def export(settings: ExportSettings) -> Path:
+    """Writes the files of the run `settings.run` into the folder `settings.out`; returns that.
 
     Raises:
         ConfigError: a setting is refused, a package is absent, or the run cannot be read; nothing was written.
         Failed: onnxruntime computes something else than the model; nothing was written.
     """
-    settings = build.settings(ExportSettings, cfg)
     _, run = settings.loaded_one(check=settings.require_known)
     for name, content in exported(run, settings.format).items():
         with atomic_file(settings.path / name) as file:

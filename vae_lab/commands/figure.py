@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from vae_lab.errors import MOST_THREADS, require_integer
 from vae_lab.figures.base import PaperFigure, make_figure
@@ -34,15 +33,14 @@ class FigureSettings:
         require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
 
 
-def figure(cfg: DictConfig) -> Path:
-    """Draws `cfg.figure` from the runs in `<cfg.root>/runs`; returns the PNG in `<cfg.root>/figures`.
+def figure(settings: FigureSettings) -> Path:
+    """Draws `settings.figure` from the runs in `<settings.root>/runs`; returns the PNG in `<settings.root>/figures`.
 
     Raises:
         ConfigError: a setting is refused.
         RunError: there is no run at all, and the message holds the commands that make them; or another process, such as
             `vae-lab reproduce`, is at work in `cfg.root`.
     """
-    settings = build.settings(FigureSettings, cfg)
     torch.set_num_threads(settings.threads or available_cores())
     paper_figure: PaperFigure = build.instantiate(settings.figure, "figure")
     root = Path(settings.root).expanduser()

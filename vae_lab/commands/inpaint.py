@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from omegaconf import DictConfig
 from torch import Tensor
 
 from vae_lab.applications.inpainting import Inpainted, mask_of, require_independent_pixels
@@ -23,7 +22,6 @@ from vae_lab.figures.applied import inpaintings
 from vae_lab.figures.canvas import nats
 from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.runs.load import Run
-from vae_lab.wiring import build
 from vae_lab.wiring.table import Cell, Table, number
 
 MOST_DRAWN = 20
@@ -75,13 +73,12 @@ class InpaintSettings(ChainSettings, ImageSettings, OutSettings):
         self.require_images(run)
 
 
-def inpaint(cfg: DictConfig) -> list[Path]:
-    """Inpaints images of the run `cfg.run`, prints a table, and returns the files: `cfg.out` and the picture.
+def inpaint(settings: InpaintSettings) -> list[Path]:
+    """Inpaints images of the run `settings.run`, prints a table, and returns the files: `settings.out` and the picture.
 
     Raises:
         ConfigError: a setting is refused, or the run or the images cannot be read; nothing was written.
     """
-    settings = build.settings(InpaintSettings, cfg)
     _, run = settings.loaded_one(check=settings.require_fit)
     images = settings.images(run)
     missing = settings.missing(run)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
 
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.errors import ConfigError, RunError, require_choice, require_integer
@@ -14,7 +13,6 @@ from vae_lab.figures.canvas import rendered, write
 from vae_lab.figures.run_pictures import PICTURES, CannotDrawError, dark_on_white_by_default, require_images
 from vae_lab.runs.directory import WRITING_SECONDS, RunDir
 from vae_lab.runs.load import Run
-from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
 
@@ -61,8 +59,8 @@ class PlotSettings(RunSettings):
             raise RunError(f"{run.path}: interpolations cannot be drawn: {error}") from error
 
 
-def plot(cfg: DictConfig) -> list[Path]:
-    """Draws the pictures of `cfg.pictures`, of one run after the other; returns the folders they are in.
+def plot(settings: PlotSettings) -> list[Path]:
+    """Draws the pictures of `settings.pictures`, of one run after the other; returns the folders they are in.
 
     With `all`, a picture that a run cannot have is left out, and the log says why; one asked for by name is an error,
     and so are interpolations between named images, before anything is drawn.
@@ -71,7 +69,6 @@ def plot(cfg: DictConfig) -> list[Path]:
         ConfigError: an unknown picture, or a run that cannot be read: nothing was drawn; or a picture that a run cannot
             have.
     """
-    settings = build.settings(PlotSettings, cfg)
     return [draw(*loaded, settings) for loaded in settings.loaded(check=settings.check, writes=True)]
 
 

@@ -5,8 +5,6 @@ import sys
 import time
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from vae_lab.errors import Failed, Interrupted
 from vae_lab.jobs.children import called_with_torch
 from vae_lab.reproduction.plan import (
@@ -20,15 +18,14 @@ from vae_lab.reproduction.plan import (
 from vae_lab.reproduction.work import choose_step_sizes, estimated, print_plan, train_all
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
-from vae_lab.wiring import build
 from vae_lab.wiring.arguments import pasted
 from vae_lab.wiring.terminal import duration
 
 log = logging.getLogger("vae_lab")
 
 
-def reproduce(cfg: DictConfig) -> Path:
-    """Does what is missing under `cfg.root`; returns its index.html (with `dry_run` the folder).
+def reproduce(settings: ReproduceSettings) -> Path:
+    """Does what is missing under `settings.root`; returns its index.html (with `dry_run` the folder).
 
     PyTorch is loaded once all is trained: until then this process only waits.
 
@@ -37,7 +34,6 @@ def reproduce(cfg: DictConfig) -> Path:
         Interrupted: a signal stopped it; the same command goes on.
         Failed: a run or a figure failed, a verdict is FAIL, or none was reached; the page is written all the same.
     """
-    settings = build.settings(ReproduceSettings, cfg)
     started = time.monotonic()
     root, scale = Path(settings.root).expanduser(), settings.scale
     configs = [figure_config(name, scale, root) for name in dict.fromkeys(settings.figures)]

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig
 from torch import Tensor
 
 from vae_lab.applications.sampling import decoded, fit_aggregate, mixture_latents, prior_latents
@@ -19,7 +18,6 @@ from vae_lab.commands.tracking import tracked
 from vae_lab.data.image_grids import image_grid
 from vae_lab.errors import ConfigError, NoEncoder, require_choice, require_integer, require_memory
 from vae_lab.runs.load import Run
-from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
 
@@ -68,13 +66,12 @@ class SampleSettings(DrawSettings, OutSettings):
             require_memory(num, 12 * self.num * size, "write .npz or a folder")
 
 
-def sample(cfg: DictConfig) -> Path:
-    """Draws `cfg.num` images from the run `cfg.run` and writes them to `cfg.out`; returns that.
+def sample(settings: SampleSettings) -> Path:
+    """Draws `settings.num` images from the run `settings.run` and writes them to `settings.out`; returns that.
 
     Raises:
         ConfigError: a setting is refused, or the run cannot be read; nothing was written.
     """
-    settings = build.settings(SampleSettings, cfg)
     _, run = settings.loaded_one(check=settings.require_fit)
     images, z = drawn(run, settings)
     if settings.path.suffix == ".npz":

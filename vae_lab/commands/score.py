@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from vae_lab.applications.images import lacks_classes
 from vae_lab.applications.scoring import score as scored
 from vae_lab.commands.evaluate import choose_device, require_fit
@@ -77,13 +75,12 @@ class ScoreSettings(MeasureSettings, ImageSettings, OutSettings):
             self.require_room_beside()
 
 
-def score(cfg: DictConfig) -> list[Path]:
-    """Writes the scores of every image to `cfg.out`, the picture beside it, and returns both.
+def score(settings: ScoreSettings) -> list[Path]:
+    """Writes the scores of every image to `settings.out`, the picture beside it, and returns both.
 
     Raises:
         ConfigError: a setting is refused, or the run or the images cannot be read; nothing was written.
     """
-    settings = build.settings(ScoreSettings, cfg)
     estimator = settings.made()
 
     def require_scores(run: Run) -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_lab.commands.explanations import explain, is_mistake, needs_no_traceback
 from vae_lab.errors import FAILURE, MISTAKE, ConfigError, Interrupted, missing
 from vae_lab.runs.continuation import Request
-from vae_lab.wiring.build import find_own_classes
+from vae_lab.wiring.build import find_own_classes, settings
 from vae_lab.wiring.folders import CommandLine
 from vae_lab.wiring.terminal import put, say
 
@@ -70,9 +70,11 @@ class Task:
         if absent := sorted(OmegaConf.missing_keys(cfg)):
             raise ConfigError(missing(absent))
         find_own_classes()
-        command = getattr(import_module(f"vae_lab.commands.{self.line.command}"), self.line.command)
+        module = import_module(f"vae_lab.commands.{self.line.command}")
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        artefacts: Path | list[Path] = command(cfg)
+        kind = getattr(module, f"{self.line.command.title()}Settings", None)
+        given = cfg if kind is None else settings(kind, cfg)
+        artefacts: Path | list[Path] = getattr(module, self.line.command)(given)
         return artefacts if isinstance(artefacts, list) else [artefacts]
 
     def report_error(self, error: Exception) -> int:

@@ -4,8 +4,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from vae_lab.errors import Failed, RunError
 from vae_lab.figures.needed import check_scale
 from vae_lab.reproduction.claims import Row, judge
@@ -14,7 +12,6 @@ from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.identity import is_the_preset
 from vae_lab.runs.place import require_place
 from vae_lab.runs.result import draws_of_z, expectations
-from vae_lab.wiring import build
 
 log = logging.getLogger("vae_lab")
 
@@ -32,14 +29,13 @@ class VerifySettings:
         check_scale(self.scale)
 
 
-def verify(cfg: DictConfig) -> list[Path]:
-    """Judges a reproduction, or the runs `cfg.run`, one after the other; prints their tables and returns their CSVs.
+def verify(settings: VerifySettings) -> list[Path]:
+    """Judges a reproduction, or one run after the other; prints their tables and returns their CSVs.
 
     Raises:
         Failed: a verdict is FAIL, or nothing was reached.
         RunError: there is nothing to judge; nothing was written.
     """
-    settings = build.settings(VerifySettings, cfg)
     if settings.run is not None:
         judged = {run: preset_rows(run, settings.data_root) for run in named_runs(settings.run)}
     else:
