@@ -239,6 +239,8 @@ def test_first_line_says_what_happens_before_hydra_and_pytorch_are_imported(work
     one, several = python("-c", code, *what.split()[2:]), python("-c", code, *what.split()[2:], "-m")
     assert one.stdout == f"set() vae-lab train: loading PyTorch, then {what}\n"
     assert several.stdout == f"set() vae-lab train: {what}\n"
+    planned = python("-c", code.replace("train", "reproduce"), "scale=quick")
+    assert planned.stdout == "set() vae-lab reproduce: reproducing scale=quick\n", "it leaves PyTorch to its trainings"
 
 
 def test_run_that_is_not_there_is_refused_before_pytorch_is_imported(work_folder: Path) -> None:

@@ -74,7 +74,10 @@ COMMANDS = {
         "one page about a run or a sweep, light enough to mail", "run=RUN_DIR", "reporting", "vae_lab.commands.report"
     ),
     "reproduce": Command(
-        "make the paper's figures: runs, pictures, verification, one page", "scale=quick", "reproducing"
+        "make the paper's figures: runs, pictures, verification, one page",
+        "scale=quick",
+        "reproducing",
+        loads_pytorch=False,
     ),
     "verify": Command(
         "hold a reproduction against the published values, or runs against their presets", "scale=quick", "judging"
@@ -133,7 +136,7 @@ def run_plain_command(name: str, command: Command, arguments: Sequence[str]) -> 
     try:
         settings = read_arguments(name, arguments, kind)
         if command.doing:
-            announce(name, command, arguments)
+            announce(name, arguments)
         artefacts = getattr(module, name)(settings)
         if artefacts is not None:
             put("\n".join(map(str, artefacts if isinstance(artefacts, list) else [artefacts])))
@@ -184,8 +187,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             from vae_lab.runs.directory import named_runs
 
             named_runs(paths)  # refused before PyTorch is loaded
-        is_sweep = name == "train" and (flags.multirun or keys.chosen.get("sweep"))
-        announce(name, COMMANDS[name], said, loads_pytorch=not is_sweep and name != "reproduce")
+        is_sweep = name == "train" and bool(flags.multirun or keys.chosen.get("sweep"))
+        announce(name, said, is_sweep=is_sweep)
     import hydra
 
     from vae_lab.commands.task import FULL_ERROR, Task, environment, exit_code
@@ -230,12 +233,11 @@ def takes_list(command: str, key: str) -> bool:
     return key in list_keys(getattr(module, f"{command.title()}Settings"))
 
 
-def announce(name: str, command: Command, overrides: Sequence[str], *, loads_pytorch: bool = True) -> None:
+def announce(name: str, overrides: Sequence[str], *, is_sweep: bool = False) -> None:
     """Says on stderr what will be done, before the seconds in which the libraries are imported."""
-    with_what = " ".join([command.doing, *overrides])
-    what = with_what if overrides else f"{command.doing.removesuffix(' with')} with the defaults"
-    is_next = loads_pytorch and "torch" not in sys.modules  # what plans trainings leaves it to these
-    say(f"vae-lab {name}", f"loading PyTorch, then {what}" if is_next else what)
+    doing, loads_pytorch = COMMANDS[name].doing, COMMANDS[name].loads_pytorch and not is_sweep
+    what = " ".join([doing, *overrides]) if overrides else f"{doing.removesuffix(' with')} with the defaults"
+    say(f"vae-lab {name}", f"loading PyTorch, then {what}" if loads_pytorch and "torch" not in sys.modules else what)
 
 
 def complete(flag: str, arguments: Sequence[str]) -> int:

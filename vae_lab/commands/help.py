@@ -39,6 +39,8 @@ class Command(NamedTuple):
     """What it says that it does, before the words of the command line; empty: it is quick, and says nothing."""
     plain: str = ""
     """The module of a plain command's function and settings. Empty: a Hydra app, its module has its name."""
+    loads_pytorch: bool = True
+    """Whether it needs PyTorch first of all; what plans trainings leaves it to these."""
 
 
 def overview(commands: dict[str, Command]) -> str:
@@ -75,7 +77,7 @@ def command_help(name: str, command: Command, keys: CommandKeys) -> str:
                 lines += _entry(f"{mark} {choice}", headline(file), width + 2)
         own = keys.of_group.get(group, {})
         lines += _keys({key: about for key, about in own.items() if key.startswith(f"{group}.")}, keys)
-    lines += ["", *(["* = what is chosen, with its keys below. Also:"] if groups else ["Also:"])]
+    lines += ["", "* = what is chosen, with its keys below. Also:" if groups else "Also:"]
     flags = {flag: meaning for flag, meaning in FLAGS.items() if groups or flag in ALWAYS}
     if name != "train":
         flags.pop("-m", None)
