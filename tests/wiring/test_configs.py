@@ -96,7 +96,7 @@ def test_choice_composes_without_open_references_and_its_constructor_accepts_it(
     keys = CommandKeys([FOLDER], command, overrides)
     known = keys.keys
     composed = [key for key, _ in leaves(config) if "._" not in key]
-    assert [key for key in composed if key not in known and not keys.decides_elsewhere(key, known)] == []
+    assert [key for key in composed if key not in known and not keys.decides_elsewhere(key)] == []
     if group != "sweep":  # of which all choices are read
         assert {key for key, about in known.items() if not about.is_section} <= {*composed, *sections(config)}
     if group in INSTANTIATED:

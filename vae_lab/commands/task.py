@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -24,24 +24,15 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a job ended: its exit code, and what was said if that is not 0."""
-
-    title: str
-    code: int
-    message: str = ""
-
-
-@dataclass(frozen=True)
 class Task:
     """What Hydra calls with a composed config; picklable, so that a launcher may take it to another process.
 
-    A failed job says why, and lets the other jobs of a sweep run: it leaves its `Ending` and raises nothing.
+    A failed job says why, and lets the other jobs of a sweep run: it raises nothing.
     """
 
     line: CommandLine
     endings: Path
-    """A folder for what the jobs leave: how each ended."""
+    """A folder in which each job leaves how it ended: its title, its exit code, and what was said if that is not 0."""
     full_error: str | None
     argv: tuple[str, ...] = ()
     """The program's own arguments: further processes of a training are started with them."""
@@ -51,19 +42,19 @@ class Task:
         sys.argv[:] = self.argv
         hydra = HydraConfig.get()
         number = 0 if OmegaConf.is_missing(hydra.job, "num") else hydra.job.num
-        title = " ".join(Request.of_this_command().overrides)
+        title, code, message = " ".join(Request.of_this_command().overrides), 0, ""
         with environment(FULL_ERROR, self.full_error):
             try:
                 artefacts = self.run(cfg)
             except Interrupted as interrupt:
                 raise KeyboardInterrupt(str(interrupt)) from interrupt
             except Exception as error:  # the boundary of a job: recorded and reported
-                ending = Ending(title, self.report_error(error), " ".join(str(error).split()))
+                code, message = self.report_error(error), " ".join(str(error).split())
             else:
-                ending = Ending(title, 0)
-                if _is_first_process() and artefacts:
+                is_first = all(os.environ.get(rank, "0") == "0" for rank in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+                if is_first and artefacts:
                     put("\n".join(map(str, artefacts)))
-        (self.endings / f"{number:06}.json").write_text(json.dumps(asdict(ending)))
+        (self.endings / f"{number:06}.json").write_text(json.dumps([title, code, message]))
 
     def run(self, cfg: DictConfig) -> list[Path]:
         """The command itself, once its config is known to be whole."""
@@ -89,13 +80,13 @@ class Task:
 
 def exit_code(line: CommandLine, folder: Path) -> int:
     """The exit code of all jobs together, from how each ended; names the failed ones if there were several."""
-    endings = [Ending(**json.loads(file.read_text())) for file in sorted(folder.iterdir())]
-    failed = [ending for ending in endings if ending.code]
+    endings = [json.loads(file.read_text()) for file in sorted(folder.iterdir())]
+    failed = [(title, code, message) for title, code, message in endings if code]
     if failed and len(endings) > 1:
         say(f"vae-lab {line.command}", f"{len(failed)} of {len(endings)} jobs failed")
-        for ending in failed:
-            say(f"  {ending.title}", ending.message)
-    return min((ending.code for ending in failed), default=0)
+        for title, _, message in failed:
+            say(f"  {title}", message)
+    return min((code for _, code, _ in failed), default=0)
 
 
 @contextmanager
@@ -110,7 +101,3 @@ def environment(name: str, value: str | None) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
-
-
-def _is_first_process() -> bool:
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))

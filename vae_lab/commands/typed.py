@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from vae_lab.errors import ConfigError, nearest
 from vae_lab.runs.directory import RunDir
 from vae_lab.wiring.arguments import override
+from vae_lab.wiring.dotted import parents_of
 from vae_lab.wiring.folders import CommandLine, choices
 from vae_lab.wiring.keys import NAMES, CommandKeys, keys_in
 
@@ -44,27 +45,24 @@ def understood(line: CommandLine, keys: CommandKeys, arguments: Sequence[str], f
     Raises:
         ConfigError: naming all that were not understood.
     """
-    known, values = keys.keys, {}
     own = tuple(word.partition("_target_=")[0].lstrip("+") for word in line.overrides if "._target_=" in word)
-    for flag in flags:
-        following = arguments[arguments.index(flag) + 1 : arguments.index(flag) + 2]
-        has_value = "=" not in flag and following and following[0] in line.overrides and "=" not in following[0]
-        values[flag] = following[0] if has_value else ""
     elsewhere = ("hydra.searchpath", "run_dir=")  # folders of one's own, and a run's own config, have further keys
     is_whole = not keys.folders[1:] and not any(word.startswith(elsewhere) for word in line.overrides)
     meant: list[str] = []
-    wrong = [_flag(flag, value, keys) for flag, value in values.items()]
+    wrong: list[str] = []
     words = list(line.overrides)
-    for value in filter(None, values.values()):
-        words.remove(value)
+    for flag in dict.fromkeys(flags):
+        place = arguments.index(flag) + 1
+        values = [word for word in arguments[place : place + 1] if word in words and "=" not in flag + word]
+        for value in values:
+            words.remove(value)
+        wrong.append(_flag(flag, *values, keys=keys))
     for word in words:
         if "=" in word or word.startswith("~"):
             meant.append(word)
-            if is_whole and not (
-                own and word.startswith(own)
-            ):  # what is of one's own may have keys that Hydra alone knows
+            if is_whole and not word.startswith(own):  # what is of one's own may have keys that Hydra alone knows
                 wrong += _mistakes(word, keys)
-        elif RUN in known and _is_path(word):
+        elif RUN in keys.keys and _is_path(word):
             meant.append(override(RUN, word))
         else:
             wrong.append(_bare_word(word, line, keys))
@@ -86,10 +84,10 @@ def _mistakes(word: str, keys: CommandKeys) -> Iterator[str]:
         for choice in value.split(",") if NAMES.fullmatch(value) and key in keys.chosen else ():
             if choice not in ("", "null", *names):
                 yield no_choice(key, choice, names)
-    elif key and not key.startswith(("+", "~", "hydra.", "hydra/")) and "@" not in key:
-        known = keys.keys
-        if key not in known and not keys.decides_elsewhere(key, known):
-            yield unknown_key(word, keys)
+    elif not key or key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:  # Hydra's to judge
+        return
+    elif key not in keys.keys and not keys.decides_elsewhere(key):
+        yield unknown_key(word, keys)
 
 
 def no_choice(group: str, choice: str, names: Iterable[str], where: str = "") -> str:
@@ -100,17 +98,14 @@ def no_choice(group: str, choice: str, names: Iterable[str], where: str = "") ->
 def unknown_key(word: str, keys: CommandKeys) -> str:
     """The message about an override whose key is not in the config: what is likely, else what is beside it."""
     key, sign, value = word.partition("=")
-    known = keys.keys
     if close := likely(key, keys):
         guess = f"did you mean {' or '.join(f'{name}{sign}{value}' for name in close)}? "
     elif elsewhere := list(_elsewhere(key, keys)):
         guess = f"it belongs to {' or '.join(elsewhere)}; "
     else:
         guess = ""
-    parent = key.rpartition(".")[0]
-    while parent and parent not in known:
-        parent = parent.rpartition(".")[0]
-    siblings = [name.rpartition(".")[2] for name in (*known, *keys.chosen) if name.rpartition(".")[0] == parent]
+    parent = next((above for above in parents_of(key) if above in keys.keys), "")
+    siblings = [name.rpartition(".")[2] for name in (*keys.keys, *keys.chosen) if name.rpartition(".")[0] == parent]
     listing = f"{parent or 'the config'} has {', '.join(dict.fromkeys(siblings)) or 'no keys of its own'}; "
     if guess and not parent:
         listing = ""  # too many to help
@@ -140,10 +135,9 @@ def _elsewhere(key: str, keys: CommandKeys) -> Iterator[str]:
             yield f"{group}={choice}"
 
 
-def _flag(flag: str, value: str, keys: CommandKeys) -> str:
+def _flag(flag: str, value: str = "VALUE", *, keys: CommandKeys) -> str:
     name, _, own = flag.lstrip("-").partition("=")
-    value = value or own or "VALUE"
-    name = name.replace("-", "_")
+    name, value = name.replace("-", "_"), own or value
     meant = [name] if name in keys.keys or name in keys.chosen else likely(name, keys)
     example = " or ".join(f"{key}={value}" for key in meant) if meant else f"{name}={value}"
     return f"{flag} is not a flag: options are written key=value, here {example}"

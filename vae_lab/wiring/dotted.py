@@ -17,6 +17,12 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
+def parents_of(key: str) -> Iterator[str]:
+    """The keys of the sections in which a dotted key lies, the nearest first."""
+    while key := key.rpartition(".")[0]:
+        yield key
+
+
 def set_value_at(config: dict[str, Any], key: str, value: Any) -> None:
     """Sets the value at a dotted key that exists."""
     *folders, name = key.split(".")

@@ -5,7 +5,7 @@ them; this is for help, completion and the words of a mistake, which are not to 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from vae_lab.wiring.dotted import key_of, value_at
+from vae_lab.wiring.dotted import key_of, parents_of, value_at
 from vae_lab.wiring.folders import choices, groups
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -74,10 +74,10 @@ class CommandKeys:
             found[key] = about._replace(comment=about.comment or found[key].comment) if key in found else about
         return found
 
-    def decides_elsewhere(self, key: str, keys: Mapping[str, YamlKey]) -> bool:
+    def decides_elsewhere(self, key: str) -> bool:
         """Whether a key lies below one whose value is a reference or a mapping, of which only Hydra knows the keys."""
-        parents = (".".join(key.split(".")[:i]) for i in range(1, key.count(".") + 1))
-        return any(keys[parent].value.startswith(("${", "{")) for parent in parents if parent in keys)
+        known = self.keys
+        return any(known[above].value.startswith(("${", "{")) for above in parents_of(key) if above in known)
 
     def _choices_in(self, items: Any) -> Iterator[tuple[str, list[str]]]:
         for name, value in items:

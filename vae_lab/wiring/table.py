@@ -186,15 +186,8 @@ class Table:
 
     def to_json(self) -> str:
         """The records as a list of objects; pandas' own JSON would round to fifteen digits."""
-        return (
-            json.dumps(
-                _finite([] if self.records is None else self.records.to_dict("records")),
-                indent=2,
-                allow_nan=False,
-                default=str,
-            )
-            + "\n"
-        )
+        records = [] if self.records is None else self.records.to_dict("records")
+        return json.dumps(_finite(records), indent=2, allow_nan=False, default=str) + "\n"
 
     def to_markdown(self) -> str:
         """A pipe table, the notes below it."""
