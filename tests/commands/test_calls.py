@@ -334,7 +334,22 @@ def test_mistakes_are_exceptions_with_the_line_of_the_command(overrides, message
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, np.bool_(False), 3, 0.1, np.float32(0.5), "a", "a,b", "1e3", "null", [1, "x y"], {"a": [1]}]
+    "value",
+    [
+        None,
+        True,
+        np.bool_(False),
+        3,
+        0.1,
+        np.float32(0.5),
+        "a",
+        "a,b",
+        "1e3",
+        "null",
+        [1, "x y"],
+        {"a": [1]},
+        {"b c": {"d:e": 2}, 3: 4},
+    ],
 )
 def test_values_arrive_as_they_are(value):
     with composed("train", override("+mine", value)) as cfg:

@@ -96,7 +96,23 @@ def test_quotation_marks_hold_a_value_together() -> None:
     assert read(r"where='it\'s',a='b'").where == ["it's", "a='b'"]
 
 
-TEXTS = ["a b", "a,b", r"C:\runs\x", "it's", "[c]", "a=b", "*?", "'", '"', "", "a[1-2]", "2024", "null"]
+TEXTS = [
+    "a b",
+    "a,b",
+    r"C:\runs\x",
+    "it's",
+    "[c]",
+    "a=b",
+    "*?",
+    "'",
+    '"',
+    "",
+    "a[1-2]",
+    "2024",
+    "null",
+    "a\\",
+    "\\'b\\\\",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)

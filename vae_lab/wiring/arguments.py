@@ -28,7 +28,9 @@ TEXTS = (
 PLAIN = re.compile(r"[\w./-]+", re.ASCII)
 SEVERAL = re.compile(r"[^\s,()\[\]{}'\"$=]+(,[^\s,()\[\]{}'\"$=]+)+")
 NO_TEXT = re.compile(r"[-+\d._e]+|true|false|[-+]?(inf|nan)", re.IGNORECASE)
-"""What Hydra's grammar reads as a text, what it reads as several values, and what it reads as neither."""
+NO_WORD = re.compile(r"([\\()\[\]{}:=, \t])")
+"""What Hydra's grammar reads as a text, what it reads as several values, what it reads as neither, and signs that
+it takes for its own in the name of an entry."""
 Settings = TypeVar("Settings")
 
 
@@ -131,7 +133,8 @@ def _items(text: str, opening: str, closing: str) -> Iterator[str]:
             start += 1
             continue
         if mark or (i == start and sign in QUOTES):
-            mark = "" if sign == mark and text[i - 1] != "\\" else mark or sign
+            is_escaped = (i - len(text[:i].rstrip("\\"))) % 2
+            mark = "" if sign == mark and not is_escaped else mark or sign
             continue
         depth += (sign in opening) - (sign in closing)
         if sign == "," and depth <= 0:
@@ -144,7 +147,7 @@ def unquoted(text: str) -> str:
     """What stands in quotation marks; a text without them as it is."""
     if len(text) < 2 or text[0] not in QUOTES or text[0] != text[-1]:
         return text
-    return text[1:-1].replace(f"\\{text[0]}", text[0])
+    return re.sub(rf"(\\+)({text[0]}|$)", lambda found: found[1][: len(found[1]) // 2] + found[2], text[1:-1])
 
 
 def quoted(text: str) -> str:
@@ -171,7 +174,8 @@ def typed(value: Any) -> str:
     if isinstance(value, Real):
         return repr(value)
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in value.items())}}}"
+        names = [NO_WORD.sub(r"\\\1", name) if isinstance(name, str) else typed(name) for name in value]
+        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in zip(names, value.values(), strict=True))}}}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(typed, value))}]"
     text = str(value)
