@@ -121,7 +121,7 @@ def test_runs_are_a_frame_and_the_package_of_that_name_is_still_there(called):
     assert vae_lab.runs(called.path.parent, where=["status=nope", "latent_dim=2"]).empty
     assert len(vae_lab.runs(called.path.parent, where=["bound<0", "samples>=1000"])) == 1
     assert vae_lab.runs.directory.RunDir is RunDir  # pyright: ignore[reportFunctionMemberAccess]
-    with pytest.raises(ConfigError, match="root must be a folder"):
+    with pytest.raises(ConfigError, match=r"root=.*nowhere must be a folder, and there is none: vae-lab train"):
         vae_lab.runs(called.path / "nowhere")
 
 

@@ -74,7 +74,7 @@ def folders_of(roots: Sequence[str | Path]) -> list[str]:
     """
     folders = list(map(str, named_paths("root", list(map(str, roots)))))
     if absent := [folder for folder in folders if not os.path.isdir(folder)]:
-        raise ConfigError(f"root must be a folder, got {absent[0]}: there is none; {MAKE_ONE} makes a run in outputs")
+        raise ConfigError(f"root={absent[0]} must be a folder, and there is none: {MAKE_ONE} makes a run in outputs")
     return folders
 
 
