@@ -21,7 +21,6 @@ from queue import SimpleQueue
 from vae_lab.errors import INTERRUPTED, MISTAKE
 from vae_lab.jobs.children import Children
 from vae_lab.jobs.job import Job, Outcome
-from vae_lab.runs.directory import RunDir
 from vae_lab.runs.provenance import available_cores
 from vae_lab.training.signals import listening
 
@@ -70,14 +69,12 @@ def run_jobs(
         finally:
             slots.put(slot)
 
-    outcomes: dict[RunDir, Outcome] = {}
     with listening(children.receive), ThreadPoolExecutor(num_parallel) as pool:
-        for future in as_completed([pool.submit(work, job) for job in jobs]):
-            outcome = future.result()
-            outcomes[outcome.job.run] = outcome
-            if report is not None:
-                report(outcome)
-    return [outcomes[job.run] for job in jobs]
+        futures = [pool.submit(work, job) for job in jobs]
+        if report is not None:
+            for future in as_completed(futures):
+                report(future.result())
+        return [future.result() for future in futures]
 
 
 def run_job(job: Job, children: Children, *, threads: int, slot: int | None) -> Outcome:
