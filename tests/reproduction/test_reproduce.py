@@ -224,7 +224,7 @@ def test_plan_is_printed_and_nothing_is_started(tmp_path: Path, capsys, caplog: 
     out = capsys.readouterr().out
     assert "mnist_20_aevb" in out and "mnist_20_wake_sleep" in out and "mnist_10" not in out
     assert "2 runs for figure2, 2,000,000 samples besides the probes, 2 at once" in caplog.text
-    assert not (tmp_path / "runs").exists() and not (tmp_path / "probes").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_dry_run_shows_the_plan_and_leaves_no_run(warm_jobs: None, capfd: pytest
     assert sweep("model.latent_dim=2,5", "sweep.dry_run=true", "sweep.speed_seconds=0.01") == 0
     err = capfd.readouterr().err
     assert "2 jobs (2 new)" in err and "estimated time" in err and "MB" in err
-    assert not [path for path in FOLDER.iterdir() if path.is_dir()]
+    assert [path.name for path in FOLDER.iterdir()] == ["speeds.json"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from vae_lab.errors import Failed, Interrupted
@@ -40,7 +41,8 @@ def reproduce(settings: ReproduceSettings) -> Path:
     needs = called_with_torch(needs_of, configs, scale, root / "runs")
     runs = needed_runs((figure.runs for figure in needs), settings.only)
     trainings = [compose_training(needed, settings) for needed in runs]
-    with RunDir(root).locked():
+    home = RunDir(root)
+    with nullcontext(home.make()) if settings.dry_run else home.locked():
         num_parallel = settings.jobs or min(available_cores(), max(1, len(trainings)))
         if settings.speed_seconds:
             trainings = estimated(trainings, root, num_parallel, settings.speed_seconds)

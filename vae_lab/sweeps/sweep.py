@@ -9,7 +9,8 @@ import logging
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import yaml
@@ -61,7 +62,8 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
     points = [] if is_search else [space.point(cfg, folder, varied) for varied in space.grid()]
     if sweep.settings.dry_run:
         sweep.check(points)
-    with RunDir(folder).locked():
+    home = RunDir(folder)
+    with nullcontext(home.make()) if sweep.settings.dry_run else home.locked():
         if not sweep.settings.dry_run:
             kept = {"hydra": hydra, "task": [text for text in typed if text not in hydra]}
             write_text(folder / "multirun.yaml", yaml.safe_dump({"hydra": {"overrides": kept}}))
