@@ -13,16 +13,13 @@ CHOICES_OF_2 = {"matmul_backend": "default", "cuda_graph": False, "compile": Fal
 
 
 def migrated_config(config: Mapping[str, Any], written: int) -> dict[str, Any]:
-    """A frozen config, nested or by dotted keys, as the present format has it."""
+    """A frozen config as the present format has it."""
     if written == FORMAT:
         return dict(config)
     settings = CHOICES_OF_2 | dict(config)
     for key, value in former_settings(settings).items():
         component, name = key.split(".")
-        if isinstance(own := settings.get(component), Mapping):
-            settings[component] = {name: value, **own}
-        else:
-            settings.setdefault(key, value)
+        settings[component] = {name: value, **settings[component]}
     return settings
 
 

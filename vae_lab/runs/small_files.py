@@ -3,6 +3,7 @@
 They may be a stranger's: only regular files of a sensible size are read, and plain values of a sensible depth taken.
 """
 
+import copy
 import json
 import os
 import re
@@ -34,7 +35,6 @@ LARGEST_CONFIG = 2**18
 """Bytes of config.yaml, which takes longer to read, at most."""
 DEEPEST, MOST, LONGEST = 50, 10_000, 2**64
 """Limits of the values in a file: their depth, the number of keys, and what an integer is smaller than."""
-TOO_MANY = f"it has more than {MOST:,} keys"
 STATUSES = ("planned", "running", "interrupted", "finished", "failed")
 
 
@@ -82,19 +82,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         Unreadable: it or run.json is missing, damaged, or of a newer version; or it was changed by hand.
     """
-    record = read_record(path)
-    text = read_text(path, "config.yaml", LARGEST_CONFIG)
-    try:
-        config = plain_mapping(text)
-    except DAMAGE as error:
-        raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
-    require_keys(path, {key: value for key, value in config.items() if isinstance(value, Mapping)}, SECTIONS)
-    refuse_changed(path, config, record)
-    return migrated_config(config, format_of(record))
+    return copy.deepcopy(_frozen_config(path, read_record(path)))
 
 
 def read_settings(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[str, Any]:
-    """config.yaml by dotted keys; a list is one value. What runs share is parsed once.
+    """config.yaml by dotted keys; a list is one value.
 
     Args:
         path: the run directory.
@@ -103,24 +95,29 @@ def read_settings(path: str | os.PathLike[str], record: Mapping[str, Any]) -> di
     Raises:
         Unreadable: it is missing, no YAML, not the config of a run, or was changed by hand.
     """
-    text = read_text(path, "config.yaml", LARGEST_CONFIG)
-    settings: dict[str, Any] = {}
-    try:
-        for section in re.split(r"^(?=\w)", text, flags=re.MULTILINE):  # a block for each key at the top
-            settings.update(_settings(section))
-    except DAMAGE:  # once more, as one text
-        try:
-            settings = dict(_settings(text))
-        except DAMAGE as error:
-            raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
-    if len(settings) > MOST:
-        raise Unreadable(path, f"config.yaml is no YAML of settings: {TOO_MANY}")
-    require_keys(path, {key.partition(".")[0]: {} for key in settings if "." in key}, SECTIONS)
-    refuse_changed(path, settings, record)
+    settings = dict(leaves(_frozen_config(path, record)))
     for key in [key for key in settings if key.startswith(TWICE)]:
         if settings.get(key.removeprefix("model.")) == settings[key]:
             del settings[key]
-    return migrated_config(settings, format_of(record))
+    return settings
+
+
+def _frozen_config(path: str | os.PathLike[str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """config.yaml as the present format has it; what runs share is parsed once, and one object in all of them."""
+    text = read_text(path, "config.yaml", LARGEST_CONFIG)
+    config: dict[str, Any] = {}
+    try:
+        try:
+            for section in re.split(r"^(?=\w)", text, flags=re.MULTILINE):  # a block for each key at the top
+                config.update(_section(section))
+        except DAMAGE:  # once more, as one text
+            config = plain_mapping(text)
+        _require_plain(config)
+    except DAMAGE as error:
+        raise Unreadable(path, f"config.yaml is no YAML of settings: {_in_one_line(error)}") from error
+    require_keys(path, {key: value for key, value in config.items() if isinstance(value, Mapping)}, SECTIONS)
+    refuse_changed(path, config, record)
+    return migrated_config(config, format_of(record))
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -204,19 +201,17 @@ def read_text(path: str | os.PathLike[str], name: str, largest: int = LARGEST) -
     file = own_part(path, name)
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
-            raise Unreadable(path, f"{name} cannot be read: it is no regular file")
+            raise ValueError("it is no regular file")
         with open(os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as opened:
             content = opened.read(largest + 1)
-        if len(content) > largest:
-            size = os.path.getsize(file)
-            raise Unreadable(path, f"{name} has {size:,} bytes, and such a file has {largest:,} at most")
-        return content.decode()
+        if len(content) <= largest:
+            return content.decode()
+        size = os.path.getsize(file)
     except FileNotFoundError as error:
         raise Unreadable(path, f"no {name}") from error
-    except Unreadable:
-        raise
     except (OSError, ValueError) as error:
         raise Unreadable(path, f"{name} cannot be read: {_in_one_line(error)}") from error
+    raise Unreadable(path, f"{name} has {size:,} bytes, and such a file has {largest:,} at most")
 
 
 def settings_text(config: Mapping[str, Any]) -> str:
@@ -271,8 +266,7 @@ def refuse_changed(path: str | os.PathLike[str], config: Mapping[str, Any], reco
     """
     check_record(path, {name: record[name] for name in (FIXED, "overrides") if name in record})
     fixed = record.get(FIXED, {})
-    there = {key.partition(".")[0]: key for key, _ in leaves(config)}
-    require_keys(path, there, dict.fromkeys(key.partition(".")[0] for key in fixed if "." in key))
+    require_keys(path, config, dict.fromkeys(key.partition(".")[0] for key in fixed if "." in key))
     changed = changed_settings(config, fixed) if fixed else {}
     if not changed:
         return
@@ -297,12 +291,6 @@ def require_keys(path: str | os.PathLike[str], config: Mapping[str, Any], keys: 
         raise Unreadable(path, f"config.yaml is no frozen config of a run: it lacks {', '.join(absent)}")
 
 
-@lru_cache(maxsize=10_000)
-def _settings(text: str) -> Mapping[str, Any]:
-    """The dotted keys of a YAML mapping; an empty text has none."""
-    return dict(leaves(plain_mapping(text)))
-
-
 def plain_mapping(text: str) -> dict[str, Any]:
     """The keys of a YAML text, which hold plain values; none of an empty text.
 
@@ -316,6 +304,9 @@ def plain_mapping(text: str) -> dict[str, Any]:
         raise TypeError(f"it holds {type(content).__name__} instead of keys")
     _require_plain(content)
     return content or {}
+
+
+_section = lru_cache(maxsize=10_000)(plain_mapping)
 
 
 def _require_plain(content: Any) -> None:
@@ -338,7 +329,7 @@ def _require_plain(content: Any) -> None:
             elif not isinstance(node, float | None):
                 raise ValueError(f"it holds a {type(node).__name__}, and only texts and numbers may stand there")
         if num_keys > MOST:
-            raise ValueError(TOO_MANY)
+            raise ValueError(f"it has more than {MOST:,} keys")
         if not below:
             return
         level = below
