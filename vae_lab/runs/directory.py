@@ -18,7 +18,7 @@ from vae_lab.atomic import folder_is_on_disk, write_json, write_text
 from vae_lab.errors import ConfigError, RunError, is_about_storage, no_room
 from vae_lab.runs import small_files
 from vae_lab.runs.formats import FORMAT
-from vae_lab.runs.identity import FIXED, config_hash, fixed_settings
+from vae_lab.runs.identity import FIXED, config_hash, fixed_settings, whole
 from vae_lab.runs.lock import Held, Lock
 from vae_lab.runs.place import placed
 from vae_lab.wiring.arguments import named_paths, override, pasted
@@ -41,6 +41,16 @@ WRITING_SECONDS = 10.0
 """How long it is waited for by what has a result in its hands: others of its kind hold it for a moment."""
 
 
+class Part:
+    """A file or folder of every run directory: its path, which is refused where it is a link that leads out."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def __get__(self, run: "RunDir", kind: type["RunDir"]) -> Path:
+        return run.part(*self.names)
+
+
 class RunDir:
     """One run directory: reading and writing its files. Creating the object touches nothing."""
 
@@ -59,50 +69,24 @@ class RunDir:
         """
         return Path(small_files.own_part(self.path, *names))
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the weights."""
-        return self.part("checkpoints")
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint to continue from."""
-        return self.part("checkpoints", "last.ckpt")
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint of the largest validation bound; there is none without a validation split."""
-        return self.part("checkpoints", "best.ckpt")
-
-    @property
-    def best_before(self) -> Path:
-        """The best checkpoint but one, for a run whose end turns out to be none."""
-        return self.part("checkpoints", ".best-before.ckpt")
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's events."""
-        return self.part("tensorboard")
-
-    @property
-    def images(self) -> Path:
-        """The folder of the pictures."""
-        return self.part("images")
-
-    @property
-    def curve_file(self) -> Path:
-        """The path of metrics.csv, with a row for each evaluation."""
-        return self.part("metrics.csv")
-
-    @property
-    def log(self) -> Path:
-        """The path of log.txt, with what was logged in words."""
-        return self.part("log.txt")
-
-    @property
-    def output(self) -> Path:
-        """The path of output.txt, with what its process printed."""
-        return self.part("output.txt")
+    checkpoints = Part("checkpoints")
+    """The folder of the weights."""
+    last = Part("checkpoints", "last.ckpt")
+    """The checkpoint to continue from."""
+    best = Part("checkpoints", "best.ckpt")
+    """The checkpoint of the largest validation bound; there is none without a validation split."""
+    best_before = Part("checkpoints", ".best-before.ckpt")
+    """The best checkpoint but one, for a run whose end turns out to be none."""
+    tensorboard = Part("tensorboard")
+    """The folder of TensorBoard's events."""
+    images = Part("images")
+    """The folder of the pictures."""
+    curve_file = Part("metrics.csv")
+    """The file with a row for each evaluation."""
+    log = Part("log.txt")
+    """What was logged in words."""
+    output = Part("output.txt")
+    """What its process printed."""
 
     def last_output(self) -> str:
         """The last line of output.txt that is not empty."""
@@ -157,9 +141,7 @@ class RunDir:
         Raises:
             RunError: something lies there that a kill during the planning does not leave behind.
         """
-        names = sorted(path.name for path in self.path.iterdir()) if self.path.is_dir() else []
-        foreign = [name for name in names if name != "config.yaml" and not name.startswith(".")]
-        if foreign:
+        if foreign := sorted(path.name for path in self.path.glob("[!.]*") if path.name != "config.yaml"):
             raise RunError(
                 f"run_dir={self.path} must be a run directory, or a new or empty folder: it is none, and holds "
                 f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}"
@@ -225,8 +207,8 @@ class RunDir:
     def snapshots(self) -> dict[int, Path]:
         """The weights that were kept on the way (`checkpoint.at`), by training samples, in their order."""
         files = self.part("checkpoints", "at").glob("*.ckpt")
-        names = {int(file.stem): file.name for file in files if file.stem.isdecimal()}
-        return {count: self.part("checkpoints", "at", names[count]) for count in sorted(names)}
+        counts = sorted(int(file.stem) for file in files if file.stem.isdecimal())
+        return {count: self.snapshot_path(count) for count in counts}
 
     def snapshot_path(self, count: int) -> Path:
         """Where the weights after so many training samples are kept."""
@@ -286,8 +268,7 @@ class RunDir:
             ConfigError: it is no such name, or there is no snapshot at this count.
             RunError: the run has none yet.
         """
-        whole = int(checkpoint) if isinstance(checkpoint, float) and checkpoint.is_integer() else checkpoint
-        name = self.default_checkpoint if whole in (None, "") else str(whole)
+        name = self.default_checkpoint if checkpoint in (None, "") else str(whole(checkpoint))
         if name.isdigit():
             if int(name) not in self.snapshots:
                 kept = ", ".join(map(str, self.snapshots)) or "none: checkpoint.at says at which counts they are kept"

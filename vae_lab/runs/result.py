@@ -40,7 +40,7 @@ class Result:
     draws: int
     """How many draws of z there were for each datapoint, where it is a bound."""
     loss: str = ""
-    """By what the training's loss differed from minus the bound."""
+    """How the training's loss differed from minus the bound, such as `beta 4`; empty: not at all."""
     high_k_hat: float | None = None
     """The share of datapoints for which importance sampling cannot be trusted, where that is known."""
 
