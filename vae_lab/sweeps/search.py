@@ -78,37 +78,25 @@ def search(
     distributions = {key: distribution(override) for key, override in space.swept.items()}
     shapes = {key: distribution_to_json(shape) for key, shape in distributions.items()}
     about = json.dumps([identity_hash(fixed), settings.direction, shapes], sort_keys=True)
-    file, name = folder / "search.log", f"{folder.name}-{hashlib.sha256(about.encode()).hexdigest()[:6]}"
-    if not is_kept:
-        with tempfile.TemporaryDirectory(prefix="vae-lab-search-") as scratch:
-            copy = Path(scratch) / file.name
-            if file.exists():
-                shutil.copyfile(file, copy)
-            return propose(open_study(copy, name, settings), distributions, settings, folder, run)
-    propose(open_study(file, name, settings), distributions, settings, folder, run)
-
-
-def propose(
-    study: optuna.Study,
-    distributions: dict[str, BaseDistribution],
-    settings: SearchSettings,
-    folder: Path,
-    run: Callable[[Sequence[list[str]]], Sequence[float | None]],
-) -> None:
-    """Asks the study for points and tells it their values until `n_trials` are complete."""
-    trials = study.get_trials(deepcopy=False)
-    for trial in trials:
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)
-    left = settings.n_trials - sum(trial.state == TrialState.COMPLETE for trial in trials)
-    if left <= 0:
-        log.info("the search in %s is finished: a larger hydra.sweeper.n_trials goes on", folder)
-    for begin in range(0, left, settings.n_jobs):
-        batch = [study.ask(distributions) for _ in range(min(settings.n_jobs, left - begin))]
-        values = run([[f"{key}={value}" for key, value in trial.params.items()] for trial in batch])
-        for trial, value in zip(batch, values, strict=True):
-            study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
+    name = f"{folder.name}-{hashlib.sha256(about.encode()).hexdigest()[:6]}"
+    with tempfile.TemporaryDirectory(prefix="vae-lab-search-") as scratch:
+        file = folder / "search.log"
+        if not is_kept:
+            file = Path(shutil.copy(file, scratch) if file.exists() else f"{scratch}/{file.name}")
+        study = open_study(file, name, settings)
+        trials = study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                study.tell(trial.number, state=TrialState.FAIL)
+                study.enqueue_trial(trial.params)
+        left = settings.n_trials - sum(trial.state == TrialState.COMPLETE for trial in trials)
+        if left <= 0:
+            log.info("the search in %s is finished: a larger hydra.sweeper.n_trials goes on", folder)
+        for begin in range(0, left, settings.n_jobs):
+            batch = [study.ask(distributions) for _ in range(min(settings.n_jobs, left - begin))]
+            values = run([[f"{key}={value}" for key, value in trial.params.items()] for trial in batch])
+            for trial, value in zip(batch, values, strict=True):
+                study.tell(trial, value, state=TrialState.FAIL if value is None else TrialState.COMPLETE)
 
 
 def open_study(file: Path, name: str, settings: SearchSettings) -> optuna.Study:
@@ -133,22 +121,18 @@ def distribution(override: Override) -> BaseDistribution:
     Raises:
         ConfigError: there is no such space, as of an interval that ends before it begins.
     """
+    value = override.value()
     try:
-        return _distribution(override)
+        if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
+            is_log = "log" in value.tags
+            if "int" in value.tags or isinstance(value.start, int):
+                return IntDistribution(int(value.start), int(value.end), log=is_log)
+            return FloatDistribution(float(value.start), float(value.end), log=is_log)
+        if isinstance(value, RangeSweep) and not value.shuffle:  # as elsewhere in Hydra's grammar, without its end
+            low, *_, high = sorted(values) if len(values := list(value.range())) > 1 else values * 2
+            if isinstance(low, int) and isinstance(high, int) and isinstance(value.step, int):
+                return IntDistribution(low, high, step=abs(value.step))
+            return FloatDistribution(low, high, step=abs(value.step))
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
     except ValueError as error:
         raise ConfigError(f"{override.input_line} is no space to search: {error}") from error
-
-
-def _distribution(override: Override) -> BaseDistribution:
-    value = override.value()
-    if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
-        is_log = "log" in value.tags
-        if "int" in value.tags or isinstance(value.start, int):
-            return IntDistribution(int(value.start), int(value.end), log=is_log)
-        return FloatDistribution(float(value.start), float(value.end), log=is_log)
-    if isinstance(value, RangeSweep) and not value.shuffle:  # as elsewhere in Hydra's grammar, without its end
-        low, *_, high = sorted(values) if len(values := list(value.range())) > 1 else values * 2
-        if isinstance(low, int) and isinstance(high, int) and isinstance(value.step, int):
-            return IntDistribution(low, high, step=abs(value.step))
-        return FloatDistribution(low, high, step=abs(value.step))
-    return CategoricalDistribution(list(override.sweep_string_iterator()))

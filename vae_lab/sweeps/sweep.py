@@ -57,9 +57,9 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
     folder = sweep_folder(cfg, space.swept)
     cfg.hydra.sweep.dir = str(folder)
     hydra = [str(text) for text in cfg.hydra.overrides.hydra]
-    sweep = Sweep(cfg, folder)
+    sweep = Sweep(cfg, folder, space)
     is_search = "n_trials" in settings
-    points = [] if is_search else [space.point(cfg, folder, varied) for varied in space.grid()]
+    points = [] if is_search else sweep.points(space.grid())
     if sweep.settings.dry_run:
         sweep.check(points)
     home = RunDir(folder)
@@ -73,12 +73,8 @@ def run_sweep(cfg: DictConfig, typed: Sequence[str]) -> Path:
                     from vae_lab.sweeps.search import search
                 except ModuleNotFoundError as error:
                     raise ConfigError(f"a search needs {error.name}: {install('sweep')}") from error
-
-                def values(batch: Sequence[list[str]]) -> list[float | None]:
-                    return sweep.values([space.point(cfg, folder, varied) for varied in batch])
-
                 fixed = frozen_config(own_config(cfg)[0])
-                search(settings, space, fixed, folder, values, is_kept=not sweep.settings.dry_run)
+                search(settings, space, fixed, folder, sweep.values, is_kept=not sweep.settings.dry_run)
             else:
                 sweep.run(points)
         except PlanShown:
@@ -95,10 +91,14 @@ class PlanShown(Exception):  # noqa: N818 - no error: all that was asked for
 class Sweep:
     """The runs of a folder, and how they ended."""
 
-    def __init__(self, cfg: DictConfig, folder: Path) -> None:
-        self.cfg, self.folder, self.settings = cfg, folder, SweepSettings.of(cfg)
+    def __init__(self, cfg: DictConfig, folder: Path, space: Space) -> None:
+        self.cfg, self.folder, self.space, self.settings = cfg, folder, space, SweepSettings.of(cfg)
         self.at_once, self.threads = parallel_jobs(cfg), threads_of_a_job(cfg)
         self.outcomes: list[Outcome] = []
+
+    def points(self, varied: Iterable[list[str]]) -> list[Point]:
+        """The points with these values of the keys that vary."""
+        return [self.space.point(self.cfg, self.folder, values) for values in varied]
 
     def run(self, points: Sequence[Point]) -> dict[Path, Outcome]:
         """Shows the plan of a batch of points, and runs each that is not finished once; returns how they ended.
@@ -116,9 +116,8 @@ class Sweep:
         self.show(points)
         if self.settings.dry_run:
             raise PlanShown
-        planned = [self.plan(point) for point in points]
-        jobs = [job for job in planned if isinstance(job, Job)]
-        pending = [job for job in jobs if not job.is_done]
+        planned = {point.run.path: self.plan(point) for point in points}
+        pending = [job for job in planned.values() if isinstance(job, Job)]
         ended: list[Outcome] = []
         if pending and is_local(self.cfg):
             ended = run_jobs(
@@ -130,20 +129,19 @@ class Sweep:
             )
         elif pending:
             ended = launch(pending, self.cfg, self.folder)
-        by_run = {outcome.job.run: outcome for outcome in ended}
-        outcomes = [
-            job if isinstance(job, Outcome) else by_run.get(job.run, Outcome(job, "skipped")) for job in planned
-        ]
-        self.outcomes += outcomes
-        return {outcome.job.run.path: outcome for outcome in outcomes}
+        by_path = {outcome.job.run.path: outcome for outcome in ended}
+        outcomes = {path: job if isinstance(job, Outcome) else by_path[path] for path, job in planned.items()}
+        self.outcomes += outcomes.values()
+        return outcomes
 
-    def values(self, points: Sequence[Point]) -> list[float | None]:
+    def values(self, batch: Sequence[list[str]]) -> list[float | None]:
         """Runs a batch of a search; returns the validation bound of each point, None where its run failed.
 
         Raises:
             ConfigError: a run has no validation bound.
             Interrupted: a signal stopped it.
         """
+        points = self.points(batch)
         if self.settings.dry_run:
             self.check(points)
         ended = self.run(points)
@@ -177,27 +175,23 @@ class Sweep:
                 raise ConfigError(f"{' '.join(point.varied) or point.run.path.name}: {error}") from error
 
     def plan(self, point: Point) -> Job | Outcome:
-        """The point's job, its run directory made if there is none; a failure where another thing is in its place."""
+        """The point's job, its run directory made if there is none; its outcome where there is nothing to run."""
         try:
             if point.status == "broken":
                 raise RunError(f"{point.run.path} holds a broken run: move it away, and the same command makes it anew")
-            return plan_job(point.run.path, point.config, choices=point.choices, overrides=point.overrides)
+            job = plan_job(point.run.path, point.config, choices=point.choices, overrides=point.overrides)
+            return Outcome(job, "skipped") if job.is_done else job
         except RunError as error:
             return Outcome(Job(point.run), "failed", reason=str(error))
 
     def show(self, points: Sequence[Point]) -> None:
         """The plan: how many jobs, how many of them are done, time and disk."""
-        names = {
-            "finished": "finished",
-            "interrupted": "to continue",
-            "running": "to continue",
-            "failed": "failed before",
-            "planned": "new",
-            "broken": "broken",
-        }
-        counts = Counter(names[point.status] for point in points)
+        names = {"interrupted": "to continue", "running": "to continue", "failed": "failed before", "planned": "new"}
+        counts = Counter(names.get(point.status, point.status) for point in points)
         keys = dict.fromkeys(override.partition("=")[0] for point in points for override in point.varied)
-        states = ", ".join(f"{counts[name]} {name}" for name in dict.fromkeys(names.values()) if counts[name])
+        states = ", ".join(
+            f"{counts[name]} {name}" for name in ("finished", *dict.fromkeys(names.values()), "broken") if counts[name]
+        )
         log.info("sweep over %s: %d jobs (%s)", ", ".join(keys) or "one point", len(points), states)
         for folder in sorted({point.run.path.parent for point in points} - {self.folder}):
             log.info("some of them are in %s: a sweep over less made them", folder)
@@ -223,15 +217,13 @@ class Sweep:
         if unfinished:
             log.info("measuring the speed of the trainings on this machine, where it is not known")
         speeds.measure(point.config for point in unfinished)
-        seconds, disk, known = 0.0, 0, 0
-        for point in unfinished:
-            speed = speeds.of(point.config)
-            if speed is None:  # its training will say itself what is wrong
-                continue
-            samples = budget_in_samples(point.config, speed.samples_per_epoch) or 0
-            known += 1
-            seconds += speeds.of_start() + speed.seconds(samples, count_evaluations(point.config, samples))
-            disk += (2 + len(point.config["checkpoint"]["at"])) * speed.checkpoint_bytes
+        seconds, disk = 0.0, 0
+        # a training without a speed will say itself what is wrong
+        known = [(point.config, speed) for point in unfinished if (speed := speeds.of(point.config))]
+        for config, speed in known:
+            samples = budget_in_samples(config, speed.samples_per_epoch) or 0
+            seconds += speeds.of_start() + speed.seconds(samples, count_evaluations(config, samples))
+            disk += (2 + len(config["checkpoint"]["at"])) * speed.checkpoint_bytes
         return (seconds if known or not unfinished else None), disk
 
     def conclude(self) -> None:

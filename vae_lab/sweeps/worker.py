@@ -5,7 +5,6 @@ import functools
 import json
 import logging
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -100,9 +100,11 @@ class SweepConfig:
 
 def launch(jobs: Sequence[Job], cfg: DictConfig, folder: Path) -> list[Outcome]:
     """Lets the launcher of the config run the jobs; one that breaks down leaves outcomes that say so."""
-    with own_folder(folder) as invocation:
+    for left in folder.glob(".sweep-*"):  # by a sweep that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=".sweep-", dir=folder, ignore_cleanup_errors=True) as invocation:
         task = SweepJob(
-            folder=invocation,
+            folder=Path(invocation),
             owner=os.getpid(),
             jobs=tuple(jobs),
             threads=threads_of_a_job(cfg),
@@ -221,19 +223,6 @@ def free_slot(folder: Path, count: int | None, children: Children) -> Iterator[i
         if children.stopping.wait(POLL_SECONDS):
             yield None
             return
-
-
-@contextmanager
-def own_folder(folder: Path) -> Iterator[Path]:
-    """A folder for what this invocation's jobs leave, removed at the end."""
-    for left in folder.glob(".sweep-*"):  # by one that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    path = folder / f".sweep-{secrets.token_hex(4)}"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def read_outcome(path: Path, job: Job, *, interrupted: bool) -> Outcome:
