@@ -90,7 +90,7 @@ def test_job_is_planned_once_and_its_config_is_frozen(tmp_path: Path) -> None:
     assert (job.run.read_status(), job.run.read_config()) == ("planned", CONFIG)
     assert job.run.read_record()["choices"] == {"data": "digits"}
     elsewhere = {**CONFIG, "threads": 4, "data": {**CONFIG["data"], "root": "b"}}
-    assert plan_job(tmp_path / "a", elsewhere).budget == ()
+    assert plan_job(tmp_path / "a", elsewhere).budget == {}
     assert job.run.read_config() == CONFIG
 
 
@@ -107,8 +107,8 @@ def test_larger_budget_extends_a_finished_run(tmp_path: Path) -> None:
     job.run.update_record(status="finished")
     assert plan_job(tmp_path / "a", CONFIG).is_done
     extended = plan_job(tmp_path / "a", {**CONFIG, "max_samples": 2000})
-    assert extended.budget == ("--max-samples=2000",) and not extended.is_done
-    assert jobs.command(extended, 3)[3:] == ["--threads=3", "--max-samples=2000", "--", str(tmp_path / "a")]
+    assert extended.budget == {"max_samples": 2000} and not extended.is_done
+    assert jobs.command(extended, 3)[3:] == ["--threads=3", '--budget={"max_samples": 2000}', "--", str(tmp_path / "a")]
 
 
 def test_finished_jobs_are_skipped_and_failures_stop_nobody(make_job, stand_in) -> None:
@@ -261,6 +261,19 @@ def plan_tiny(path: Path, *overrides: str) -> Job:
     latest = {override.partition("=")[0]: override for override in (*TINY, *overrides)}
     config, choices = compose_command("train", list(latest.values()))
     return plan_job(path, frozen_config(config), choices=choices, overrides=list(latest.values()))
+
+
+@pytest.mark.slow
+def test_the_threads_of_a_job_are_kept_and_nobody_has_typed_them(tmp_path: Path, warm_jobs: None) -> None:
+    job = plan_tiny(tmp_path / "job", "max_samples=300", "trainer.max_epochs=null", "threads=null")
+    typed = job.run.read_record()["overrides"]
+    assert statuses(run_jobs([job], num_parallel=1, threads=2)) == ["finished"]
+    assert job.run.read_config()["threads"] == 2 and job.run.read_record()["overrides"] == typed
+    longer = plan_job(job.run.path, {**job.run.read_config(), "max_samples": 600})
+    assert statuses(run_jobs([longer], num_parallel=1, threads=1)) == ["resumed"]
+    assert job.run.read_config()["threads"] == 1 and job.run.read_config()["max_samples"] == 600
+    overrides = job.run.read_record()["overrides"]
+    assert "max_samples=600" in overrides and [text for text in overrides if "threads" in text] == ["threads=null"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ nor Lightning: it waits.
 """
 
 import functools
+import json
 import logging
 import os
 import shutil
@@ -127,7 +128,7 @@ def attempted(job: Job, children: Children, *, threads: int, slot: int | None) -
 
 def command(job: Job, threads: int) -> list[str]:
     """The command line of a job's process: the run directory, and what it cannot say itself."""
-    options = [f"--threads={threads}", *(f"--allow={package}" for package in job.allow), *job.budget]
+    options = [f"--threads={threads}", f"--budget={json.dumps(job.budget)}", *(f"--allow={name}" for name in job.allow)]
     return [sys.executable, "-m", "vae_lab.jobs.execute", *options, "--", str(job.run.path)]
 
 

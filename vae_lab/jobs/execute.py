@@ -4,7 +4,7 @@
 """
 
 import argparse
-import copy
+import json
 import logging
 import os
 import shlex
@@ -37,7 +37,7 @@ from vae_lab.runs.continuation import is_larger, overrides_with
 from vae_lab.runs.curve import keep_rows, read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.events import keep_events
-from vae_lab.runs.identity import BUDGET, whole
+from vae_lab.runs.identity import BUDGET
 from vae_lab.runs.load import (
     DAMAGE,
     best_bound,
@@ -58,7 +58,7 @@ from vae_lab.training.matmul import described
 from vae_lab.training.running_means import RunningMeans
 from vae_lab.training.signals import as_ctrl_c
 from vae_lab.wiring import build
-from vae_lab.wiring.dotted import set_value_at, value_at
+from vae_lab.wiring.dotted import value_at, with_values
 from vae_lab.wiring.terminal import put
 
 log = logging.getLogger("vae_lab")
@@ -68,7 +68,7 @@ log_alone.propagate = False
 log_alone.setLevel(logging.INFO)
 
 
-def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
+def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]], *, threads: int | None = None) -> Path:
     """Trains a planned run on, by its frozen config or one that differs in what may change; returns its directory.
 
     Args:
@@ -76,6 +76,7 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> P
         changed: what makes the config of this training from the frozen one, which another process may have changed
             until the run is locked.
 
+        threads: of the CPU, where nobody typed them and they are not what that config says.
     Raises:
         ConfigError: the config is refused; nothing was written.
         NonFiniteDensity: the training diverged; the run's status is `failed`.
@@ -95,11 +96,13 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> P
         config = changed(frozen)
         if has_nothing_to_add(frozen, config):
             return run.path
-        assembled = assemble(config, run)
-        refuse_damaged(run, assembled)
         record = run.read_record()
         typed = overrides_with(record.get("overrides"), frozen, config)
         run.write_config(settled(config, assembled, run), **placed(config, record), **typed)
+        if threads:
+            config["threads"] = threads
+        assembled = assemble(config, run)
+        refuse_damaged(run, assembled)
         return execute(run, assembled)
 
 
@@ -438,9 +441,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vae_lab.jobs.execute", description="Trains a planned run.")
     parser.add_argument("run", help="the run directory")
     parser.add_argument("--allow", action="append", default=[], help="a package whose classes it may name")
-    parser.add_argument("--threads", type=int, default=KEPT, help="of the CPU")
-    parser.add_argument("--max-samples", type=budget, default=KEPT, help="a larger budget, or null")
-    parser.add_argument("--max-epochs", type=budget, default=KEPT, help="a larger budget, or null")
+    parser.add_argument("--threads", type=int, help="of the CPU")
+    parser.add_argument("--budget", type=json.loads, default={}, help="a larger one: its keys and values, as JSON")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     build.find_own_classes()
@@ -451,16 +453,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = RunDir.existing(given.run)
         config = run.read_config()
         build.refuse_untrusted(config, given.allow)
-        changes = {"threads": given.threads, "max_samples": given.max_samples, "trainer.max_epochs": given.max_epochs}
 
         def changed(frozen: dict[str, Any]) -> dict[str, Any]:
-            config = copy.deepcopy(frozen)
-            for key, value in changes.items():
-                if value is not KEPT and (key not in BUDGET or is_larger(value, value_at(frozen, key))):
-                    set_value_at(config, key, value)
-            return config
+            larger = {key: value for key, value in given.budget.items() if is_larger(value, value_at(frozen, key))}
+            return with_values(frozen, larger)
 
-        put(str(go_on(run, changed)))
+        put(str(go_on(run, changed, threads=given.threads)))
         return 0
     except (ConfigError, NonFiniteDensity) as error:
         log.error("%s", error)
@@ -468,15 +466,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Interrupted, KeyboardInterrupt) as interrupt:
         log.error("%s", str(interrupt) or "interrupted")
         return INTERRUPTED
-
-
-KEPT = object()
-"""What is not given stays as the run directory has it."""
-
-
-def budget(text: str) -> float | None:
-    """A count of samples or epochs; `null`: no limit."""
-    return None if text == "null" else whole(float(text))
 
 
 if __name__ == "__main__":

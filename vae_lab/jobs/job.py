@@ -1,7 +1,7 @@
 """One planned run among many, and how its training ended."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from vae_lab.runs.continuation import is_larger
 from vae_lab.runs.directory import RunDir, plan_run
 from vae_lab.runs.identity import BUDGET, differing_keys
 from vae_lab.wiring.build import foreign_packages
-from vae_lab.wiring.dotted import set_value_at, value_at
+from vae_lab.wiring.dotted import value_at, with_values
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Job:
     """A planned run, and what its command says besides `run_dir`."""
 
     run: RunDir
-    budget: tuple[str, ...] = ()
-    """Options of its process for a budget larger than the frozen one; empty: the budget is as planned."""
+    budget: Mapping[str, float | None] = field(default_factory=dict)
+    """The keys of a budget larger than the frozen one, with their values; empty: the budget is as planned."""
     allow: tuple[str, ...] = ()
     """Further packages whose classes the config may name, besides the lab's own and its frameworks'."""
     seconds: float = 1.0
@@ -76,16 +76,10 @@ def plan_job(path: Path, config: Mapping[str, Any], **record: Any) -> Job:
             if not run.exists():
                 return Job(plan_run(path, config, **record), allow=allow)
     frozen = run.read_config()
-    same_budget = {**frozen, "trainer": dict(frozen["trainer"])}
-    budget = []
-    for key in BUDGET:
-        asked, kept = value_at(config, key), value_at(frozen, key)
-        if asked != kept and is_larger(asked, kept):
-            set_value_at(same_budget, key, asked)
-            budget.append(f"--{key.rpartition('.')[2].replace('_', '-')}={'null' if asked is None else asked}")
-    if differing_keys(same_budget, config):
+    budget = {key: asked for key in BUDGET if is_larger(asked := value_at(config, key), value_at(frozen, key))}
+    if differing_keys(with_values(frozen, budget), config):
         raise RunError(
             f"{path} holds another run; it differs in {', '.join(differing_keys(frozen, config))}: move it away, "
             "or choose another folder"
         )
-    return Job(run, tuple(budget), allow)
+    return Job(run, budget, allow)

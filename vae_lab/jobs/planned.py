@@ -1,6 +1,5 @@
 """The config of a new run: what the command line leaves open is decided by the data, and kept with the run."""
 
-import copy
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -29,7 +28,7 @@ def planned_config(composed: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: the data set cannot be read, or its keys are refused.
     """
-    config = copy.deepcopy(frozen_config(composed))
+    config = frozen_config(composed)
     data = config.get("data")
     if not isinstance(data, dict) or "trainer" not in config:
         return config

@@ -14,7 +14,7 @@ from vae_lab.atomic import read_cache, write_json
 from vae_lab.runs.identity import BUDGET, KINDS, Kind, config_hash
 from vae_lab.training.marks import next_evaluation
 from vae_lab.training.signals import PARENT
-from vae_lab.wiring.dotted import set_value_at, value_at
+from vae_lab.wiring.dotted import value_at, with_values
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Speeds:
 
     def __init__(self, path: Path, *, threads: int, measure_for: float) -> None:
         self.path, self.threads, self.measure_for = path, threads, measure_for
-        self.known = self.read()
+        self.known = read_speeds(path)
         self.failed: dict[str, None] = {}
 
     def of(self, config: Mapping[str, Any]) -> Speed | None:
@@ -51,31 +51,21 @@ class Speeds:
     def measure(self, configs: Iterable[Mapping[str, Any]]) -> None:
         """Measures those that are not known, in a process of its own, which may run out of memory or worse."""
         keyed = {self.key(config): {**config, "threads": self.threads} for config in configs}
-        missing = {key: config for key, config in keyed.items() if key not in self.known | self.failed}
-        while missing:
+        while missing := {key: config for key, config in keyed.items() if key not in self.known | self.failed}:
             with tempfile.TemporaryDirectory(prefix="vae-lab-speed-") as folder:
                 todo = Path(folder) / "trainings.json"
                 write_json(todo, {"trainings": missing, "seconds": self.measure_for})
                 probe = [sys.executable, "-m", "vae_lab.jobs.speed_probe", str(todo), str(self.path)]
                 subprocess.run(probe, env={**os.environ, PARENT: str(os.getpid())}, check=False)
-            self.known |= self.read()
+            self.known |= read_speeds(self.path)
             # it goes through them in order: the first one without a speed is what it failed at
-            first = next((key for key in missing if key not in self.known), None)
-            self.failed |= {} if first is None else {first: None}
-            missing = {key: config for key, config in missing.items() if key not in self.known | self.failed}
+            self.failed |= dict.fromkeys([key for key in missing if key not in self.known][:1])
 
     def key(self, config: Mapping[str, Any]) -> str:
         """What trainings of one speed have in common."""
-        sections = {name: dict(config[name]) for name in ("optimizer", "trainer")}
-        alike = {**config, **sections, "seed": 0, "checkpoint": None}
-        for key in (*BUDGET, "optimizer.lr"):
-            set_value_at(alike, key, None)
+        alike = with_values(config, {"seed": 0, "checkpoint": None, **dict.fromkeys((*BUDGET, "optimizer.lr"))})
         speed = [value_at(config, key) for key, kind in KINDS.items() if kind in (Kind.SPEED, Kind.DEVICES)]
         return f"{config_hash(alike | {'speed': speed})}-{self.threads}"
-
-    def read(self) -> dict[str, Any]:
-        """What the file holds."""
-        return read_speeds(self.path)
 
     def of_start(self) -> float:
         """Seconds that a process needs before it trains: Python and the frameworks."""

@@ -20,6 +20,7 @@ from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.speed import Speed, read_speeds
 from vae_lab.runs.directory import RunDir
 from vae_lab.training.lit_module import LitVAE
+from vae_lab.wiring.dotted import with_values
 
 NEVER = 2**62
 """A count of samples that no training reaches."""
@@ -31,14 +32,8 @@ def measure_speed(config: Mapping[str, Any], seconds: float) -> Speed:
     Raises:
         Interrupted: a signal came in between.
     """
-    config = {
-        **config,
-        "compile": False,
-        "callbacks": {},
-        "logger": None,
-        "checkpoint": {**config["checkpoint"], "at": []},
-    }
-    config["evaluation"] = {**config["evaluation"], "first": NEVER, "every": None}
+    watched_by_nobody = {"callbacks": {}, "logger": None, "evaluation.first": NEVER, "evaluation.every": None}
+    config = with_values(config, {"compile": False, "checkpoint.at": [], **watched_by_nobody})
     with tempfile.TemporaryDirectory(prefix="vae-lab-speed-") as folder:
         run = RunDir(Path(folder))
         assembled = assemble(config, run)

@@ -14,7 +14,7 @@ from vae_lab.figures.needed import NeededRun
 from vae_lab.jobs.job import Job, Outcome, plan_job
 from vae_lab.runs.result import one_draw_bound
 from vae_lab.wiring.arguments import override
-from vae_lab.wiring.dotted import set_value_at
+from vae_lab.wiring.dotted import with_values
 
 log = logging.getLogger("vae_lab")
 
@@ -59,8 +59,7 @@ def plan_probes(needed: NeededRun, planned: Mapping[str, Any], folder: Path) -> 
 
 def with_step_size(planned: Mapping[str, Any], learning_rate: float) -> dict[str, Any]:
     """The arguments of `plan_job`, config and entries of run.json, with this step size."""
-    config = {**planned["config"], "optimizer": dict(planned["config"]["optimizer"])}
-    set_value_at(config, STEP_SIZE, learning_rate)
+    config = with_values(planned["config"], {STEP_SIZE: learning_rate})
     return {**planned, "config": config, "overrides": [*planned["overrides"], override(STEP_SIZE, learning_rate)]}
 
 

@@ -1,6 +1,5 @@
 """Continuing a run: what a further command may say about a run directory that exists."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -14,7 +13,7 @@ from vae_lab.runs.identity import BUDGET, PLACES, Kind, keys_of, kind_of, may_ch
 from vae_lab.runs.place import require_place
 from vae_lab.wiring.arguments import override
 from vae_lab.wiring.compose import own_config
-from vae_lab.wiring.dotted import key_of, leaves, set_value_at, value_at
+from vae_lab.wiring.dotted import key_of, leaves, value_at, with_values
 
 OF_THE_BUDGET = ("evaluation.first", "schedule.total_samples")
 """Keys whose values follow from the budget where they are not given."""
@@ -64,9 +63,8 @@ def continued_config(
     Raises:
         ConfigError: an override disagrees with the frozen config in anything else; all such keys are named.
     """
-    config = copy.deepcopy(dict(frozen))
     recorded = run.read_record().get("choices", {})
-    differences = []
+    changes, differences = {}, []
     for key, typed in request.keys.items():
         if key in request.choices:
             if request.choices[key] != recorded.get(key):
@@ -78,7 +76,7 @@ def continued_config(
             require_place(frozen, key, typed, run.path)
         if (asked := value_at(composed, key)) != (kept := value_at(frozen, key)):
             if may_change(key) or (key in BUDGET and is_larger(asked, kept)):
-                set_value_at(config, key, asked)
+                changes[key] = asked
             else:
                 differences.append(f"{key}={kept} (asked for: {typed})")
     if differences:
@@ -88,7 +86,7 @@ def continued_config(
             f"only a larger budget ({' or '.join(BUDGET)}), another speed ({speed}) and another place of its data "
             f"({places}) are accepted; leave these keys out, or leave run_dir out for a new run"
         )
-    return config
+    return with_values(frozen, changes)
 
 
 def overrides_with(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from vae_lab.wiring.dotted import key_of, leaves, value_at, walk
+from vae_lab.wiring.dotted import key_of, leaves, value_at, walk, with_values
 
 
 class Kind(Enum):
@@ -126,11 +126,8 @@ def may_change(key: str) -> bool:
 
 def frozen_config(composed: Mapping[str, Any]) -> dict[str, Any]:
     """What a composed config says about a run, without what concerns the command; 1e6 becomes a whole number."""
-    config = {key: value for key, value in composed.items() if kind_of(key) is not Kind.COMMAND}
-    for section, name in (key.split(".") for key in COUNTS if "." in key):
-        if isinstance(known := config.get(section), Mapping) and name in known:
-            config[section] = {**known, name: whole(known[name])}
-    return {key: whole(value) for key, value in config.items()}
+    config = {key: whole(value) for key, value in composed.items() if kind_of(key) is not Kind.COMMAND}
+    return with_values(config, {key: whole(value) for key in COUNTS if (value := value_at(config, key)) is not None})
 
 
 def whole(value: Any) -> Any:

@@ -1,6 +1,9 @@
 """Values of nested configs by their dotted keys."""
 
+import copy
 from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 
@@ -23,12 +26,13 @@ def parents_of(key: str) -> Iterator[str]:
         yield key
 
 
-def set_value_at(config: dict[str, Any], key: str, value: Any) -> None:
-    """Sets the value at a dotted key that exists."""
-    *folders, name = key.split(".")
-    for folder in folders:
-        config = config[folder]
-    config[name] = value
+def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config with other values at dotted keys, whose folders exist."""
+    changed = copy.deepcopy(dict(config))
+    for key, value in values.items():
+        *folders, name = key.split(".")
+        reduce(getitem, folders, changed)[name] = value
+    return changed
 
 
 def walk(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
