@@ -1,7 +1,6 @@
 """`vae-lab train`: a config becomes a run directory with a trained model, its curve and its ledger."""
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,8 @@ def train(cfg: DictConfig) -> Path:
         NonFiniteDensity: the training diverged; the run's status is `failed`.
         Interrupted: a signal stopped it; the same command with `run_dir` continues.
     """
-    if "VAE_LAB_RUN_DIR" in os.environ and int(os.environ.get("LOCAL_RANK", 0)) > 0:
-        return assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
+    if assisted := assist():
+        return assisted
     requested: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # pyright: ignore[reportAssignmentType]
     config = frozen_config(requested)
     request = Request.of_this_command()

@@ -139,11 +139,9 @@ def assemble(config: Mapping[str, Any], run: RunDir) -> Assembled:
         channels_last=settings.channels_last,
         seed=settings.seed,
     )
-    precision = config["trainer"]["precision"]
-    if precision != AUTO or "precision" not in record:  # a run stays with what it began with
-        precision = choose_precision(precision, device_of(config["trainer"]["accelerator"]))
-    else:
-        precision = record["precision"]
+    asked = config["trainer"]["precision"]
+    begun_with = record.get("precision") if asked == AUTO else None
+    precision = begun_with or choose_precision(asked, device_of(config["trainer"]["accelerator"]))
     trainer = make_trainer(config, objective, [evaluation, *others, early, StopOnSignal(), checkpoint], run, precision)
     check_together(lit, early, trainer)
     use_backend(settings.matmul_backend)

@@ -11,6 +11,7 @@ import shlex
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,8 +76,8 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]], *, t
         run: the run.
         changed: what makes the config of this training from the frozen one, which another process may have changed
             until the run is locked.
-
         threads: of the CPU, where nobody typed them and they are not what that config says.
+
     Raises:
         ConfigError: the config is refused; nothing was written.
         NonFiniteDensity: the training diverged; the run's status is `failed`.
@@ -98,11 +99,11 @@ def go_on(run: RunDir, changed: Callable[[dict[str, Any]], dict[str, Any]], *, t
             return run.path
         record = run.read_record()
         typed = overrides_with(record.get("overrides"), frozen, config)
-        run.write_config(settled(config, assembled, run), **placed(config, record), **typed)
         if threads:
             config["threads"] = threads
         assembled = assemble(config, run)
         refuse_damaged(run, assembled)
+        run.write_config(settled(config, assembled, run), **placed(config, record), **typed)
         return execute(run, assembled)
 
 
@@ -149,42 +150,33 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
     The run directory is locked by this process.
     """
     with logging_to(run.log), as_ctrl_c():
+        lit, data = assembled.lit, assembled.data
         started, before = time.time(), run.read_record().get("wall_seconds", 0.0)
 
-        def wall_seconds() -> float:
+        def progress() -> dict[str, Any]:
             # a piece that was killed is known to its checkpoint alone
-            return max(before, assembled.lit.seconds_before) + time.time() - started
+            seconds = max(before, lit.seconds_before) + time.time() - started
+            return {"samples_evaluated": lit.samples, "wall_seconds": seconds}
 
         continuation = f"continue: {run.command('train')}"
         try:
-            data = {"image_shape": list(assembled.data.image_shape), "data_fingerprint": assembled.data.fingerprint}
-            data["precision"] = assembled.precision
-            layers = layers_of(assembled.lit.model)
-            data |= {"layers": layers, "num_parameters": sum(num for *_, num in layers)}
-            data["data_notes"] = "; ".join(assembled.data.notes)
-            where = provenance(assembled.trainer.strategy.root_device)
-            run.update_record(status="running", error=None, command=sys.argv, **where, **data)
-            log.info("run directory: %s", run.path)
-            describe(assembled, layers)
-            warn_if_busy(torch.get_num_threads())
-            for limit in run.limits():
-                log.warning(limit)
-            log.info("budget: %s; seed %d", budget_in_words(assembled.lit), assembled.lit.seed)
-            log.info("data: %s", assembled.data.name)
-            for note in assembled.data.notes:
-                log.info("  %s", note)
-            filled = assembled.config["schedule"].get("total_samples")
-            if filled is not None and assembled.lit.max_samples + assembled.lit.samples_per_step <= filled:
-                log.warning(
-                    "the learning rate's schedule fills %s samples and is not over when the run ends; max_samples=%d "
-                    "in place of trainer.max_epochs fits them together",
-                    *(f"{filled:,}", assembled.lit.max_samples),
-                )
-            if note := assembled.lit.objective.describe():
-                log.info(note)
+            layers = layers_of(lit.model)
+            run.update_record(
+                status="running",
+                error=None,
+                command=sys.argv,
+                **provenance(assembled.trainer.strategy.root_device),
+                image_shape=list(data.image_shape),
+                data_fingerprint=data.fingerprint,
+                precision=assembled.precision,
+                layers=layers,
+                num_parameters=sum(num for *_, num in layers),
+                data_notes="; ".join(data.notes),
+            )
+            describe(run, assembled, layers)
             fit(run, assembled)
-            if assembled.lit.interrupted:
-                raise Interrupted(f"stopped at {assembled.lit.samples:,} samples; {continuation}")
+            if lit.interrupted:
+                raise Interrupted(f"stopped at {lit.samples:,} samples; {continuation}")
             ledger = measure(run, assembled)
         except BaseException as error:
             ending = ending_of(error, run, continuation)
@@ -194,18 +186,16 @@ def execute(run: RunDir, assembled: Assembled) -> Path:
                     run.update_record(
                         status="interrupted" if stopped else "failed",
                         error=None if stopped else f"{type(ending).__name__}: {ending}",
-                        samples_evaluated=assembled.lit.samples,
-                        wall_seconds=wall_seconds(),
+                        **progress(),
                     )
             if ending is not error:
                 raise ending from error
             raise
         run.update_record(
             status="finished",
-            samples_evaluated=assembled.lit.samples,
-            stopped_early=assembled.lit.stopped_early,
+            stopped_early=lit.stopped_early,
             evaluation_seconds=assembled.evaluation.seconds,
-            wall_seconds=wall_seconds(),
+            **progress(),
         )
         log_result(run, assembled, ledger)
     return run.path
@@ -220,18 +210,35 @@ def layers_of(model: torch.nn.Module) -> list[tuple[str, str, int]]:
     return found
 
 
-def describe(assembled: Assembled, layers: Sequence[tuple[str, str, int]]) -> None:
-    """A line about the model; its layers, and what multiplies matrices, stand in the run's log alone."""
-    total: dict[str, int] = {}
+def describe(run: RunDir, assembled: Assembled, layers: Sequence[tuple[str, str, int]]) -> None:
+    """Says what is about to be trained; layers, and what multiplies matrices, stand in the run's log alone."""
+    lit, data = assembled.lit, assembled.data
+    log.info("run directory: %s", run.path)
+    total: Counter[str] = Counter()
     for name, _, num in layers:
-        part = name.partition(".")[0]
-        total[part] = total.get(part, 0) + num
-    parts = ", ".join(f"{part} {num:,}" for part, num in total.items())
-    size = assembled.lit.model.latent_dim
-    log.info("model: %d latent dimensions, %s parameters (%s)", size, f"{sum(total.values()):,}", parts)
+        total[name.partition(".")[0]] += num
+    networks = ", ".join(f"{network} {num:,}" for network, num in total.items())
+    size = lit.model.latent_dim
+    log.info("model: %d latent dimensions, %s parameters (%s)", size, f"{total.total():,}", networks)
     for name, what, num in layers:
         log_alone.info("layer %s: %s, %s parameters", name, what, f"{num:,}")
     log_alone.info(described(assembled.config["matmul_backend"]))
+    warn_if_busy(torch.get_num_threads())
+    for limit in run.limits():
+        log.warning(limit)
+    log.info("budget: %s; seed %d", budget_in_words(lit), lit.seed)
+    log.info("data: %s", data.name)
+    for note in data.notes:
+        log.info("  %s", note)
+    filled = assembled.config["schedule"].get("total_samples")
+    if filled is not None and lit.max_samples + lit.samples_per_step <= filled:
+        log.warning(
+            "the learning rate's schedule fills %s samples and is not over when the run ends; max_samples=%d "
+            "in place of trainer.max_epochs fits them together",
+            *(f"{filled:,}", lit.max_samples),
+        )
+    if note := lit.objective.describe():
+        log.info(note)
 
 
 def budget_in_words(lit: LitVAE) -> str:
@@ -315,8 +322,11 @@ def fit(run: RunDir, assembled: Assembled) -> None:
         os.environ.pop("VAE_LAB_RUN_DIR", None)  # or the next training of this process would be a further one of this
 
 
-def assist(run: RunDir) -> Path:
-    """A further process of a training: takes run directory and config from the first one."""
+def assist() -> Path | None:
+    """The work of a further process of a training, which the first one told its run directory; None in the first."""
+    if "VAE_LAB_RUN_DIR" not in os.environ or int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        return None
+    run = RunDir(os.environ["VAE_LAB_RUN_DIR"])
     assembled = assemble(run.read_config(), run)
     assembled.trainer.fit(assembled.lit, ckpt_path=str(run.last) if run.has_checkpoint else None, weights_only=True)
     return run.path
@@ -447,8 +457,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     build.find_own_classes()
     try:
-        if "VAE_LAB_RUN_DIR" in os.environ and int(os.environ.get("LOCAL_RANK", 0)) > 0:
-            assist(RunDir(os.environ["VAE_LAB_RUN_DIR"]))
+        if assist():
             return 0
         run = RunDir.existing(given.run)
         config = run.read_config()
