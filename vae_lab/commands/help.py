@@ -25,7 +25,7 @@ FLAGS = {
 ALWAYS = ("--cfg job", "--hydra-help")
 """Flags that mean something to a command without groups, too."""
 WIDEST = 44
-"""The widest that the column of keys with their defaults may be."""
+"""The widest that a column of names, such as keys with their defaults, may be."""
 ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+),'?([^'}]*)'?\}")
 REFERENCE = re.compile(r"\$\{\.*([\w.]+)\}")
 
@@ -59,30 +59,20 @@ def overview(commands: dict[str, Command]) -> str:
 def command_help(name: str, command: Command, keys: CommandKeys) -> str:
     """The help of one command: its keys, its groups with every choice, the keys of those chosen, and the flags."""
     lines = [f"vae-lab {name}: {command.summary}", "", f"  vae-lab {name} {command.example}"]
-    own = {
-        key: about
-        for key, about in keys.of_group[""].items()
-        if key not in keys.of_group.get(key.partition(".")[0], {})
-    }
+    of_command = keys.of_group[""].items()
+    own = {key: about for key, about in of_command if key not in keys.of_group.get(key.partition(".")[0], {})}
     lines += ["", "Keys, with their defaults:", *_keys(own, keys)]
     first = [group for group in FIRST if group in keys.chosen]
     groups = [group for group in (*first, *keys.chosen) if "/" not in group]
     for group in dict.fromkeys(groups):
-        found = choices(keys.folders, group)
-        if found:
-            lines += ["", f"{group}="]
-            width = max(map(len, found)) + 2
-            for choice, file in found.items():
-                mark = "*" if choice in keys.chosen[group] else " "
-                lines += _entry(f"{mark} {choice}", headline(file), width + 2)
+        if found := choices(keys.folders, group):
+            marked = {f"{' *'[choice in keys.chosen[group]]} {choice}": file for choice, file in found.items()}
+            lines += ["", f"{group}=", *_in_columns({name: headline(file) for name, file in marked.items()})]
         own = keys.of_group.get(group, {})
         lines += _keys({key: about for key, about in own.items() if key.startswith(f"{group}.")}, keys)
     lines += ["", "* = what is chosen, with its keys below. Also:" if groups else "Also:"]
-    flags = {flag: meaning for flag, meaning in FLAGS.items() if groups or flag in ALWAYS}
-    if name != "train":
-        flags.pop("-m", None)
-    for flag, meaning in flags.items():
-        lines += _entry(f"  {flag}", meaning, max(map(len, flags)) + 4)
+    shown = [flag for flag in FLAGS if (groups or flag in ALWAYS) and (flag != "-m" or name == "train")]
+    lines += _in_columns({f"  {flag}": FLAGS[flag] for flag in shown})
     if groups:
         lines += ["", f"The keys of another choice: vae-lab {name} {_other_choice(groups, keys)} --help"]
     return "\n".join(lines)
@@ -96,16 +86,13 @@ def _other_choice(groups: Sequence[str], keys: CommandKeys) -> str:
 
 def _keys(shown: Mapping[str, YamlKey], keys: CommandKeys) -> list[str]:
     """A line for each key: its default, as the choices have it, and what it is."""
-    known = keys.keys
-    titles = {key: f"{key}={_default(known[key].value)}" for key, about in shown.items() if not about.is_section}
-    width = min(max(map(len, titles.values()), default=0) + 2, WIDEST)
-    lines = []
+    entries = {}
     for key, about in shown.items():
-        if key in titles:
-            lines += _entry(f"  {titles[key]}", known[key].comment, width + 2)
+        if not about.is_section:
+            entries[f"  {key}={_default(keys.keys[key].value)}"] = keys.keys[key].comment
         elif about.comment:
-            lines += _entry(f"  {key}.", about.comment, width + 2)
-    return lines
+            entries[f"  {key}."] = about.comment
+    return _in_columns(entries)
 
 
 def _default(value: str) -> str:
@@ -124,17 +111,18 @@ def plain_help(name: str, command: Command, kind: type[Any]) -> str:
     values = {key: getattr(defaults, key) or "" for key in keys}
     shown = {key: ",".join(value) if isinstance(value, list) else str(value) for key, value in values.items()}
     titles = {key: f"  {key}={'|'.join(about.choices) or shown[key]}" for key, about in keys.items()}
-    for key, about in keys.items():
-        default = f" (default: {shown[key]})" if about.choices and shown[key] else ""
-        lines += _entry(titles[key], about.meaning + default, max(map(len, titles.values())) + 2)
-    several = [key for key, about in keys.items() if about.is_list]
-    if several:
-        first = several[0]
-        lines += [
-            "",
-            f"Several values: {first}=a,b or {first}=[a,b] or {first}=a {first}=b; so for {', '.join(several)}.",
-        ]
+    of_choices = {key: f" (default: {shown[key]})" for key, about in keys.items() if about.choices and shown[key]}
+    lines += _in_columns({titles[key]: about.meaning + of_choices.get(key, "") for key, about in keys.items()})
+    if several := [key for key, about in keys.items() if about.is_list]:
+        examples = "{0}=a,b or {0}=[a,b] or {0}=a {0}=b".format(several[0])
+        lines += ["", f"Several values: {examples}; so for {', '.join(several)}."]
     return "\n".join(lines)
+
+
+def _in_columns(entries: Mapping[str, str]) -> list[str]:
+    """Names and what they are, below each other."""
+    width = min(max(map(len, entries), default=0), WIDEST) + 2
+    return [line for name, text in entries.items() for line in _entry(name, text, width)]
 
 
 def _entry(name: str, text: str, width: int) -> list[str]:
