@@ -85,6 +85,14 @@ def test_help_of_a_command_shows_every_choice_and_those_of_a_folder_of_ones_own(
     assert max(map(len, out.splitlines())) <= 110
 
 
+def test_help_shows_a_choice_that_is_not_taken_where_a_sweep_takes_all_of_a_group(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", "sweep=latent_dims", "--help"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("The keys of another choice: vae-lab train ") and "model=" not in last
+
+
 @pytest.mark.slow
 def test_examples_of_the_help_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     for name, command in COMMANDS.items():

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vae_lab.wiring.arguments import keys_of
@@ -73,15 +73,16 @@ def command_help(name: str, command: Command, keys: CommandKeys) -> str:
     lines += ["", "* = what is chosen, with its keys below. Also:" if groups else "Also:"]
     shown = [flag for flag in FLAGS if (groups or flag in ALWAYS) and (flag != "-m" or name == "train")]
     lines += _in_columns({f"  {flag}": FLAGS[flag] for flag in shown})
-    if groups:
-        lines += ["", f"The keys of another choice: vae-lab {name} {_other_choice(groups, keys)} --help"]
+    others = (
+        f"{group}={choice}"
+        for group in ("model", *groups)
+        if group in groups
+        for choice in choices(keys.folders, group)
+        if choice not in keys.chosen[group]
+    )
+    if other := next(others, ""):
+        lines += ["", f"The keys of another choice: vae-lab {name} {other} --help"]
     return "\n".join(lines)
-
-
-def _other_choice(groups: Sequence[str], keys: CommandKeys) -> str:
-    """A choice that is not the default, for an example."""
-    group = next(group for group in ("model", *groups) if group in groups)
-    return f"{group}={next(name for name in choices(keys.folders, group) if name not in keys.chosen[group])}"
 
 
 def _keys(shown: Mapping[str, YamlKey], keys: CommandKeys) -> list[str]:
