@@ -13,7 +13,7 @@ from torch import Tensor
 from vae_lab.applications.inpainting import Inpainted, mask_of, require_independent_pixels
 from vae_lab.applications.inpainting import inpaint as chains_of
 from vae_lab.commands.images import ImageSettings, require_encoder
-from vae_lab.commands.out import OutSettings, write_arrays
+from vae_lab.commands.out import OutSettings, channels_last, write_arrays
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.commands.tracking import tracked
 from vae_lab.errors import ConfigError, require_choice, require_integer
@@ -141,8 +141,3 @@ def row_of(place: int, label: str, found: Inpainted) -> list[Cell]:
     shares = f"{found.acceptance:.0%}", f"{found.hmc_acceptance:.0%}"
     density = number(found.log_conditional, mark=mark, places=2), number(found.standard_error, places=2)
     return [str(place), label, *shares, f"{found.effective_sample_size:.0f}", *density]
-
-
-def channels_last(images: torch.Tensor) -> np.ndarray:
-    """[..., height, width], or [..., height, width, channel] for several channels."""
-    return (images.squeeze(-3) if images.shape[-3] == 1 else images.movedim(-3, -1)).numpy()

@@ -41,7 +41,12 @@ class OutSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_out(self.out, self.suffixes)
+        suffix = Path(self.out).suffix
+        if not self.out or suffix not in self.suffixes:
+            kinds = ", ".join(each or "a folder (no suffix)" for each in self.suffixes)
+            raise ConfigError(f"out must be of one of the kinds {kinds}, got {self.out!r}: its suffix says which")
+        if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+            raise ConfigError(f"out={self.out} needs pyarrow: {install('export')}, or write .csv or .npz")
         require_free(self.path, overwrite=self.overwrite)
 
     @property
@@ -78,16 +83,6 @@ def require_writable(folder: Path) -> None:
         raise ConfigError(f"out: {folder} cannot be written to, for {above} may not be: name another place")
 
 
-def require_out(out: str, suffixes: Sequence[str]) -> None:
-    """Refuses a name whose suffix says none of the kinds of file that a command writes."""
-    suffix = Path(out).suffix
-    if not out or suffix not in suffixes:
-        kinds = ", ".join(each or "a folder (no suffix)" for each in suffixes)
-        raise ConfigError(f"out must be of one of the kinds {kinds}, got {out!r}: its suffix says which")
-    if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(f"out={out} needs pyarrow: {install('export')}, or write .csv or .npz")
-
-
 class Blocks(NamedTuple):
     """An array that is made piece by piece while it is written."""
 
@@ -108,6 +103,11 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray | Blocks]) -> None:
                 np.lib.format.write_array_header_1_0(entry, header)
                 for piece in pieces:
                     entry.write(np.ascontiguousarray(piece, dtype).tobytes())
+
+
+def channels_last(images: Tensor) -> np.ndarray:
+    """[..., height, width], or [..., height, width, channel] for several channels."""
+    return (images.squeeze(-3) if images.shape[-3] == 1 else images.movedim(-3, -1)).numpy()
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:

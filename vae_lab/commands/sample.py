@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vae_lab.applications.sampling import decoded, fit_aggregate, mixture_latents, prior_latents
-from vae_lab.commands.out import FOLDER, Blocks, OutSettings, write_arrays, write_picture
+from vae_lab.commands.out import FOLDER, Blocks, OutSettings, channels_last, write_arrays, write_picture
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.commands.tracking import tracked
 from vae_lab.data.image_grids import image_grid
@@ -76,9 +76,9 @@ def sample(settings: SampleSettings) -> Path:
     images, z = drawn(run, settings)
     if settings.path.suffix == ".npz":
         channels, height, width = run.model.image_shape
-        pieces = (x.movedim(1, -1).numpy() if channels > 1 else x[:, 0].numpy() for x in images)
         shape = (settings.num, height, width, *([channels] if channels > 1 else []))
-        write_arrays(settings.path, {"x": Blocks(shape, np.dtype(np.float32), pieces), "z": z.cpu().numpy()})
+        x = Blocks(shape, np.dtype(np.float32), map(channels_last, images))
+        write_arrays(settings.path, {"x": x, "z": z.cpu().numpy()})
     elif settings.path.suffix == ".png":
         columns = math.ceil(math.sqrt(settings.num))
         write_picture(settings.path, image_grid(torch.cat(list(images)), columns=columns, padding=1))
