@@ -17,7 +17,7 @@ from vae_lab.runs.provenance import provenance
 from vae_lab.training.machine import processor
 from vae_lab.training.matmul import MKLDNN
 
-OTHERS = ("jax", "optax")
+OTHERS = ("jax", "optax", "pythae")
 MATMUL: Any = MKLDNN.matmul
 """Its `fp32_precision` says how float32 matrices are multiplied on the CPU, in the whole process.
 

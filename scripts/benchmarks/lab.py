@@ -81,6 +81,8 @@ class Trained(NamedTuple):
     evaluated: Clock
     """Directly behind the evaluation, which comes first."""
     behind: Clock
+    measuring: float
+    """Seconds of the evaluations alone, without what they make others write."""
 
 
 class LongRun(Side):
@@ -106,8 +108,8 @@ class TimeToBound(LongRun):
         self.bound = bound
 
     def measure(self, seconds: float) -> float:
-        rows, *_, clock = train_once(self.config, self.conditions)
-        reached = rows[-1]["test/bound"]
+        trained = train_once(self.config, self.conditions)
+        reached, clock = trained.rows[-1]["test/bound"], trained.behind
         self.facts = {"test_bound": reached}
         if reached < self.bound:
             raise Failed(f"{self.name} ended at {reached:.2f} nats, below {self.bound}: its time answers nothing")
@@ -118,11 +120,11 @@ class EvaluationShare(LongRun):
     """Time of all evaluations, and of what they make others write, against the rest behind the first block."""
 
     def measure(self, seconds: float) -> float:
-        _, before, evaluated, behind = train_once(self.config, self.conditions)
+        _, before, evaluated, behind, measuring = train_once(self.config, self.conditions)
         blocks = zip(before.blocks, evaluated.blocks, strict=True)
         evaluations = sum(end - start for (_, start), (_, end) in blocks)
         training = behind.over - behind.blocks[0][1] - evaluations
-        self.facts = {"training_seconds": training, "evaluation_seconds": evaluations}
+        self.facts = {"training_seconds": training, "evaluation_seconds": evaluations, "of_which_measuring": measuring}
         return evaluations / training
 
 
@@ -216,7 +218,7 @@ def train_once(config: Mapping[str, Any], conditions: Conditions, *further: pl.C
         callbacks[:] = [before, *callbacks, behind, *further]
         plan_run(run.path, config)
         fit(run, assembled)
-        return Trained(read_rows(run.curve_file), before, evaluated, behind)
+        return Trained(read_rows(run.curve_file), before, evaluated, behind, assembled.evaluation.seconds)
 
 
 def training_images(experiment: str) -> Tensor:

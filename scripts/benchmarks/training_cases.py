@@ -14,8 +14,8 @@ from benchmarks.hand_written import (
     WakeSleepLoop,
     limits,
 )
-from benchmarks.jax_training import JaxEpoch
 from benchmarks.lab import Lab, training_images
+from benchmarks.other_libraries import JaxEpoch, PythaeTraining
 from benchmarks.sides import Case, ratio, time_for
 from vae_lab.training.matmul import is_exact
 
@@ -31,6 +31,7 @@ def mlp(conditions: Conditions) -> Case:
     others = {
         HandWritten(HAND_WRITTEN, MNIST, images, conditions): 1.4,
         JaxEpoch("JAX", images, conditions): 0.9,
+        PythaeTraining("pythae", images, conditions): 2.0,
         ItemByItem("DataLoader", MNIST, images, conditions): None,
     }
     products = limits(MNIST.networks(), 100, ALL_GRADIENTS, conditions, first_is_data=True)

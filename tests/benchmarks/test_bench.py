@@ -14,7 +14,6 @@ from benchmarks import bench, hand_written, lab, training_cases
 from benchmarks.conditions import MATMUL, Conditions, cores
 from benchmarks.estimators import WithModel
 from benchmarks.hand_written import ALL_GRADIENTS, HandWritten, ItemByItem, Task, UntilBound, WakeSleepLoop, limits
-from benchmarks.jax_training import JaxEpoch
 from benchmarks.lab import (
     ClockWithReference,
     EvaluationShare,
@@ -25,6 +24,7 @@ from benchmarks.lab import (
     train_config,
     train_once,
 )
+from benchmarks.other_libraries import JaxEpoch, PythaeTraining
 from benchmarks.processes import CHILD, PeakMemory, ProcessTime, SeveralTrainings, listing, run
 from benchmarks.sides import (
     Case,
@@ -381,6 +381,20 @@ def test_jax_improves_the_bound_and_trains_on_the_objective_of_the_hand_written_
     assert side.facts["compile_seconds"] > 0
 
 
+def test_pythae_learns_and_leaves_nothing_behind(
+    images: Tensor, conditions: Conditions, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pythae")
+    before = dict(os.environ)
+    side = PythaeTraining("", images, conditions)
+    side.prepare(1e-9)
+    first = side.model({"data": images}).loss.item()
+    assert side.work(10 * len(images) + 100) > 0
+    assert side.model({"data": images}).loss.item() < first - 10
+    assert dict(os.environ) == before and list(conditions.folder.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
 def test_lab_trains_for_real_and_leaves_nothing_behind(conditions: Conditions) -> None:
     side = Lab("", TINY, conditions)
     assert side.unit == 100
@@ -404,7 +418,8 @@ def test_share_of_evaluations_and_growth_come_from_a_whole_run(
     overrides = [*TINY, "evaluation.first=100", "max_samples=3000"]
     share = EvaluationShare("", overrides, conditions)
     assert share.measure(0) > 0
-    assert share.facts["training_seconds"] > 0 and share.facts["evaluation_seconds"] > 0
+    assert share.facts["training_seconds"] > 0
+    assert share.facts["evaluation_seconds"] > share.facts["of_which_measuring"] > 0
     monkeypatch.setattr(lab, "training_images", lambda experiment: images)
     growth = Growth("", overrides, conditions)
     growth.prepare(0)

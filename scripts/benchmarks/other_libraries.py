@@ -1,15 +1,19 @@
-"""The training of experiment=mnist by JAX with optax, an epoch in one function."""
+"""The training of experiment=mnist by others: JAX with optax, an epoch in one function; pythae with its own trainer."""
 
+import io
 import os
+import tempfile
 import time
+from contextlib import redirect_stderr
 from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.conditions import Conditions
-from benchmarks.hand_written import MNIST
+from benchmarks.conditions import Conditions, quiet
+from benchmarks.hand_written import MNIST, Networks
 from benchmarks.sides import Throughput, lacking
 
 BATCH_SIZE = MNIST.batch_size
@@ -85,3 +89,83 @@ def jax_epoch(optimizer: Any) -> Any:
         return (*carry, key), losses.mean()
 
     return epoch
+
+
+class PythaeTraining(Throughput):
+    """Samples per second of pythae's epochs, on its own data set of tensors in memory, with fused Adam, in float32.
+
+    There are no evaluations; what its trainer does before and after its epochs does not count.
+    """
+
+    def __init__(self, name: str, images: Tensor, conditions: Conditions) -> None:
+        super().__init__(name, conditions, unit=BATCH_SIZE)
+        self.images, self.absent_because = images, lacking("pythae")
+
+    def prepare(self, seconds: float) -> None:
+        models = import_module("pythae.models")
+        config = models.VAEConfig(input_dim=(1, 28, 28), latent_dim=20, reconstruction_loss="bce")
+        self.model = models.VAE(config, *pythae_networks())
+        super().prepare(seconds)
+
+    def do(self, amount: int) -> None:
+        most = len(self.images) // BATCH_SIZE * BATCH_SIZE
+        for size, epochs in ((most, amount // most), (amount % most, 1)):
+            if size and epochs:
+                self.train(self.images[:size], epochs)
+
+    def work(self, amount: int) -> float:
+        self.clock = pythae_clock(self.conditions)
+        self.do(amount)
+        return self.clock.seconds
+
+    def train(self, images: Tensor, num_epochs: int) -> None:
+        """Without progress bar and log; the environment variables that pythae sets are taken back."""
+        trainers = import_module("pythae.trainers")
+        data = import_module("pythae.data.datasets").BaseDataset(images, images.new_zeros(len(images)))
+        with patch.dict(os.environ), redirect_stderr(io.StringIO()), quiet(), tempfile.TemporaryDirectory() as folder:
+            config = trainers.BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=num_epochs,
+                per_device_train_batch_size=BATCH_SIZE,
+                learning_rate=1e-3,
+                optimizer_params={"fused": True},
+                no_cuda=self.conditions.device != "cuda",
+            )
+            trainer = trainers.BaseTrainer(self.model, data, training_config=config, callbacks=[self.clock])
+            trainer.save_model = lambda *_, **__: None  # at the end, which does not count
+            trainer.train()
+
+
+def pythae_networks() -> Networks:
+    """Encoder and decoder as pythae wants them."""
+    nets, outputs = import_module("pythae.models.nn"), import_module("pythae.models.base.base_utils")
+
+    class Encoder(nets.BaseEncoder):
+        def forward(self, x: Tensor) -> Any:
+            mean, log_variance = self.layers(x).chunk(2, dim=-1)
+            return outputs.ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(nets.BaseDecoder):
+        def forward(self, z: Tensor) -> Any:
+            return outputs.ModelOutput(reconstruction=self.layers(z).sigmoid().reshape(-1, 1, 28, 28))
+
+    encoder, decoder = Encoder(), Decoder()
+    encoder.layers, decoder.layers = MNIST.networks()
+    return encoder, decoder
+
+
+def pythae_clock(conditions: Conditions) -> Any:
+    """A callback of pythae that adds up the seconds of the epochs."""
+
+    class Clock(import_module("pythae.trainers.training_callbacks").TrainingCallback):
+        seconds = 0.0
+
+        def on_epoch_begin(self, training_config: Any, **_: Any) -> None:
+            conditions.synchronize()
+            self.seconds -= time.perf_counter()
+
+        def on_epoch_end(self, training_config: Any, **_: Any) -> None:
+            conditions.synchronize()
+            self.seconds += time.perf_counter()
+
+    return Clock()
