@@ -39,7 +39,7 @@ def figure(settings: FigureSettings) -> Path:
     Raises:
         ConfigError: a setting is refused.
         RunError: there is no run at all, and the message holds the commands that make them; or another process, such as
-            `vae-lab reproduce`, is at work in `cfg.root`.
+            `vae-lab reproduce`, is at work in `settings.root`.
     """
     torch.set_num_threads(settings.threads or available_cores())
     paper_figure: PaperFigure = build.instantiate(settings.figure, "figure")
