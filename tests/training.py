@@ -26,6 +26,7 @@ from vae_lab.wiring.folders import package_configs
 TINY = (
     "threads=1",
     "matmul_backend=default",  # else each processor's own choice
+    "compile=false",  # else by what the user's cache holds
     "callbacks=none",
     "data.train_size=300",
     "data.batch_size=50",

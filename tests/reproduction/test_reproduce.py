@@ -273,7 +273,7 @@ def test_setting_is_refused_by_name(override: str, message: str, tmp_path: Path)
 
 @pytest.mark.slow
 def test_second_reproduction_of_a_folder_says_that_one_is_running(tmp_path: Path) -> None:
-    asked = ["figures=[figure2]", "only=[mnist_20_aevb]", "speed_seconds=0", "dry_run=true"]
+    asked = ["figures=[figure2]", "only=[mnist_20_aevb]", "speed_seconds=0"]
     with (
         RunDir(tmp_path).locked(),
         composed("reproduce", f"root={tmp_path}", *asked) as cfg,

@@ -127,6 +127,6 @@ def test_evaluation_counts_every_datapoint_once_over_both_processes(pair):
 
 def test_a_total_batch_that_two_processes_cannot_share_is_refused(tmp_path):
     settings = ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=25")
-    _, err = run_to_end("train", f"run_dir={tmp_path}/run", *TINY[:3], *settings, returncode=2)
+    _, err = run_to_end("train", f"run_dir={tmp_path}/run", *TINY[:4], *settings, returncode=2)
     assert "data.batch_size" in err and "got 25" in err and "Traceback" not in err
     assert not (tmp_path / "run").exists()
