@@ -63,6 +63,7 @@ def test_transition_is_in_detailed_balance_on_gaussians(step_size):
             within(f(before) * g(after[0]) - g(before) * f(after[0]), 0.0)
 
 
+@pytest.mark.slow
 def test_banana_has_its_moments():
     tuned = hmc.StepSize(torch.tensor(0.1), target_acceptance=0.95, gain=1.0, decay=0.5)
     start = torch.randn(1000, 2, dtype=torch.float64)
@@ -77,6 +78,7 @@ def test_banana_has_its_moments():
     within((first**2 * second).mean(0), 1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.65, 0.9])
 @pytest.mark.parametrize("per_chain", [True, False])
 def test_tuned_and_frozen_step_size_accepts_at_its_target(target, per_chain):

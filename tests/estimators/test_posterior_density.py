@@ -20,6 +20,7 @@ def estimator(**settings):
     return PosteriorDensity(**(defaults | tuning | settings))
 
 
+@pytest.mark.slow
 def test_reciprocal_is_unbiased_and_the_log_biased_upwards_by_half_the_variance(linear_gaussian):
     x = linear_gaussian.sample(2000)
     estimate = estimator(num_samples=50, burn_in=30).estimate(linear_gaussian.model, x, seed=0)

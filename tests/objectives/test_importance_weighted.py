@@ -87,6 +87,7 @@ def test_elbo_beside_the_bound_does_not_depend_on_k(wide):
     assert (one.mean() - many.mean()).abs() <= tolerance
 
 
+@pytest.mark.slow
 def test_doubly_reparameterised_gradient_is_unbiased_with_less_variance(wide):
     x = wide.sample(5)
     plain = gradient_draws(iwae(8), wide.model, x, 1000)

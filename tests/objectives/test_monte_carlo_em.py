@@ -119,6 +119,7 @@ def test_pieces_in_memory_change_neither_chains_nor_gradients(make_linear_gaussi
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_training_by_monte_carlo_em_reaches_maximum_likelihood():
     """Probabilistic PCA (Tipping & Bishop, 1999): W = U (L - s^2)^1/2 of the leading eigenvectors."""
     oracle = LinearGaussian(latent_dim=2, image_shape=(1, 2, 3), exact_decoder=False)

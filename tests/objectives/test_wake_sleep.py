@@ -101,6 +101,7 @@ def test_bound_reported_by_wake_sleep_is_log_marginal_where_posterior_is_exact(w
     torch.testing.assert_close(wake.logged["bound"], wake.logged["reconstruction"] - wake.logged["kl"])
 
 
+@pytest.mark.slow
 def test_training_by_wake_sleep_reaches_likelihood_and_posterior(wake_sleep):
     truth = LinearGaussian()
     model = LinearGaussian(exact_posterior=False, exact_decoder=False, dtype=torch.float32).model
