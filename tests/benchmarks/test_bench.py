@@ -515,6 +515,7 @@ def test_real_data_are_measured_by_the_real_command(tmp_path: Path, capsys: pyte
     assert "ours, eager / hand-written" in report["cases"]["wake_sleep"]["comparisons"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("VAE_LAB_DATA" not in os.environ, reason="VAE_LAB_DATA names no folder with real data")
 @pytest.mark.parametrize("name", [name for name in bench.CASES if name != "listing"])
 def test_every_case_is_made_from_real_data_and_compares_its_own_sides(name: str, conditions: Conditions) -> None:
