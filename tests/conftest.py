@@ -3,7 +3,6 @@
 PyTorch is imported where it is used: the process of pytest-xdist that starts the workers reads this file first.
 """
 
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One server for all workers of a test run; Ctrl-C reaches what tests start, also from a shell's background."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """One server for all workers of a test run."""
     if not hasattr(config, "workerinput"):
         import warm_python
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import warm_python
-from training import TINY, kill_training, run_to_end, train_tiny, wait_until
+from training import TINY, heard, kill_training, run_to_end, train_tiny, wait_until
 
 from vae_lab.atomic import write_json
 from vae_lab.errors import RunError
@@ -339,7 +339,8 @@ def test_ctrl_c_ends_a_process_that_was_asked_for_something(pause: float, tmp_pa
     )
     (tmp_path / "asks.py").write_text(code)
     begun = tmp_path / "begun"
-    process = subprocess.Popen([sys.executable, "asks.py", str(begun)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "asks.py", str(begun)]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     wait_until(begun.exists)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
