@@ -141,7 +141,8 @@ class RunDir:
         Raises:
             RunError: something lies there that a kill during the planning does not leave behind.
         """
-        if foreign := sorted(path.name for path in self.path.glob("[!.]*") if path.name != "config.yaml"):
+        names = os.listdir(self.path) if self.path.is_dir() else []  # a folder that cannot be read is an error
+        if foreign := sorted(name for name in names if name != "config.yaml" and not name.startswith(".")):
             raise RunError(
                 f"run_dir={self.path} must be a run directory, or a new or empty folder: it is none, and holds "
                 f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}"
