@@ -1,6 +1,7 @@
 """The command line: help, exit codes, one message per mistake, and nothing left behind."""
 
 import inspect
+import logging
 import os
 import pickle
 import signal
@@ -10,7 +11,9 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra import compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
@@ -295,6 +298,26 @@ def test_last_line_is_the_artefact_and_the_command_sees_the_users_environment(
     assert seen == [(0, False, None, argv)]
     assert sys.path[-1] == str(work_folder)
     assert list(work_folder.iterdir()) == []
+
+
+def test_config_is_composed_once_and_what_is_hydras_has_its_effect(
+    replace_train, work_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work_folder / "watching.py").write_text(
+        "from pathlib import Path\n\nfrom hydra.experimental.callback import Callback\n\n\n"
+        "class Watching(Callback):\n    def on_job_start(self, config, **_):\n        Path('seen').write_text('a job')\n"
+    )
+    composed, seen = [], []
+    monkeypatch.setattr("hydra.compose", lambda *given, **also: (composed.append(given), compose(*given, **also))[1])
+    main_of_hydra = hydra.main
+    monkeypatch.setattr("hydra.main", lambda **settings: (seen.append("hydra.main"), main_of_hydra(**settings))[1])
+    replace_train(lambda cfg: seen.append((cfg.name, os.environ.get("A_WORD"), logging.getLogger().level)))
+    assert main(["train", "name=${hydra:runtime.output_dir}", "hydra.verbose=true"]) == 0
+    assert len(composed) == 1 and seen == [(str(work_folder), None, logging.DEBUG)]
+    seen.clear()
+    assert main(["train", "+hydra.job.env_set.A_WORD=said", "+hydra.callbacks.own._target_=watching.Watching"]) == 0
+    assert seen == ["hydra.main", (None, "said", logging.INFO)]
+    assert (work_folder / "seen").read_text() == "a job"
 
 
 def test_further_processes_of_a_training_print_no_artefact(

@@ -7,13 +7,13 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vae_lab import __version__
 from vae_lab.commands.help import Command, command_help, overview, plain_help
@@ -201,21 +201,22 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         try:
             # Hydra is to raise, instead of printing and leaving
             with environment(FULL_ERROR, "1"):
-                if name == "train" and not asks and not flags.run and (folder := swept(line, always=flags.multirun)):
-                    put(str(folder))
-                    return 0
-                # in the order that Hydra's own parser reads: overrides before flags
                 if name != "train" and not flags.multirun:
                     overrides = with_brackets(with_one_list(overrides, RUN), partial(takes_list, name))
-                sys.argv[1:] = [
-                    *overrides,
-                    *([f"hydra.sweep.dir={quoted(reports)}"] if flags.multirun else []),  # for Hydra's own notes
-                    *(text for text in arguments if text not in flags.overrides),
-                ]
-                answer = StringIO()
-                with hydras_mistakes(arguments), redirect_stdout(answer if asks else sys.stdout):
-                    hydra.main(config_path=str(folders[-1]), config_name=name, version_base="1.3")(task)()
-                put(answer.getvalue(), end="")
+                    line = line._replace(overrides=overrides)
+                is_hydras = asks or any((flags.run, flags.resolve, flags.config_path, flags.package))
+                is_hydras |= flags.multirun and name != "train"
+                if is_hydras or not composed_once(line, task, is_sweep=flags.multirun):
+                    # in the order that Hydra's own parser reads: overrides before flags
+                    sys.argv[1:] = [
+                        *overrides,
+                        *([f"hydra.sweep.dir={quoted(reports)}"] if flags.multirun else []),  # for Hydra's own notes
+                        *(text for text in arguments if text not in flags.overrides),
+                    ]
+                    answer = StringIO()
+                    with hydras_mistakes(arguments), redirect_stdout(answer if asks else sys.stdout):
+                        hydra.main(config_path=str(folders[-1]), config_name=name, version_base="1.3")(task)()
+                    put(answer.getvalue(), end="")
         except Interrupted as interrupt:
             raise KeyboardInterrupt(str(interrupt)) from interrupt
         except Exception as error:  # the boundary of a command: reported
@@ -269,27 +270,41 @@ def refuse_hydras_places(name: str, overrides: Sequence[str], *, takes_runs: boo
             raise ConfigError(f"run must name run directories or a pattern, got {value}: write {pattern}, without -m")
 
 
-def swept(line: CommandLine, *, always: bool) -> Path | None:
-    """The folder of the sweep that the command line asks for, once it has run; None if it asks for one run."""
+def composed_once(line: CommandLine, task: Callable[[Any], None], *, is_sweep: bool) -> bool:
+    """Runs a command, or the sweep that a config of `train` asks for; `hydra.main` composes every config twice.
+
+    Returns:
+        False where only `hydra.main` does what the config asks for, or says what is wrong: nothing was run then.
+    """
     from hydra import compose
+    from hydra.core.utils import configure_log
     from hydra.types import RunMode
 
     from vae_lab.sweeps.points import NEEDED, one_value_each
     from vae_lab.sweeps.worker import SweepSettings
-    from vae_lab.wiring.compose import started
+    from vae_lab.wiring.compose import started, without_hydras_part
 
     with started(line.folders) as searchpath:
         with hydras_mistakes(line.overrides):
-            overrides = [*searchpath, *one_value_each(line.overrides)]
-            cfg = compose(line.config_name, overrides, return_hydra_config=True)
-        if absent := [key for key in NEEDED if key not in cfg]:
-            raise ConfigError(missing(absent))
-        SweepSettings.of(cfg)
-        if not always and cfg.hydra.mode != RunMode.MULTIRUN:
-            return None
-        from vae_lab.sweeps.sweep import run_sweep
+            overrides = one_value_each(line.overrides)
+            cfg = compose(line.config_name, [*searchpath, *overrides], return_hydra_config=True)
+        if line.command == "train":
+            if absent := [key for key in NEEDED if key not in cfg]:
+                raise ConfigError(missing(absent))
+            SweepSettings.of(cfg)
+            if is_sweep or cfg.hydra.mode == RunMode.MULTIRUN:
+                from vae_lab.sweeps.sweep import run_sweep
 
-        return run_sweep(cfg, line.overrides)
+                put(str(run_sweep(cfg, line.overrides)))
+                return True
+        several = cfg.hydra.mode == RunMode.MULTIRUN or len(overrides) < len(line.overrides)
+        if several or cfg.hydra.callbacks or cfg.hydra.job.env_set:
+            return False
+        with hydras_mistakes(line.overrides):
+            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
+        with without_hydras_part(cfg) as own:
+            task(own)
+    return True
 
 
 @contextmanager
