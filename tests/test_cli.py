@@ -304,8 +304,8 @@ def test_config_is_composed_once_and_what_is_hydras_has_its_effect(
     replace_train, work_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (work_folder / "watching.py").write_text(
-        "from pathlib import Path\n\nfrom hydra.experimental.callback import Callback\n\n\n"
-        "class Watching(Callback):\n    def on_job_start(self, config, **_):\n        Path('seen').write_text('a job')\n"
+        "from pathlib import Path\n\nfrom hydra.experimental.callback import Callback\n\n\nclass Watching(Callback):\n"
+        "    def on_job_start(self, config, **_):\n        Path('seen').write_text('a job')\n"
     )
     composed, seen = [], []
     monkeypatch.setattr("hydra.compose", lambda *given, **also: (composed.append(given), compose(*given, **also))[1])

@@ -298,7 +298,8 @@ def composed_once(line: CommandLine, task: Callable[[Any], None], *, is_sweep: b
                 put(str(run_sweep(cfg, line.overrides)))
                 return True
         several = cfg.hydra.mode == RunMode.MULTIRUN or len(overrides) < len(line.overrides)
-        if several or cfg.hydra.callbacks or cfg.hydra.job.env_set:
+        has_own = line.folders[1:]  # in which commands look for configs of others: hydra.main makes them known to all
+        if several or has_own or cfg.hydra.callbacks or cfg.hydra.job.env_set:
             return False
         with hydras_mistakes(line.overrides):
             configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)

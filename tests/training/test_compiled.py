@@ -12,7 +12,7 @@ from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
-from step_cases import present
+from step_cases import COMPILED, present
 from test_lit_module import make_lit
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
@@ -235,7 +235,7 @@ def test_an_optimiser_that_changes_ends_a_compiled_training(monkeypatch):
 def test_a_damaged_file_in_the_cache_is_compiled_anew(caplog, monkeypatch):
     with monkeypatch.context() as elsewhere:
         elsewhere.delenv("XDG_CACHE_HOME")
-        names, records, _ = present("aevb", "compiled")  # now this machine has compiled it, as for `test_step.py`
+        names, records, _ = present(COMPILED[0], "compiled")  # now this machine has compiled it, as for `test_step.py`
         whole = cache_folder() / "compiled"
     caplog.set_level("INFO", logger="vae_lab")
     caplog.clear()
@@ -252,7 +252,7 @@ def test_a_damaged_file_in_the_cache_is_compiled_anew(caplog, monkeypatch):
     monkeypatch.setattr(compiled.Compiler, "start", leave_damaged)
     monkeypatch.setattr(compiled.subprocess, "Popen", compile_again)
     for _ in range(2):
-        again = present("aevb", "compiled")
+        again = present(COMPILED[0], "compiled")
         assert again[0] == names and torch.equal(again[1], records)
         assert caplog.text.count("compiling the training step") == 1
 

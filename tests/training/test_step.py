@@ -96,9 +96,13 @@ class Repeated:
         self.replay = work
 
 
-@pytest.mark.parametrize("case", step_cases.CASES)
 @pytest.mark.parametrize(
-    "kind", ["static", pytest.param("captured", marks=needs_gpu), pytest.param("compiled", marks=pytest.mark.slow)]
+    ("kind", "case"),
+    [
+        *(("static", case) for case in step_cases.CASES),
+        *(pytest.param("captured", case, marks=needs_gpu) for case in step_cases.CASES),
+        *(pytest.param("compiled", cases, marks=pytest.mark.slow) for cases in step_cases.COMPILED),
+    ],
 )
 def test_eager_captured_and_compiled_steps_give_the_same_numbers(kind, case, monkeypatch):
     if kind == "static":  # a captured step's protocol, on any machine, and bit for bit
