@@ -17,7 +17,11 @@ from training import evaluate_tiny, freeze_anew, train_tiny
 
 from vae_lab.cli import main
 from vae_lab.figures.run_pictures import bound_caption, bound_curve
+from vae_lab.reports.overview import read_overview
 from vae_lab.reports.pages import sweep_page
+from vae_lab.reports.pages.command_lines import new_run
+from vae_lab.reports.pages.run_page import result_section
+from vae_lab.reports.pages.sweep_page import again_sections, read_sweep
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import load_run
@@ -128,23 +132,17 @@ def test_bound_of_a_beta_vae_says_everywhere_what_it_was_trained_with(tmp_path, 
     assert said in reported(capsys, f"run={run.path}").sections["Result"]
 
 
-@pytest.mark.slow
-def test_estimates_of_log_likelihood_stand_beside_the_bound(run, capsys):
-    name = "test/log_likelihood/importance_sampling_50"
-    run.update_ledger("best", run.ledger("best") | {name: -21.234, f"{name}_se": 0.012, f"{name}_num_datapoints": 250})
-    page = reported(capsys, f"run={run.path}")
-    (row,) = (row for row in page.rows("Result") if row["split"] == "test")
-    assert row["log p(x) by importance_sampling_50"] == "-21.23 ± 0.01" and row["datapoints"] == "250"
-
-
-@pytest.mark.slow
-def test_estimate_that_cannot_be_trusted_is_flagged(run, capsys):
-    name = "test/log_likelihood/importance_sampling_50"
-    run.update_ledger("best", run.ledger("best") | {name: -21.23, f"{name}_se": 0.01, f"{name}_high_k_hat": 0.25})
-    page = reported(capsys, f"run={run.path}")
-    (row,) = (row for row in page.rows("Result") if row["split"] == "test")
-    assert row["log p(x) by importance_sampling_50"] == "-21.23 ± 0.01 !25%"
-    assert "!: neither value nor error can be trusted" in page.sections["Result"]
+def test_estimates_of_log_likelihood_stand_beside_the_bound_and_one_that_cannot_be_trusted_is_flagged(run):
+    name, other = (f"test/log_likelihood/importance_sampling_{num}" for num in (50, 5))
+    estimated = {name: -21.234, f"{name}_se": 0.012, f"{name}_num_datapoints": 250}
+    doubtful = {other: -21.53, f"{other}_se": 0.01, f"{other}_high_k_hat": 0.25}
+    for entries, caption in ((estimated, False), (estimated | doubtful, True)):
+        run.update_ledger("best", run.ledger("best") | entries)
+        (table,) = result_section(read_overview(run.path)).tables
+        (row,) = (dict(zip(table.columns, map(str, row), strict=True)) for row in table.rows if row[0] == "test")
+        assert row["log p(x) by importance_sampling_50"] == "-21.23 ± 0.01" and row["datapoints"] == "250"
+        assert ("!: neither value nor error can be trusted" in table.caption) == caption
+    assert row["log p(x) by importance_sampling_5"] == "-21.53 ± 0.01 !25%"
 
 
 @pytest.mark.slow
@@ -335,36 +333,35 @@ def test_line_that_compares_the_runs_of_a_sweep_can_be_pasted(sweep, name, tmp_p
     assert Path("page.html").read_text().count("test bound")
 
 
-@pytest.mark.slow
-def test_command_of_a_sweep_is_taken_from_what_hydra_kept(sweep, capsys):
+def test_command_of_a_sweep_is_taken_from_what_hydra_kept(sweep):
     task = ["data=digits", "model.latent_dim=2,3", "name=a sweep"]
     kept = {"hydra": {"overrides": {"hydra": ["hydra.mode=MULTIRUN"], "task": task}}}
     (sweep / "multirun.yaml").write_text(yaml.safe_dump(kept))
-    page = reported(capsys, f"sweep={sweep}")
-    commands = page.code["Reproduce"]
-    assert commands[0] == "vae-lab train -m data=digits model.latent_dim=2,3 'name=a sweep'"
-    assert len(commands[1].splitlines()) == 4
+    again, *_ = again_sections(read_sweep(sweep, None))
+    assert again.code == ["vae-lab train -m data=digits model.latent_dim=2,3 'name=a sweep'"]
+    assert [len(lines.splitlines()) for lines in again.details.values()] == [4]
     (sweep / "multirun.yaml").write_text("- not\n- that")
-    assert len(reported(capsys, f"sweep={sweep}").code["Reproduce"]) == 1
+    again, *_ = again_sections(read_sweep(sweep, None))
+    assert again.code == [] and len(again.details) == 1
 
 
-@pytest.mark.slow
-def test_lines_of_single_runs_keep_the_threads_that_the_sweep_gave_them(sweep, capsys):
+def test_lines_of_single_runs_keep_the_threads_that_the_sweep_gave_them(sweep):
     given, plain, *_ = (RunDir(path) for path in sorted(sweep.iterdir()))
     for run, threads in ((given, 1), (plain, None)):
         record = dict(run.read_record())
         record["overrides"] = [text for text in record["overrides"] if not text.startswith("threads=")]
         (run.path / "run.json").write_text(json.dumps(record))
         change(run, threads=threads)
-    first, second, *_ = reported(capsys, f"sweep={sweep}").code["Reproduce"][-1].splitlines()
+    again, *_ = again_sections(read_sweep(sweep, None))
+    first, second, *_ = again.details["Every run on its own"].splitlines()
     assert shlex.split(first)[-1] == "threads=1" and "threads" not in second
 
 
-@pytest.mark.slow
-def test_line_of_a_run_has_the_place_where_its_data_are_now(run, capsys):
+def test_line_of_a_run_has_the_place_where_its_data_are_now(run):
     run.update_record(overrides=["data=mnist", "data.root=there before"])
     change(run, data=run.read_config()["data"] | {"root": "here now"})
-    (line, *_) = reported(capsys, f"run={run.path}").code["Reproduce"]
+    line = new_run(read_overview(run.path))
+    assert line
     assert [text for text in shlex.split(line) if text.startswith("data.root")] == ["data.root='here now'"]
 
 
@@ -383,6 +380,9 @@ def test_48_points_are_light_and_what_is_too_much_is_named(tmp_path, capsys, mon
 
 @pytest.mark.slow
 def test_several_runs_have_a_page_each(sweep, capsys):
+    for path in sweep.iterdir():  # without pictures
+        shutil.rmtree(path / "checkpoints")
+        (path / "metrics.csv").unlink()
     assert main(["report", f"run={sweep}/2_0,{sweep}/3_*"]) == 0
     pages = [sweep / name / "report.html" for name in ("2_0", "3_0", "3_1")]
     assert capsys.readouterr().out.splitlines() == list(map(str, pages))
