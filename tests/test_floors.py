@@ -117,3 +117,14 @@ def test_concrete_parts_and_commands_are_named_by_strings_alone() -> None:
                 assert name.split(".")[0] == other.split(".")[0], f"{name} imports {other}, which YAML names"
             if other.startswith("commands.") and name.split(".")[0] not in ("commands", "cli"):
                 pytest.fail(f"{name} imports {other}: commands are imported by cli alone")
+
+
+def test_torchvision_is_loaded_by_the_data_sets_alone_that_it_reads() -> None:
+    """It takes 2 s, and with the files of MNIST on disk no command but a training needs it."""
+    loading = [
+        name
+        for name, file in MODULES.items()
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom) and "torchvision" in ast.unparse(node)
+    ]
+    assert loading == ["data.like_mnist"]

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from vae_lab.data.arrays import ImageData, Source, split_own
 from vae_lab.data.files import unreadable
 from vae_lab.errors import ConfigError, MissingFile, require_choice, require_integer, require_memory
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""The names of pictures end so, as torchvision has it."""
 DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What a picture may be, whatever its name says: Pillow would have other programs read some kinds."""
@@ -167,9 +168,7 @@ class ImageFolder(ImageData):
     def load_whole(self) -> Source:
         """Reads the pictures, which may be fewer than can be split."""
         if not self._pictures:
-            raise ConfigError(
-                f"data.path: {self.path} holds no picture ({', '.join(IMG_EXTENSIONS)}): name another one"
-            )
+            raise ConfigError(f"data.path: {self.path} holds no picture ({', '.join(SUFFIXES)}): name another one")
         return self._read(is_split=False)
 
     def _read(self, is_split: bool) -> Source:
@@ -282,7 +281,7 @@ class ImageFolder(ImageData):
         if len(rest) < (1 if len(val) and len(test) else 10):
             raise ConfigError(
                 f"data.path: {self.path} must hold at least 10 pictures, to split them, got {len(rest)}: "
-                f"add some ({', '.join(IMG_EXTENSIONS)}), or name another data.path"
+                f"add some ({', '.join(SUFFIXES)}), or name another data.path"
             )
         return split_own(rest, self.split_seed, val=val, test=test)
 
@@ -376,7 +375,7 @@ def _files_below(folder: Path, key: str) -> tuple[list[Path], list[Path]]:
                 else:
                     seen.add(target)
                     waiting.append(entry)
-            elif entry.suffix.lower() in IMG_EXTENSIONS and entry.is_file():
+            elif entry.suffix.lower() in SUFFIXES and entry.is_file():
                 found.append(entry)
     return sorted(file.relative_to(folder) for file in found), again
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.datasets import MNIST as TorchvisionMNIST  # noqa: N811
 
 from vae_lab.data.arrays import ImageData, Source, cut
 from vae_lab.data.files import download, require_published, root_folder, unreadable
@@ -56,12 +55,7 @@ class MNIST(ImageData):
 
     def _read(self, name: str) -> np.ndarray:
         raw, compressed = self.folder / name, self.folder / f"{name}.gz"
-        path = next((file for file in (raw, compressed) if file.is_file()), None) or download(
-            compressed,
-            urls=[mirror + compressed.name for mirror in TorchvisionMNIST.mirrors],
-            algorithm="md5",
-            checksum=dict(TorchvisionMNIST.resources)[compressed.name],
-        )
+        path = next((file for file in (raw, compressed) if file.is_file()), None) or downloaded(compressed)
         array = read_idx(path)
         num = NUM_TRAIN if name.startswith("train") else NUM_TEST
         expected = (num, 28, 28) if "images" in name else (num,)
@@ -69,6 +63,18 @@ class MNIST(ImageData):
             raise unreadable(path, f"its shape is {array.shape}, expected {expected}")
         require_published(path, array.tobytes(), SHA256[name])
         return array
+
+
+def downloaded(path: Path) -> Path:
+    """Puts one of the four files at `path`, from torchvision's mirrors."""
+    from torchvision.datasets import MNIST as TorchvisionMNIST  # noqa: N811 - 2 s, which a file that is there saves
+
+    return download(
+        path,
+        urls=[mirror + path.name for mirror in TorchvisionMNIST.mirrors],
+        algorithm="md5",
+        checksum=dict(TorchvisionMNIST.resources)[path.name],
+    )
 
 
 def read_idx(path: Path) -> np.ndarray:
