@@ -5,12 +5,14 @@ PyTorch is imported where it is used: the process of pytest-xdist that starts th
 
 from typing import TYPE_CHECKING
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
+import shape_checks
 
 CORE = "distributions model elbo hmc measurement data.image_grids optimizers schedules"
 COMPONENTS = "networks objectives estimators data applications"
-install_import_hook([f"vae_lab.{name}" for name in f"{CORE} {COMPONENTS}".split()], "shape_checks.check")
+jaxtyping.jaxtyped = shape_checks.jaxtyped_once
+jaxtyping.install_import_hook([f"vae_lab.{name}" for name in f"{CORE} {COMPONENTS}".split()], "shape_checks.check")
 
 if TYPE_CHECKING:
     from linear_gaussian import LinearGaussian
