@@ -205,7 +205,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                     overrides = with_brackets(with_one_list(overrides, RUN), partial(takes_list, name))
                     line = line._replace(overrides=overrides)
                 is_hydras = asks or any((flags.run, flags.resolve, flags.config_path, flags.package))
-                is_hydras |= flags.multirun and name != "train"
+                is_hydras |= name != "train" and (flags.multirun or len(folders) > 1)
                 if is_hydras or not composed_once(line, task, is_sweep=flags.multirun):
                     # in the order that Hydra's own parser reads: overrides before flags
                     sys.argv[1:] = [
