@@ -19,7 +19,7 @@ def main() -> int:
 
 
 class CtrlC:
-    """Handles SIGINT as Python does, but waits for the end of an import or a change of a config.
+    """Handles SIGINT as Python does, but waits until an import ends, or a config or a command line is read.
 
     There an exception becomes another one, or leaves a library broken.
     """
@@ -51,12 +51,12 @@ class CtrlC:
 
 
 def is_delicate(file: str) -> bool:
-    """Whether code of this file must not be interrupted: Python's import, OmegaConf, or Hydra's composing."""
+    """Whether code of this file must not be interrupted: Python's import or argparse, OmegaConf, Hydra's composing."""
     folder, name = os.path.split(file)
     return (
         file.startswith("<frozen importlib")
         or os.path.basename(folder) == "omegaconf"
-        or name == "config_loader_impl.py"
+        or name in ("config_loader_impl.py", "argparse.py")
     )
 
 
