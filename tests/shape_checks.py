@@ -4,6 +4,7 @@ A check takes longer than a step of a small model, so a function is checked once
 """
 
 import inspect
+import weakref
 from collections.abc import Callable, Hashable
 from functools import wraps
 from typing import Any
@@ -28,7 +29,7 @@ def jaxtyped_once(*, typechecker: Any) -> Callable[[Any], Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
             try:
                 kinds = kind((args, kwargs))
-            except SizeUnknown:
+            except Unknown:
                 return checked(*args, **kwargs)
             if kinds in known:
                 return function(*args, **kwargs)
@@ -41,27 +42,31 @@ def jaxtyped_once(*, typechecker: Any) -> Callable[[Any], Any]:
     return decorate
 
 
-class SizeUnknown(Exception):  # noqa: N818 - no error
-    """A program is traced for sizes that may differ: nobody may ask which they are."""
+class Unknown(Exception):  # noqa: N818 - no error
+    """What a check depends on cannot be told, as where a program is traced for sizes that may differ."""
 
 
 def kind(value: Any) -> Hashable:
-    """All of a value that a check of it may depend on: shapes and types, not the numbers in it.
+    """Types, and the shapes of tensors, in a value; models and the objects of other libraries are their own kind.
 
-    Models and the objects of other libraries are their own kind.
+    Functions are known by their code, whatever they have captured.
     """
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple):
         if not all(type(size) is int for size in shape):
-            raise SizeUnknown
+            raise Unknown
         return type(value), shape, getattr(value, "dtype", None)
     if isinstance(value, tuple | list):
         return type(value), *map(kind, value)
     if isinstance(value, dict):
         return tuple((key, kind(item)) for key, item in value.items())
-    if isinstance(value, int | str | float):
+    if value is None or isinstance(value, int | str | float):
         return type(value), None if isinstance(value, float) else value
     if inspect.isfunction(value):
-        return value.__code__
-    is_small = type(value).__module__.startswith("vae_lab") and not hasattr(value, "parameters")
-    return type(value), kind(vars(value)) if is_small else id(value)
+        return inspect.unwrap(value).__code__
+    if type(value).__module__.startswith("vae_lab") and not hasattr(value, "parameters"):
+        return type(value), kind(vars(value))
+    try:
+        return hash(value), weakref.ref(value)  # which equals no other object that comes to lie at its place
+    except TypeError as error:
+        raise Unknown from error

@@ -316,7 +316,12 @@ def test_config_is_composed_once_and_what_is_hydras_has_its_effect(
     assert main(["train", "name=${hydra:runtime.output_dir}", "hydra.verbose=true"]) == 0
     assert len(composed) == 1 and seen == [(str(work_folder), None, logging.DEBUG)]
     seen.clear()
-    assert main(["train", "+hydra.job.env_set.A_WORD=said", "+hydra.callbacks.own._target_=watching.Watching"]) == 0
+    said = ["+hydra.job.env_set.A_WORD=said", "hydra/job_logging=default"]
+    assert main(["train", *said, "name=${hydra:help.header}"]) == 0
+    assert seen == [("vae_lab is powered by Hydra.\n", "said", logging.INFO)]
+    assert (work_folder / "vae_lab.log").is_file() and len(composed) == 2
+    seen.clear()
+    assert main(["train", *said, "+hydra.callbacks.own._target_=watching.Watching"]) == 0
     assert seen == ["hydra.main", (None, "said", logging.INFO)]
     assert (work_folder / "seen").read_text() == "a job"
 

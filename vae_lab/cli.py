@@ -204,9 +204,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
                 if name != "train" and not flags.multirun:
                     overrides = with_brackets(with_one_list(overrides, RUN), partial(takes_list, name))
                     line = line._replace(overrides=overrides)
-                is_hydras = asks or any((flags.run, flags.resolve, flags.config_path, flags.package))
-                is_hydras |= name != "train" and (flags.multirun or len(folders) > 1)
-                if is_hydras or not composed_once(line, task, is_sweep=flags.multirun):
+                # what lies in folders of one's own, hydra.main makes known to all that compose further configs
+                is_plain = not any((flags.resolve, flags.config_path, flags.package, folders[1:]))
+                is_hydras = asks or flags.run or (name != "train" and (flags.multirun or not is_plain))
+                given = overrides if name == "train" else arguments
+                if is_hydras or not composed_once(line, task, given, is_sweep=flags.multirun, is_plain=is_plain):
                     # in the order that Hydra's own parser reads: overrides before flags
                     sys.argv[1:] = [
                         *overrides,
@@ -270,23 +272,37 @@ def refuse_hydras_places(name: str, overrides: Sequence[str], *, takes_runs: boo
             raise ConfigError(f"run must name run directories or a pattern, got {value}: write {pattern}, without -m")
 
 
-def composed_once(line: CommandLine, task: Callable[[Any], None], *, is_sweep: bool) -> bool:
+def composed_once(
+    line: CommandLine, task: Callable[[Any], None], given: Sequence[str], *, is_sweep: bool, is_plain: bool
+) -> bool:
     """Runs a command, or the sweep that a config of `train` asks for; `hydra.main` composes every config twice.
+
+    Args:
+        line: the command, with all its overrides.
+        task: runs it once.
+        given: what the message of a mistake shows.
+        is_sweep: whether it is asked for on the line.
+        is_plain: whether a single run may be run here.
 
     Returns:
         False where only `hydra.main` does what the config asks for, or says what is wrong: nothing was run then.
     """
     from hydra import compose
-    from hydra.core.utils import configure_log
-    from hydra.types import RunMode
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.utils import configure_log, run_job
+    from hydra.types import HydraContext, RunMode
 
     from vae_lab.sweeps.points import NEEDED, one_value_each
     from vae_lab.sweeps.worker import SweepSettings
-    from vae_lab.wiring.compose import started, without_hydras_part
+    from vae_lab.wiring.compose import started
 
     with started(line.folders) as searchpath:
-        with hydras_mistakes(line.overrides):
+        with hydras_mistakes(given):
             overrides = one_value_each(line.overrides)
+            is_single = len(overrides) == len(line.overrides)
+            if line.command != "train" and not is_single:
+                return False
             cfg = compose(line.config_name, [*searchpath, *overrides], return_hydra_config=True)
         if line.command == "train":
             if absent := [key for key in NEEDED if key not in cfg]:
@@ -297,14 +313,15 @@ def composed_once(line: CommandLine, task: Callable[[Any], None], *, is_sweep: b
 
                 put(str(run_sweep(cfg, line.overrides)))
                 return True
-        several = cfg.hydra.mode == RunMode.MULTIRUN or len(overrides) < len(line.overrides)
-        has_own = line.folders[1:]  # in which commands look for configs of others: hydra.main makes them known to all
-        if several or has_own or cfg.hydra.callbacks or cfg.hydra.job.env_set:
+        is_usual = isinstance(cfg.hydra.verbose, bool) and not cfg.hydra.callbacks
+        if not (is_plain and is_single and is_usual) or cfg.hydra.mode == RunMode.MULTIRUN:
             return False
-        with hydras_mistakes(line.overrides):
-            configure_log(cfg.hydra.job_logging, cfg.hydra.verbose)
-        with without_hydras_part(cfg) as own:
-            task(own)
+        with hydras_mistakes(given):  # from here on as hydra.main does it
+            cfg.hydra.mode = RunMode.RUN
+            configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+            context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(cfg))
+            ended = run_job(task, cfg, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context)
+            _ = ended.return_value  # raises what the job did
     return True
 
 

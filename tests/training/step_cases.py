@@ -60,6 +60,7 @@ COMPILED = (
     "dreg, free_bits, wake_sleep",
 )
 """The cases again, those of one optimiser in turn and with the first one's likelihood: to compile takes 20 s a step."""
+assert {name for names in COMPILED for name in names.split(", ")} == set(CASES)
 NUM_STEPS, EAGER_STEPS, BATCH_SIZE = 10, 4, 10
 
 

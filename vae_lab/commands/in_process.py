@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from vae_lab.commands.explanations import explain, is_mistake
 from vae_lab.commands.task import Task
@@ -25,7 +26,7 @@ from vae_lab.errors import ConfigError, Interrupted
 from vae_lab.runs.place import with_any_place
 from vae_lab.training.matmul import MKLDNN
 from vae_lab.wiring.arguments import override, with_texts
-from vae_lab.wiring.compose import compose_command, started, without_hydras_part
+from vae_lab.wiring.compose import compose_command, started
 from vae_lab.wiring.folders import CommandLine, package_configs
 from vae_lab.wiring.keys import CommandKeys
 
@@ -90,15 +91,22 @@ def composed(line: CommandLine) -> Iterator[DictConfig]:
     Raises:
         ConfigError: it asks for a sweep, or for several processes.
     """
+    config = HydraConfig.instance()
+    before = config.cfg
     with started(line.folders):
-        cfg = compose(line.config_name, list(line.overrides), return_hydra_config=True)
-        if cfg.hydra.mode == RunMode.MULTIRUN:
-            raise ConfigError("a sweep is many processes: start it from a shell, with vae-lab train")
-        for key in ("trainer.devices", "trainer.num_nodes"):
-            if (value := OmegaConf.select(cfg, key, default=1)) not in (1, "auto"):
-                raise ConfigError(f"{key} must be 1 in a call, got {value}: several processes start from a shell")
-        with without_hydras_part(cfg) as own:
-            yield own
+        try:
+            cfg = compose(line.config_name, list(line.overrides), return_hydra_config=True)
+            if cfg.hydra.mode == RunMode.MULTIRUN:
+                raise ConfigError("a sweep is many processes: start it from a shell, with vae-lab train")
+            for key in ("trainer.devices", "trainer.num_nodes"):
+                if (value := OmegaConf.select(cfg, key, default=1)) not in (1, "auto"):
+                    raise ConfigError(f"{key} must be 1 in a call, got {value}: several processes start from a shell")
+            config.set_config(cfg)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            yield cfg
+        finally:
+            config.cfg = before
 
 
 @contextmanager

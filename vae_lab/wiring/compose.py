@@ -1,6 +1,5 @@
 """Configs of other commands, composed from Python: the same folders as the running command's, or the package's own."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -8,8 +7,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.wiring.folders import package_configs
 
@@ -42,21 +40,6 @@ def started(folders: Sequence[Path]) -> Iterator[list[str]]:
     with initialize_config_dir(str(folders[-1]), version_base="1.3"):
         others = ",".join(f"'file://{folder.resolve()}'" for folder in folders[:-1])
         yield [f"hydra.searchpath=[{others}]"] if others else []
-
-
-@contextmanager
-def without_hydras_part(composed: DictConfig) -> Iterator[DictConfig]:
-    """The config of a command alone; Hydra's own part is where commands look for it, until the block ends."""
-    config = HydraConfig.instance()
-    before = config.cfg
-    composed.hydra.runtime.output_dir = os.getcwd()
-    config.set_config(composed)
-    with open_dict(composed):
-        del composed["hydra"]
-    try:
-        yield composed
-    finally:
-        config.cfg = before
 
 
 def _hydra() -> AbstractContextManager[object]:
