@@ -288,7 +288,7 @@ def composed_once(
         False where only `hydra.main` does what the config asks for, or says what is wrong: nothing was run then.
     """
     from hydra import compose
-    from hydra._internal.callbacks import Callbacks
+    from hydra._internal.callbacks import Callbacks  # private: `run_job` asks for one
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.utils import configure_log, run_job
     from hydra.types import HydraContext, RunMode
