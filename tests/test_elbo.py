@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from linear_gaussian import six_standard_errors
 
 from vae_lab.distributions import kl_to_standard_normal
-from vae_lab.elbo import log_mean_exp, log_weights, sgvb_a, sgvb_b
+from vae_lab.elbo import Bound, log_mean_exp, log_weights, sgvb_a, sgvb_b
 from vae_lab.estimators.importance_sampling import ImportanceSampling
 from vae_lab.measurement import (
     ACTIVE_UNIT_VARIANCE,
@@ -17,6 +18,16 @@ from vae_lab.measurement import (
     summarise,
 )
 from vae_lab.randomness import NOISE_BLOCK
+
+
+def test_every_test_refuses_wrong_shapes_also_where_the_same_function_had_right_ones():
+    for _ in range(2):
+        Bound(torch.zeros(3, 2), torch.zeros(2, 5))
+        with pytest.raises(TypeCheckError, match="kl_terms"):
+            Bound(torch.zeros(3, 2), torch.zeros(3, 5))
+        log_mean_exp(torch.zeros(3, 2))
+        with pytest.raises(TypeCheckError, match="values"):
+            log_mean_exp(torch.zeros(3))
 
 
 @pytest.mark.parametrize("estimator", [sgvb_a, sgvb_b])
