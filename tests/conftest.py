@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One server for all workers of a test run."""
+    """One server for all workers of a test run; each of them is as a command, to which imports cost less."""
+    from vae_lab import collect_garbage_rarely
+
+    collect_garbage_rarely()
     if not hasattr(config, "workerinput"):
         import warm_python
 

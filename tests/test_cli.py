@@ -255,6 +255,25 @@ def test_first_line_says_what_happens_before_hydra_and_pytorch_are_imported(work
     assert planned.stdout == "set() vae-lab reproduce: reproducing scale=quick\n", "it leaves PyTorch to its trainings"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "is_command"),
+    [
+        (["-m", "vae_lab", "--version"], True),
+        (["-m", "vae_lab.errors"], True),
+        (["-c", "import vae_lab.errors"], False),
+    ],
+)
+def test_garbage_is_collected_rarely_in_a_command_and_as_ever_in_a_program_that_imports_the_lab(
+    arguments: list[str], is_command: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, gc\natexit.register(lambda: print(*gc.get_threshold()))\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    ended = subprocess.run([sys.executable, *arguments], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert (int(ended.stdout.split()[-3]) > 10_000) == is_command
+
+
 def test_run_that_is_not_there_is_refused_before_pytorch_is_imported(work_folder: Path) -> None:
     code = "import sys; from vae_lab.cli import main; print(main(['evaluate', 'run=nowhere']), 'torch' in sys.modules)"
     result = python("-c", code)

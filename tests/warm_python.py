@@ -185,6 +185,9 @@ def preload() -> None:
         sys.path.insert(0, os.path.join(os.path.dirname(__file__), os.pardir, "scripts"))
         from campaigns.forks import IMPORTED
 
+        from vae_lab import collect_garbage_rarely
+
+        collect_garbage_rarely()
         for name in (*MODULES, *IMPORTED):
             importlib.import_module(name)
         del sys.path[0]

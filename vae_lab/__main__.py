@@ -6,11 +6,14 @@ import sys
 import threading
 from types import FrameType
 
+from vae_lab import collect_garbage_rarely
+
 WAIT_SECONDS = 0.02
 
 
 def main() -> int:
     """The command; until a training listens itself, a Ctrl-C is `CtrlC`'s."""
+    collect_garbage_rarely()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, CtrlC())
     from vae_lab.cli import main as command

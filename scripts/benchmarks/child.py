@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from vae_lab import collect_garbage_rarely
 from vae_lab.cli import main
 
 NO_STEP = 3
@@ -93,6 +94,7 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
+    collect_garbage_rarely()
     tasks = {task.__name__: task for task in (first_step, command, hand_written, estimate, imports)}
     code = tasks[sys.argv[2]](*sys.argv[3:])
     modules = [name for name in sys.modules if not name.startswith("__")]
