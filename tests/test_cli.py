@@ -258,19 +258,23 @@ def test_first_line_says_what_happens_before_hydra_and_pytorch_are_imported(work
 @pytest.mark.parametrize(
     ("arguments", "is_command"),
     [
-        (["-m", "vae_lab", "--version"], True),
         (["-m", "vae_lab.errors"], True),
-        (["-c", "import vae_lab.errors"], False),
+        (["-c", "from vae_lab.__main__ import main; main()", "--version"], True),  # as the script vae-lab
+        (["-m", "theirs.program"], False),
     ],
 )
 def test_garbage_is_collected_rarely_in_a_command_and_as_ever_in_a_program_that_imports_the_lab(
     arguments: list[str], is_command: bool, tmp_path: Path
 ) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text("import vae_lab")
+    (tmp_path / "theirs" / "program.py").touch()
     (tmp_path / "sitecustomize.py").write_text(
         "import atexit, gc\natexit.register(lambda: print(*gc.get_threshold()))\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     ended = subprocess.run([sys.executable, *arguments], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
     assert (int(ended.stdout.split()[-3]) > 10_000) == is_command
 
 

@@ -55,7 +55,8 @@ def collect_garbage_rarely() -> None:
     gc.set_threshold(100_000, 20, 20)
 
 
-if sys.argv[:1] == ["-m"]:  # Python looks for a module of this package to run
+if sys.argv[:1] == ["-m"] and any(word.split(".")[0] == __name__ for word in sys.orig_argv):
+    # Python looks for a module of this package to run
     collect_garbage_rarely()
 
 
