@@ -115,6 +115,19 @@ def test_mistakes_are_refused(run, tmp_path, override, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_page_of_a_run_waits_for_who_writes_there_and_another_place_for_nobody(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("vae_lab.runs.directory.WRITING_SECONDS", 0.1)
+    page = run.path / "explorer.html"
+    before = page.stat().st_mtime_ns if page.exists() else None
+    with run.locked():
+        for out in ("null", run.path / "another.html"):
+            with pytest.raises(ConfigError, match=r"another process.*; out=FILE.html puts the page elsewhere"):
+                explored(run.path, f"out={out}")
+        assert explored(run.path, f"out={tmp_path}/page.html").is_file()
+    assert not (run.path / "another.html").exists()
+    assert (page.stat().st_mtime_ns if page.exists() else None) == before
+
+
 class Summing(MLPEncoder):
     """A trunk of one's own with an operation that the page has not."""
 

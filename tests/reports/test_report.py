@@ -180,7 +180,7 @@ def test_every_path_can_be_pasted(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):
+def test_interrupted_and_running_runs_are_reported_as_they_are(run, tmp_path, capsys):
     run.update_record(status="running")
     change(run, evaluation=run.read_config()["evaluation"] | {"num_samples": 8})
     (run.path / "metrics.json").unlink()
@@ -194,7 +194,12 @@ def test_interrupted_and_running_runs_are_reported_as_they_are(run, capsys):
     assert page.code["Resume"] == [f"vae-lab train run_dir={run.path}"]
     assert len(page.pictures["Pictures"]) == PICTURES
     with run.locked():
-        page = reported(capsys, f"run={run.path}")
+        before = files(run.path)
+        for out in ([], [f"out={run.path / 'another.html'}"]):
+            assert main(["report", f"run={run.path}", *out]) == 2
+            assert re.search("being written by another process.*; out=FILE.html puts the page", capsys.readouterr().err)
+        page = reported(capsys, f"run={run.path}", f"out={tmp_path / 'page.html'}")
+        assert files(run.path) == before
     assert "still running at 1,200 samples" in page.sections["Result"]
 
 

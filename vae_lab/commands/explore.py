@@ -16,6 +16,7 @@ from vae_lab.reports.overview import read_overview
 from vae_lab.reports.pages.page import write_html
 from vae_lab.reports.pages.run_page import title_of
 from vae_lab.reports.values import letters
+from vae_lab.runs.directory import only_writer
 
 log = logging.getLogger("vae_lab")
 
@@ -58,6 +59,9 @@ def explore(settings: ExploreSettings) -> list[Path]:
     overviews = [
         read_overview(run.path, run.checkpoint if run.checkpoint in ("best", "last") else None) for run in runs
     ]
+    path = Path(settings.out).expanduser() if settings.out else runs[0].path / PAGE
+    with only_writer(path):  # before the work for it
+        pass
     short_names = Runs(overviews).names(MOST_WORDS)
     names = [f"{letters(place)} {name}".strip() for place, name in enumerate(short_names)]
     known = explorer(
@@ -70,7 +74,6 @@ def explore(settings: ExploreSettings) -> list[Path]:
         film_bytes=int(1e6 * settings.film_megabytes),
         seed=settings.seed,
     )
-    path = Path(settings.out).expanduser() if settings.out else runs[0].path / PAGE
     content = Markup(json.dumps(known, allow_nan=False).replace("<", "\\u003c"))  # or it might end its element
     write_html(path, PAGE, {"title": " beside ".join(map(title_of, overviews)), "known": content})
     log.info("%.2f MB, to be opened in a browser", path.stat().st_size / 1e6)

@@ -7,7 +7,7 @@ from pathlib import Path
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.reports.overview import read_overview
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.runs.directory import RunDir, named_folders
+from vae_lab.runs.directory import RunDir, named_folders, only_writer
 from vae_lab.wiring.arguments import key, override
 
 
@@ -50,6 +50,9 @@ def report(settings: ReportSettings) -> list[Path]:
         sweep, name = read_sweep(folders[0], settings.checkpoint), folders[0].resolve().name
         return [write_page(pages[0], f"Sweep: {name}", sweep_sections(sweep, settings), summary=sweep.headline)]
     overviews = [read_overview(folder, settings.checkpoint) for folder in folders]
+    for page in pages:
+        with only_writer(page):  # before the work for it
+            pass
     return [
         write_page(page, title_of(run), run_sections(run, settings), summary=headline(run))
         for page, run in zip(pages, overviews, strict=True)

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -306,8 +306,12 @@ class RunDir:
         Raises:
             RunError: a process is at work on it, or it may not be written to.
         """
-        with self.locked(WRITING_SECONDS if self.read_record()["status"] != "running" else LOCK_SECONDS):
+        with self.locked(self.patience()):
             pass
+
+    def patience(self) -> float:
+        """How long the lock is waited for by what has a result for this directory: not for the end of a training."""
+        return LOCK_SECONDS if self.read_record()["status"] == "running" else WRITING_SECONDS
 
     def _in_use(self, writer: object) -> RunError:
         return RunError(f"{self.path} is being written by another process: wait for it or stop it ({writer})")
@@ -376,6 +380,23 @@ class RunDir:
             again = self.command("train")
             raise RunError(f"{self.path}: {', '.join(gone)} vanished while the run was written: {advice} {again}")
         self._seen = present
+
+
+@contextmanager
+def only_writer(page: Path) -> Iterator[None]:
+    """Who writes a page holds, while the block runs, the lock of the run directory that it lies in, if it lies in one.
+
+    Raises:
+        RunError: another process is at work on the run, or it may not be written to.
+    """
+    with ExitStack() as stack:
+        if (run := RunDir(page.parent)).exists():
+            seconds = run.patience()
+            try:
+                stack.enter_context(run.locked(seconds))
+            except RunError as error:
+                raise RunError(f"{error}; out=FILE.html puts the page elsewhere") from error
+        yield
 
 
 def plan_run(path: Path, config: Mapping[str, Any], **record: Any) -> RunDir:

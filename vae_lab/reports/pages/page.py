@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from vae_lab.atomic import write_text
 from vae_lab.errors import ConfigError
 from vae_lab.figures.canvas import encoded, pdf_of
+from vae_lab.runs.directory import only_writer
 from vae_lab.wiring.table import Table
 
 KINDS = {b"\x89PNG": "image/png", b"\xff\xd8": "image/jpeg", b"GIF8": "image/gif", b"%PDF": "application/pdf"}
@@ -101,13 +102,15 @@ def write_html(path: Path, template: str, facts: Mapping[str, Any]) -> Path:
     """Replaces the file by a template of this folder with its facts; text is escaped. Returns its path.
 
     Raises:
-        ConfigError: it cannot be written there.
+        ConfigError: it cannot be written there; a `RunError` where that is a run directory.
     """
     look = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), **look)
     page = environment.get_template(template).render(facts)
+    text = page.encode(errors="backslashreplace").decode()  # a name on disk need not be text
     try:
-        write_text(path, page.encode(errors="backslashreplace").decode())  # a name on disk need not be text
+        with only_writer(path):
+            write_text(path, text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): name another out=FILE.html") from error
     return path
