@@ -16,7 +16,7 @@ import yaml
 
 from campaigns.trials import MISTAKE, Trial, content_of, copy_of, expect, run
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.identity import FORMERLY
+from vae_lab.runs.formats import FORMERLY
 
 CANARY = "canary"
 """What hostile code would leave in the working folder."""
@@ -218,7 +218,8 @@ def data_that_swells(run_dir: RunDir, random: Random) -> str:
         chunk = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
         png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
         (folder / "a" / "x.png").write_bytes(png)
-        (target, former), *_ = FORMERLY.items()
+        target = "vae_lab.data.image_folder.ImageFolder"
+        former = FORMERLY["data"][target]
         config["data"] = {**own, **former, "_target_": target, "path": str(folder), "size": [28, 28], "channels": 1}
     else:
         raw = folder / "MNIST" / "raw"

@@ -11,8 +11,7 @@ from training import evaluate_tiny, train_more, train_tiny
 from vae_lab import load_run
 from vae_lab.cli import main
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.formats import FORMAT
-from vae_lab.runs.identity import FORMERLY
+from vae_lab.runs.formats import FORMAT, FORMERLY
 
 WRITTEN = Path(__file__).parent / "written_by_0_1"
 BOUND = -43.86920773226395

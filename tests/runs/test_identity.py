@@ -8,7 +8,7 @@ from training import train_tiny
 
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.identity import (
-    KINDS,
+    KEYS,
     Kind,
     changed_settings,
     config_hash,
@@ -48,14 +48,19 @@ def test_hash_knows_what_a_run_computes_and_nothing_else(finished_run):
 
 
 def test_every_key_of_the_table_is_a_key_of_train():
-    images, _ = compose_command("train", ["data=mnist"])
+    images, _ = compose_command("train", ["data=mnist", "schedule=warmup_cosine"])
     own, _ = compose_command("train", ["data=image_folder", "data.path=x", "data.size=[2,2]"])
     chains, _ = compose_command("train", ["objective=monte_carlo_em"])
-    for key in KINDS:
+    for key in KEYS:
         folder, _, name = key.rpartition(".")
         there = own if key.endswith("path") else chains if folder == "objective" else images
-        assert name in (value_at(there, folder) if folder else there) or key == "expected", key
+        assert name in (value_at(there, folder) if folder else there) or key in ("expected", "experiment"), key
     assert "expected" in compose_command("train", ["experiment=mnist_paper"])[0]
+
+
+def test_key_has_one_kind_at_most_and_no_fact_twice():
+    for key, known in KEYS.items():
+        assert known and len(set(known)) == len(known) and sum(isinstance(each, Kind) for each in known) <= 1, key
 
 
 @pytest.mark.parametrize(

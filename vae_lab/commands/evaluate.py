@@ -27,6 +27,7 @@ from vae_lab.runs.result import (
     baseline_keys,
     bound_keys,
     doubt,
+    draws_behind,
     log_likelihood_keys,
     loss_of,
     trained_with,
@@ -174,7 +175,7 @@ def print_table(run: Run, measured: Mapping[str, Any], ledger: Mapping[str, Any]
             if is_mean or key in baseline_keys(values):
                 mark = doubt(values.get(f"{key}{HIGH_K_HAT}"))
                 notes |= {DOUBT: None} if mark else {}
-                if key.endswith("/bound") and (draws := values.get(f"{key}_num_samples", 1)) > 1:
+                if key.endswith("/bound") and (draws := draws_behind(values, key)) > 1:
                     notes |= {f"{key}: the mean over {draws} draws of z for each datapoint": None}
                 numbers = [number(values.get(f"{key}{suffix}"), places=3) for suffix in ("_se", "_sd")]
                 rows.append([key + "*" * (key in earlier), number(value, mark=mark, places=3), *numbers, str(count)])

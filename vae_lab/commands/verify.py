@@ -11,7 +11,7 @@ from vae_lab.reproduction.verdicts import PLATEAU, as_table, failure, reproducti
 from vae_lab.runs.directory import RunDir, named_runs
 from vae_lab.runs.identity import is_the_preset
 from vae_lab.runs.place import require_place
-from vae_lab.runs.result import draws_of_z, expectations
+from vae_lab.runs.result import draws_behind, draws_of_z, expectations
 
 log = logging.getLogger("vae_lab")
 
@@ -90,7 +90,7 @@ def preset_rows(run: RunDir, data_root: str | None = None) -> list[Row]:
         difference = ledger[metric] - value
         verdict = judge(difference, tolerance=tolerance, surprising=tolerance)
         note = f"tolerance {tolerance:g} nats; {run.default_checkpoint}.ckpt"
-        note += draws_of_z(ledger.get(f"{metric}_num_samples", 1))
+        note += draws_of_z(draws_behind(ledger, metric))
         samples = ledger.get("samples_evaluated")
         rows.append(Row(f"experiment={name}", metric, samples, value, ledger[metric], difference, verdict, note))
     return rows

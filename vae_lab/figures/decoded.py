@@ -20,7 +20,7 @@ from vae_lab.figures.section5 import Section5
 from vae_lab.runs.curve import read_rows
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, samples_of
-from vae_lab.runs.result import draws_of_z, latest, loss_of, trained_with
+from vae_lab.runs.result import draws_behind, draws_of_z, latest, loss_of, trained_with
 
 NAMES = {"mnist": "MNIST", "frey_face": "Frey Face", "digits": "digits"}
 """Data sets as they are printed."""
@@ -43,7 +43,7 @@ class ModelFigure(PaperFigure):
         if "test/bound" in ledger:
             row["test_bound_nats"] = ledger["test/bound"]
             row["bound_samples"] = int(ledger["samples_evaluated"])
-            row["bound_draws"] = ledger.get("test/bound_num_samples", 1)
+            row["bound_draws"] = draws_behind(ledger, "test/bound")
             row["bound_loss"] = loss_of(ledger)
         return [row]
 

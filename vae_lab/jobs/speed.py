@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_lab.atomic import read_cache, write_json
-from vae_lab.runs.identity import BUDGET, KINDS, Kind, config_hash
+from vae_lab.runs.identity import Fact, Kind, config_hash, keys_of
 from vae_lab.training.marks import next_evaluation
 from vae_lab.training.signals import PARENT
 from vae_lab.wiring.dotted import value_at, with_values
@@ -63,8 +63,8 @@ class Speeds:
 
     def key(self, config: Mapping[str, Any]) -> str:
         """What trainings of one speed have in common."""
-        alike = with_values(config, {"seed": 0, "checkpoint": None, **dict.fromkeys((*BUDGET, "optimizer.lr"))})
-        speed = [value_at(config, key) for key, kind in KINDS.items() if kind in (Kind.SPEED, Kind.DEVICES)]
+        alike = with_values(config, dict.fromkeys(keys_of(Fact.ANY_SPEED)))
+        speed = [value_at(config, key) for key in (*keys_of(Kind.SPEED), *keys_of(Kind.DEVICES))]
         return f"{config_hash(alike | {'speed': speed})}-{self.threads}"
 
     def of_start(self) -> float:

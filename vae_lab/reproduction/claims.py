@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from vae_lab.figures.base import select
+from vae_lab.runs.identity import Fact, keys_of
 
 PASS, FAIL, EXPLAIN, OPEN = "PASS", "FAIL", "difference to explain", "not reached"
 
@@ -31,8 +32,6 @@ APART = 2.0
 """Nats between two published curves of figure 3 that make an order."""
 REACHED = 0.98
 """A curve that ends at this part of a count has reached it."""
-DECIDE_FIRST_WEIGHTS = ("seed", "model", "data")
-"""The sections of a config on which a training's first weights depend."""
 MCEM_FROM = 3e7
 """Monte Carlo EM on the full training set is off the printed axes before."""
 
@@ -190,7 +189,7 @@ def aevb_above_wake_sleep(
             margins += found or [(None, f"Nz = {latent_dim}")]
             labels = [str(side["label"].iloc[0]) for side in (aevb, wake_sleep) if not side.empty]
             configs = [settings[label] for label in labels if label in settings]
-            if len({repr([config[key] for key in DECIDE_FIRST_WEIGHTS]) for config in configs}) > 1:
+            if len({repr([config[key] for key in keys_of(Fact.FIRST_WEIGHTS)]) for config in configs}) > 1:
                 notes.append(f"Nz = {latent_dim}: the two sides start from different weights")
         claim = f"{NAMES[dataset]}: AEVB is above wake-sleep at every count from 1e6 on"
         yield from statement("figure 2", claim, margins, notes=notes)

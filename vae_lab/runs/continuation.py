@@ -9,14 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_lab.errors import ConfigError
 from vae_lab.runs.directory import RunDir
-from vae_lab.runs.identity import BUDGET, PLACES, Kind, keys_of, kind_of, may_change
+from vae_lab.runs.identity import BUDGET, PLACES, Fact, Kind, keys_of, kind_of, may_change
 from vae_lab.runs.place import require_place
 from vae_lab.wiring.arguments import override
 from vae_lab.wiring.compose import own_config
 from vae_lab.wiring.dotted import key_of, leaves, value_at, with_values
-
-OF_THE_BUDGET = ("evaluation.first", "schedule.total_samples")
-"""Keys whose values follow from the budget where they are not given."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,8 @@ def overrides_with(
         return {}
     changed = {key: value for key, value in leaves(now) if value_at(before, key) != value}
     if any(key in changed for key in BUDGET):  # what followed from the smaller budget stays as it was
-        changed |= {key: value for key, value in leaves(before) if key in OF_THE_BUDGET and value is not None}
+        followed = {key: value_at(before, key) for key in keys_of(Fact.OF_THE_BUDGET)}
+        changed |= {key: value for key, value in followed.items() if value is not None}
     kept = [text for text in overrides if key_of(text) not in changed]
     return {"overrides": [*kept, *(override(key, value) for key, value in changed.items())]}
 

@@ -4,9 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from typing import Any
 
-from vae_lab.wiring.dotted import key_of, leaves, value_at, walk, with_values
+from vae_lab.runs.formats import former_fixed_settings, former_settings
+from vae_lab.wiring.dotted import key_of, leaves, target_at, value_at, walk, with_values
 
 
 class Kind(Enum):
@@ -22,65 +24,77 @@ class Kind(Enum):
     COMMAND = "where a command puts the run, and what else it does; no part of the run's own config"
 
 
-SPEED_SINCE_5 = ("checkpoint.every_seconds", "objective.datapoints_at_once")
-"""Keys that decide how fast the same is computed, and that formats up to 4 had among what is computed."""
-KINDS = {
-    **dict.fromkeys(("max_samples", "trainer.max_epochs"), Kind.BUDGET),
-    **dict.fromkeys(("threads", "matmul_backend", "cuda_graph", "compile", "channels_last"), Kind.SPEED),
-    **dict.fromkeys(("steps_per_execution", *SPEED_SINCE_5), Kind.SPEED),
-    **dict.fromkeys((f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")), Kind.DEVICES),
-    **dict.fromkeys(("expected", "logger", "callbacks"), Kind.WATCHING),
-    "data.root": Kind.PLACE,
-    "data.path": Kind.OWN_DATA,
-    "data.test_path": Kind.OWN_DATA,
-    **dict.fromkeys(("run_dir", "allow", "name", "output_root", "sweep"), Kind.COMMAND),
-}
-"""The kind of a key and of all keys below it; what is not named decides what is computed.
+class Fact(Enum):
+    """What else is known of a config key, and not of those below it."""
 
-A key that is of another kind than COMPUTED from now on must be in what older checkpoints may hold (`fixed_hashes`).
+    COUNT = "a whole number, which may be written as 1e6, as every one at the top of a config"
+    OF_THE_BUDGET = "follows from the budget where it is not given"
+    DATA_PLACE = "the place of a data set, which has one such key or none"
+    TRAINING_ONLY = "leaves the images that a bound is measured on as they are"
+    DENSITY = "chooses the density, or the images"
+    ANY_PRESET = "leaves an experiment what it is, although it changes what is computed"
+    FIRST_WEIGHTS = "decides the weights that a training begins with"
+    ANY_SPEED = "a training is as fast with another value"
+
+
+KEYS: Mapping[str, tuple[Kind | Fact, ...]] = {
+    "max_samples": (Kind.BUDGET, Fact.COUNT, Fact.ANY_SPEED),
+    "trainer.max_epochs": (Kind.BUDGET, Fact.COUNT, Fact.ANY_SPEED),
+    "threads": (Kind.SPEED,),
+    "matmul_backend": (Kind.SPEED,),
+    "cuda_graph": (Kind.SPEED,),
+    "compile": (Kind.SPEED,),
+    "channels_last": (Kind.SPEED,),
+    "steps_per_execution": (Kind.SPEED,),
+    "checkpoint.every_seconds": (Kind.SPEED,),
+    "objective.datapoints_at_once": (Kind.SPEED,),
+    "trainer.accelerator": (Kind.DEVICES,),
+    "trainer.devices": (Kind.DEVICES,),
+    "trainer.num_nodes": (Kind.DEVICES,),
+    "trainer.strategy": (Kind.DEVICES,),
+    "expected": (Kind.WATCHING,),
+    "logger": (Kind.WATCHING,),
+    "callbacks": (Kind.WATCHING,),
+    "data.root": (Kind.PLACE, Fact.DATA_PLACE),
+    "data.path": (Kind.OWN_DATA, Fact.DATA_PLACE),
+    "data.test_path": (Kind.OWN_DATA,),
+    "run_dir": (Kind.COMMAND,),
+    "allow": (Kind.COMMAND,),
+    "name": (Kind.COMMAND,),
+    "output_root": (Kind.COMMAND,),
+    "sweep": (Kind.COMMAND,),
+    "seed": (Fact.ANY_PRESET, Fact.FIRST_WEIGHTS, Fact.ANY_SPEED),
+    "model": (Fact.FIRST_WEIGHTS,),
+    "data": (Fact.DENSITY, Fact.FIRST_WEIGHTS),
+    "likelihood": (Fact.DENSITY,),
+    "experiment": (Fact.DENSITY, Fact.ANY_PRESET),
+    "trainer": (Fact.ANY_PRESET,),
+    "checkpoint": (Fact.ANY_SPEED,),
+    "optimizer.lr": (Fact.ANY_SPEED,),
+    "evaluation.first": (Fact.COUNT, Fact.OF_THE_BUDGET),
+    "schedule.total_samples": (Fact.COUNT, Fact.OF_THE_BUDGET),
+    "schedule.batch_size": (Fact.COUNT,),
+    "data.batch_size": (Fact.COUNT, Fact.TRAINING_ONLY),
+    "data.train_size": (Fact.COUNT, Fact.TRAINING_ONLY),
+}
+"""What is known of a key: its kind, which is that of all keys below it as well, and facts.
+
+A key without a kind, or that is not named, decides what is computed. One that is of another kind than before must be in
+what older checkpoints may hold (`former_fixed_settings`).
 """
 
 
-WITH_CLASSES = ("digits.Digits", "frey_face.FreyFace", "like_mnist.LikeMNIST", "mnist.MNIST")
-"""Data sets whose key `classes`, and no other, came later."""
-FORMERLY: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "data": {
-        **{f"vae_lab.data.{name}": {"classes": None} for name in WITH_CLASSES},
-        "vae_lab.data.image_folder.ImageFolder": {
-            "classes": None,
-            "bits": 8,
-            "fit": "stretch",
-            "background": "none",
-            "layout": "random",
-            "test_path": None,
-            "skip_damaged": False,
-        },
-        "vae_lab.data.npz.NPZ": {"classes": None, "keys": None},
-    },
-    "model": {"vae_lab.model.VAE": {"log_variance_factor": 1.0}},
-}
-"""Keys of a component that came later, by its class, and what was done before them: with these values the fixed
-settings are those of a run that did not have the keys."""
+@cache
+def keys_of(about: Kind | Fact) -> tuple[str, ...]:
+    """The keys of a kind, or with a fact, that the table names."""
+    return tuple(key for key, known in KEYS.items() if about in known)
 
 
-def keys_of(kind: Kind) -> tuple[str, ...]:
-    """The keys of a kind that the table names."""
-    return tuple(key for key, known in KINDS.items() if known is kind)
-
-
+_KINDS = {key: kind for kind in Kind for key in keys_of(kind)}
 BUDGET = keys_of(Kind.BUDGET)
 """The keys of the budget: samples, and passes over the data."""
-COUNTS = (
-    *BUDGET,
-    *("schedule.total_samples", "schedule.batch_size", "data.batch_size", "data.train_size", "evaluation.first"),
-)
-"""The keys with whole numbers that may be written as 1e6; at the top of a config all are."""
-PLACES = (*keys_of(Kind.PLACE), "data.path")
-"""The keys of the place of a data set, of which it has one or none."""
-TRAINING_ONLY = ("data.batch_size", "data.train_size")
-"""Settings of a data set that leave the images that a bound is measured on as they are."""
-KEEPS_A_PRESET = ("experiment", "seed", "trainer")
-"""Keys that leave an experiment what it is, besides those that change nothing that is computed."""
+PLACES = keys_of(Fact.DATA_PLACE)
+"""The keys of the place of a data set."""
 OWN_CALLBACKS = "vae_lab.callbacks."
 FIXED = "fixed_settings"
 """The entry of run.json by which a config.yaml is known that was changed by hand."""
@@ -95,10 +109,10 @@ def kind_of(key: str, config: Mapping[str, Any] | None = None) -> Kind:
     """
     names = key_of(key).split(".")
     if config is not None and names[0] == "callbacks" and names[1:]:
-        is_own = str(_target(config, f"callbacks.{names[1]}") or OWN_CALLBACKS).startswith(OWN_CALLBACKS)
+        is_own = str(target_at(config, f"callbacks.{names[1]}") or OWN_CALLBACKS).startswith(OWN_CALLBACKS)
         return Kind.WATCHING if is_own else Kind.COMPUTED
     return next(
-        (KINDS[known] for i in range(len(names), 0, -1) if (known := ".".join(names[:i])) in KINDS), Kind.COMPUTED
+        (_KINDS[known] for i in range(len(names), 0, -1) if (known := ".".join(names[:i])) in _KINDS), Kind.COMPUTED
     )
 
 
@@ -110,13 +124,13 @@ def is_computed(key: str, config: Mapping[str, Any] | None = None) -> bool:
 def decides_the_density(key: str) -> bool:
     """Whether only runs that agree in a key have comparable bounds: it decides the density, or the images."""
     name = key_of(key)
-    is_data = name.startswith("data.") and is_computed(name) and name not in TRAINING_ONLY
-    return is_data or name in ("data", "likelihood", "experiment")  # the last chooses both
+    is_data = name.startswith("data.") and is_computed(name) and name not in keys_of(Fact.TRAINING_ONLY)
+    return is_data or name in keys_of(Fact.DENSITY)
 
 
 def is_the_preset(key: str, config: Mapping[str, Any]) -> bool:
     """Whether a run is still its experiment's when its command line has a key, or an override."""
-    return not is_computed(key, config) or key_of(key) in KEEPS_A_PRESET
+    return not is_computed(key, config) or key_of(key) in keys_of(Fact.ANY_PRESET)
 
 
 def may_change(key: str) -> bool:
@@ -127,7 +141,8 @@ def may_change(key: str) -> bool:
 def frozen_config(composed: Mapping[str, Any]) -> dict[str, Any]:
     """What a composed config says about a run, without what concerns the command; 1e6 becomes a whole number."""
     config = {key: whole(value) for key, value in composed.items() if kind_of(key) is not Kind.COMMAND}
-    return with_values(config, {key: whole(value) for key in COUNTS if (value := value_at(config, key)) is not None})
+    counts = {key: value_at(config, key) for key in keys_of(Fact.COUNT)}
+    return with_values(config, {key: whole(count) for key, count in counts.items() if count is not None})
 
 
 def whole(value: Any) -> Any:
@@ -165,19 +180,6 @@ def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str
     return [key for key in dict.fromkeys([*values, *others]) if values.get(key) != others.get(key)]
 
 
-def former_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What was done before its components had some of their keys, by dotted keys.
-
-    Args:
-        config: nested, or by dotted keys.
-    """
-    return {
-        f"{component}.{name}": value
-        for component, classes in FORMERLY.items()
-        for name, value in classes.get(str(_target(config, component)), {}).items()
-    }
-
-
 def fixed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What no continuation changes: the settings that decide what is computed, by dotted keys, as JSON can hold them.
 
@@ -197,11 +199,10 @@ def fixed_hash(config: Mapping[str, Any]) -> str:
     return _digest(fixed_settings(config))
 
 
-def fixed_hashes(config: Mapping[str, Any]) -> set[str]:
-    """The hashes that a run's checkpoints may hold: `fixed_hash`, and those of its formats up to 4."""
-    now, whole_config = fixed_settings(config), dict(leaves(config))
-    then = now | {key: _plain(whole_config[key]) for key in SPEED_SINCE_5 if key in whole_config}
-    return {_digest(now), _digest(then), _digest(then | {"data.classes": whole_config.get("data.classes")})}
+def fixed_hashes(config: Mapping[str, Any]) -> set[str | None]:
+    """The hashes that a run's checkpoints may hold: `fixed_hash`, and those of older formats, None of the first."""
+    fixed, settings = fixed_settings(config), {key: _plain(value) for key, value in leaves(config)}
+    return {None, *map(_digest, (fixed, *former_fixed_settings(fixed, settings)))}
 
 
 def changed_settings(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -209,12 +210,6 @@ def changed_settings(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> dic
     now = fixed_settings(config)
     then = {key: value for key, value in fixed.items() if kind_of(key, config) is Kind.COMPUTED}
     return {key: (now.get(key), then.get(key)) for key in {**then, **now} if now.get(key) != then.get(key)}
-
-
-def _target(config: Mapping[str, Any], component: str) -> Any:
-    """The class of a component in a config, nested or by dotted keys; None where there is none."""
-    key = f"{component}._target_"
-    return config.get(key) or value_at(config, key)
 
 
 def _digest(settings: Mapping[str, Any]) -> str:

@@ -301,7 +301,7 @@ def read_checkpoint(file: Path, config: Mapping[str, Any] | None = None, *, mmap
 
     Args:
         file: the checkpoint.
-        config: of the run that it must belong to; older checkpoints do not say. None: whichever run's.
+        config: of the run that it must belong to; None: whichever run's.
         mmap: tensors are read, and not checked, when they are used.
 
     Raises:
@@ -320,7 +320,7 @@ def read_checkpoint(file: Path, config: Mapping[str, Any] | None = None, *, mmap
     samples = own.get("samples") if isinstance(own, dict) else None
     if not isinstance(own, dict) or not isinstance(weights, dict) or not isinstance(samples, int) or samples < 0:
         raise RunError(f"{file} is no checkpoint of a run: it lacks the weights, or the count of training samples")
-    if config is not None and own.get("identity") not in (None, *fixed_hashes(config)):
+    if config is not None and own.get("identity") not in fixed_hashes(config):
         raise RunError(
             f"{file} is a checkpoint of another run, whose settings are not those of config.yaml: put this run's own "
             "back, or read the run that it was copied from"

@@ -16,6 +16,8 @@ HIGH_K_HAT = "_high_k_hat"
 """Ending of the share of datapoints whose importance weights have a Pareto k-hat above 0.7."""
 LOSS = {"objective.beta": ("beta", 1), "objective.free_bits": ("free bits", 0)}
 """Settings by which a training's loss differs from minus the bound -> their name, and with which value it does not."""
+SAMPLED = ("bound", "reconstruction")
+"""What is measured with draws of z."""
 ELBO = "beta, free bits: of the loss that was trained; every bound is the ELBO, without them"
 """The note of a table with a bound of such a training."""
 BESIDE = (
@@ -73,9 +75,8 @@ def results(ledger: Mapping[str, Any], splits: Iterable[str] = SPLITS) -> Iterat
     """The bounds of these splits, and after them the values of log p(x), each in the order of `place`."""
     for keys in (bound_keys(ledger), log_likelihood_keys(ledger)):
         for key in sorted((key for key in keys if key.partition("/")[0].partition("[")[0] in splits), key=place):
-            draws = ledger.get(f"{key}_num_samples", 1) if key.endswith("/bound") else 1
             error, share = (ledger.get(f"{key}{ending}") for ending in ("_se", HIGH_K_HAT))
-            yield Result(key, ledger[key], error, draws, loss_of(ledger), share)
+            yield Result(key, ledger[key], error, draws_behind(ledger, key), loss_of(ledger), share)
 
 
 def loss_facts(config: Mapping[str, Any]) -> dict[str, float]:
@@ -116,6 +117,12 @@ def latest(rows: Iterable[Mapping[str, float]], config: Mapping[str, Any]) -> di
     return values | {f"{key}_num_samples": draws_of(config) for key in bound_keys(values)} | loss_facts(config)
 
 
+def draws_behind(ledger: Mapping[str, Any], key: str) -> int:
+    """How many draws of z there were for each datapoint behind a value; one where nothing is said about its bound."""
+    split, _, quantity = key.partition("/")
+    return ledger.get(f"{split}/bound_num_samples", 1) if quantity in SAMPLED else 1
+
+
 def draws_of(config: Mapping[str, Any], section: str = "evaluation") -> int:
     """How many draws of z there are for each datapoint where the curve of a run, or its `objective`, is measured."""
     found = dict(leaves(config)).get(f"{section}.num_samples")
@@ -147,7 +154,7 @@ def other_draws(config: Mapping[str, Any]) -> str:
 
 def one_draw_bound(ledger: Mapping[str, Any], split: str) -> float | None:
     """The bound of a split where it was measured with one draw of z for each datapoint, as every training does."""
-    return ledger.get(f"{split}/bound") if ledger.get(f"{split}/bound_num_samples", 1) == 1 else None
+    return ledger.get(f"{split}/bound") if draws_behind(ledger, f"{split}/bound") == 1 else None
 
 
 def bound_keys(ledger: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,12 @@ def value_at(config: Mapping[str, Any], key: str) -> Any:
     return node
 
 
+def target_at(config: Mapping[str, Any], component: str) -> Any:
+    """The class of a component in a config, nested or by dotted keys; None where there is none."""
+    key = f"{component}._target_"
+    return config.get(key) or value_at(config, key)
+
+
 def key_of(override: str) -> str:
     """The key of an override such as `+key@package=value`, without the signs of Hydra's grammar."""
     return override.lstrip("+~").partition("=")[0].partition("@")[0]

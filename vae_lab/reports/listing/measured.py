@@ -14,7 +14,18 @@ import pandas as pd
 
 from vae_lab.reports.overview import Overview
 from vae_lab.reports.values import as_text, is_number, letters, number_or_none, order
-from vae_lab.runs.result import DOUBT, ELBO, HIGH_K_HAT, bound_keys, doubt, log_likelihood_keys, loss_of, place
+from vae_lab.runs.result import (
+    DOUBT,
+    ELBO,
+    HIGH_K_HAT,
+    SAMPLED,
+    bound_keys,
+    doubt,
+    draws_behind,
+    log_likelihood_keys,
+    loss_of,
+    place,
+)
 from vae_lab.wiring.table import Cell, number
 
 SAMPLES, SECONDS = "samples_evaluated", "wall_seconds"
@@ -23,8 +34,6 @@ TITLES = {"bound": "bound", "log_likelihood": "log p(x)"}
 KEYS = {"bound": bound_keys, "log_likelihood": log_likelihood_keys}
 """The quantities that every table has, and what finds their entries in a ledger."""
 UNKNOWN = "unknown"
-SAMPLED = ("bound", "reconstruction")
-"""What is measured with as many draws of z as `<split>/bound_num_samples` says; without that entry, with one."""
 ENTRIES = ["value", "error", "doubt", "key", "yardstick", "loss"]
 """What a row has in every column."""
 DRAWS, SPLIT, SPLIT_HASH = "draws of z", "split", "split hash"
@@ -199,7 +208,7 @@ def yardstick_of(run: Overview, key: str) -> Yardstick:
     ledger, (split, _, quantity) = run.measured, key.partition("/")
     if key not in ledger or not quantity:
         return ()
-    draws = {DRAWS: as_text(ledger.get(f"{split}/bound_num_samples", 1))} if quantity in SAMPLED else {}
+    draws = {DRAWS: as_text(draws_behind(ledger, key))} if quantity in SAMPLED else {}
     if "data" not in ledger:
         return (("data", run.data), (SPLIT, split), *draws.items(), (WHEN, NOT_ENDED))
     shape = run.record.get("image_shape")

@@ -18,6 +18,7 @@ from vae_lab.runs.result import (
     baseline_name,
     bound_keys,
     doubt,
+    draws_behind,
     log_likelihood_keys,
     loss_of,
     other_draws,
@@ -92,7 +93,7 @@ def result_section(run: Overview) -> Section:
         return section
     facts = [as_text(ledger[name]) for name in ("data", "scale", "likelihood") if name in ledger]
     facts += [f"{name} {as_text(ledger[name])}" for name in ("binarization", "split_hash") if name in ledger]
-    draws = {split: as_text(ledger.get(f"{split}/bound_num_samples", 1)) for split in rows}
+    draws = {split: as_text(draws_behind(ledger, f"{split}/bound")) for split in rows}
     facts += [f"{split} bound with {num} draws of z" for split, num in draws.items() if num != "1"]
     count = ledger.get("samples_evaluated")
     weights = f"{run.checkpoint}.ckpt" if ledger is run.ledger else "the last evaluation"
