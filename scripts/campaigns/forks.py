@@ -1,7 +1,6 @@
 """Real processes that need not wait for imports: forks of this one, each of which runs one command line."""
 
 import os
-import resource
 import runpy
 import signal
 import sys
@@ -115,6 +114,7 @@ def run(arguments: Sequence[str], folder: Path, prepare: Callable[[], None] | No
 
 def limited_file_size(num_bytes: int) -> Callable[[], None]:
     """For `prepare`: a file that grows beyond this ends in EFBIG, as a full disk or quota would."""
+    import resource
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

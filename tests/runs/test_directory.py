@@ -13,7 +13,7 @@ from vae_lab.reports.overview import read_overview
 from vae_lab.runs.directory import RunDir, named_folders, named_runs
 from vae_lab.runs.load import load_run
 
-PARTS = ("checkpoints", "images", "tensorboard", "log.txt", "metrics.csv", "output.txt", "config.yaml", "run.json")
+NAMES = ("checkpoints", "images", "tensorboard", "log.txt", "metrics.csv", "output.txt", "config.yaml", "run.json")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def lead_out(path: Path, outside: Path) -> None:
     path.symlink_to(outside)
 
 
-@pytest.mark.parametrize("name", [*PARTS, ".lock", "metrics.json", "checkpoints/best.ckpt", "tensorboard/hparams.yaml"])
+@pytest.mark.parametrize("name", [*NAMES, ".lock", "metrics.json", "checkpoints/best.ckpt", "tensorboard/hparams.yaml"])
 def test_a_part_that_is_a_link_out_of_the_run_is_refused_by_readers_and_writers(run, tmp_path, name):
     outside = tmp_path / "outside"
     lead_out(run.path / name, outside)
@@ -59,7 +59,7 @@ def test_a_link_within_the_run_and_a_run_behind_a_link_are_fine(run, tmp_path):
     for path in (tmp_path / "linked", tmp_path / "folder" / "run"):
         assert load_run(path).samples == 1200
         with RunDir(path).locked():
-            assert RunDir(path).part("more").exists()
+            assert RunDir(path).inside("more").exists()
 
 
 @pytest.fixture

@@ -200,8 +200,7 @@ def glance(path: Path) -> Overview:
         status, problem = BROKEN, "; ".join(problems)
     else:
         problem = " ".join(str(record.get("error") or "").split()) if status == "failed" else ""
-        if status == "running" and not RunDir(path).is_locked():
-            status = "interrupted"
+        status = RunDir(path).believed(status)
     return Overview(path, status, problem, settings, record, ledger)
 
 

@@ -27,7 +27,7 @@ MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"
 """A folder that holds one of these is a run directory, or what is left of one."""
 NEEDED = {"config.yaml", "run.json"}
 """Without these it is no run directory."""
-PARTS = {"metrics.csv", "log.txt", "tensorboard", "checkpoints/last.ckpt", "checkpoints/best.ckpt"}
+KEPT = {"metrics.csv", "log.txt", "tensorboard", "checkpoints/last.ckpt", "checkpoints/best.ckpt"}
 """What a training does not take away once it is there."""
 FOLDERS = {"checkpoints", "images", "tensorboard"}
 """Folders of a run directory, in which no other is looked for."""
@@ -41,14 +41,14 @@ WRITING_SECONDS = 10.0
 """How long it is waited for by what has a result in its hands: others of its kind hold it for a moment."""
 
 
-class Part:
+class Inside:
     """A file or folder of every run directory: its path, which is refused where it is a link that leads out."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
     def __get__(self, run: "RunDir", kind: type["RunDir"]) -> Path:
-        return run.part(*self.names)
+        return run.inside(*self.names)
 
 
 class RunDir:
@@ -61,31 +61,31 @@ class RunDir:
         self._lock: Lock | None = None
         self._seen: set[str] = set()
 
-    def part(self, *names: str) -> Path:
+    def inside(self, *names: str) -> Path:
         """A file or folder of this directory.
 
         Raises:
             RunError: it is a link that leads out of the directory.
         """
-        return Path(small_files.own_part(self.path, *names))
+        return Path(small_files.inside(self.path, *names))
 
-    checkpoints = Part("checkpoints")
+    checkpoints = Inside("checkpoints")
     """The folder of the weights."""
-    last = Part("checkpoints", "last.ckpt")
+    last = Inside("checkpoints", "last.ckpt")
     """The checkpoint to continue from."""
-    best = Part("checkpoints", "best.ckpt")
+    best = Inside("checkpoints", "best.ckpt")
     """The checkpoint of the largest validation bound; there is none without a validation split."""
-    best_before = Part("checkpoints", ".best-before.ckpt")
+    best_before = Inside("checkpoints", ".best-before.ckpt")
     """The best checkpoint but one, for a run whose end turns out to be none."""
-    tensorboard = Part("tensorboard")
+    tensorboard = Inside("tensorboard")
     """The folder of TensorBoard's events."""
-    images = Part("images")
+    images = Inside("images")
     """The folder of the pictures."""
-    curve_file = Part("metrics.csv")
+    curve_file = Inside("metrics.csv")
     """The file with a row for each evaluation."""
-    log = Part("log.txt")
+    log = Inside("log.txt")
     """What was logged in words."""
-    output = Part("output.txt")
+    output = Inside("output.txt")
     """What its process printed."""
 
     def last_output(self) -> str:
@@ -102,7 +102,7 @@ class RunDir:
         for folder, folders, files in os.walk(self.path):
             for name in (*folders, *files):
                 if os.path.islink(os.path.join(folder, name)):
-                    self.part(*Path(folder, name).relative_to(self.path).parts)
+                    self.inside(*Path(folder, name).relative_to(self.path).parts)
 
     @classmethod
     def existing(cls, path: str | Path | None) -> "RunDir":
@@ -197,23 +197,23 @@ class RunDir:
         write_json(self.path / "run.json", (self.read_record() if self.exists() else {}) | changes, new_folder=False)
 
     def read_status(self) -> str:
-        """The status of run.json: planned, running, interrupted, finished or failed.
+        """The status of run.json: planned, running, interrupted, finished or failed."""
+        return self.believed(self.read_record()["status"])
 
-        `running` is believed only while a process holds the directory's lock; otherwise it was killed.
-        """
-        status = self.read_record()["status"]
+    def believed(self, status: str) -> str:
+        """`running` is believed only while a process holds the directory's lock; otherwise it was killed."""
         return "interrupted" if status == "running" and not self.is_locked() else status
 
     @property
     def snapshots(self) -> dict[int, Path]:
         """The weights that were kept on the way (`checkpoint.at`), by training samples, in their order."""
-        files = self.part("checkpoints", "at").glob("*.ckpt")
+        files = self.inside("checkpoints", "at").glob("*.ckpt")
         counts = sorted(int(file.stem) for file in files if file.stem.isdecimal())
         return {count: self.snapshot_path(count) for count in counts}
 
     def snapshot_path(self, count: int) -> Path:
         """Where the weights after so many training samples are kept."""
-        return self.part("checkpoints", "at", f"{count}.ckpt")
+        return self.inside("checkpoints", "at", f"{count}.ckpt")
 
     def ledger_path(self, checkpoint: str) -> Path:
         """metrics.json for the checkpoint that is read by default, metrics-<checkpoint>.json for the other.
@@ -221,8 +221,8 @@ class RunDir:
         That of a snapshot lies beside it.
         """
         if checkpoint.isdigit():
-            return self.part("checkpoints", "at", f"{checkpoint}.json")
-        return self.part("metrics.json" if checkpoint == self.default_checkpoint else f"metrics-{checkpoint}.json")
+            return self.inside("checkpoints", "at", f"{checkpoint}.json")
+        return self.inside("metrics.json" if checkpoint == self.default_checkpoint else f"metrics-{checkpoint}.json")
 
     def ledger(self, checkpoint: str, samples: int | None = None) -> dict[str, Any]:
         """The measured values of a checkpoint; {} where nothing was measured yet.
@@ -281,7 +281,7 @@ class RunDir:
             raise ConfigError(
                 f"checkpoint must be best, last, the count of a snapshot or null (best if there is one), got {name!r}"
             )
-        path = self.part("checkpoints", f"{name}.ckpt")
+        path = self.inside("checkpoints", f"{name}.ckpt")
         if not path.is_file():
             raise RunError(f"{self.path} has no checkpoint {name}.ckpt; its status is {self.read_status()}")
         return path
@@ -326,7 +326,7 @@ class RunDir:
         self.make()
         if self.exists():
             self.refuse_ways_out()
-        lock = Lock(self.part(".lock"))
+        lock = Lock(self.inside(".lock"))
         try:  # for longer than one that only asks `is_locked` holds it
             lock.acquire(seconds)
         except Held as error:
@@ -375,7 +375,7 @@ class RunDir:
         if not self._lock.is_mine() and not self._lock.sign():
             again = self.command("train")
             raise RunError(f"{self.path} was taken by another process while it was written: {advice} {again}")
-        present = {name for name in (*PARTS, *NEEDED) if (self.path / name).exists()}
+        present = {name for name in (*KEPT, *NEEDED) if (self.path / name).exists()}
         if gone := sorted((self._seen | NEEDED) - present):
             again = self.command("train")
             raise RunError(f"{self.path}: {', '.join(gone)} vanished while the run was written: {advice} {again}")

@@ -20,11 +20,6 @@ from filelock import FileLock, Timeout
 from vae_lab.atomic import is_alive
 from vae_lab.runs.small_files import Unreadable, read_json
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 """Answers of file systems without locks."""
 POLL_SECONDS = 0.05
@@ -176,7 +171,9 @@ class Lock:
         return found is not None and not self.is_stale(found)
 
     def _is_locked_by_the_system(self) -> bool:
-        if fcntl is None:
+        try:
+            import fcntl
+        except ImportError:  # Windows
             try:
                 with self.system.acquire(blocking=False):
                     return False

@@ -158,7 +158,7 @@ def read_ledger(path: str | os.PathLike[str], name: str = "metrics.json") -> dic
     return ledger
 
 
-def own_part(folder: str | os.PathLike[str], *names: str) -> str:
+def inside(folder: str | os.PathLike[str], *names: str) -> str:
     """The path of a part of a folder; where it, or a folder above it, is a link, that must stay within the folder.
 
     Raises:
@@ -198,7 +198,7 @@ def read_text(path: str | os.PathLike[str], name: str, largest: int = LARGEST) -
     Raises:
         Unreadable: it is missing, no regular file, too large, or no text.
     """
-    file = own_part(path, name)
+    file = inside(path, name)
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
             raise ValueError("it is no regular file")
