@@ -84,7 +84,7 @@ class OwnSleep(WakeSleep):
         self.pairs, self.sleep_first = pairs, sleep_first
 
     def updates(self, model: VAE, batch: Minibatch, state: TrainingState) -> Iterator[Terms]:
-        """Both steps, in either order."""
+        """Makes both steps, in either order."""
         wake = super().updates(model, batch, state)
         if self.sleep_first:
             yield self.sleep(model, self.pairs or len(batch.x))

@@ -48,7 +48,7 @@ __all__ = [
 
 
 def collect_garbage_rarely() -> None:
-    """For a command: its first seconds are imports, which make half a million objects that stay.
+    """Suits a command, whose first seconds are imports: these make half a million objects that stay.
 
     By default Python's collector goes through them again and again, for a tenth of these seconds.
     """

@@ -45,7 +45,7 @@ class CtrlC:
         timer.start()
 
     def come_again(self) -> None:
-        """From the timer's thread; the main thread handles it, also where it waits for the system."""
+        """Runs in the timer's thread; the main thread handles it, also where it waits for the system."""
         self.comes_again = True
         if hasattr(signal, "pthread_kill"):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

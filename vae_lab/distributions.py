@@ -256,7 +256,7 @@ def _logit_gradients(ctx: Any, mean: Callable[[Tensor], Tensor], grad: Tensor) -
 
 
 _NEARLY_ZERO = 1e-20
-"""In place of a logit of 0, by which nothing can be divided."""
+"""Stands in place of a logit of 0, by which nothing can be divided."""
 _LANGEVIN = (1 / 3, -1 / 45, 2 / 945, -1 / 4725, 2 / 93555)
 """The coefficients of u, u^3, ... u^9 in the series of coth(u) - 1 / u."""
 

@@ -24,7 +24,7 @@ LARGEST = 2**63 - 1
 """The largest integer that a file or torch takes."""
 MOST_THREADS = 4096
 LISTED = 20
-"""Up to so many valid names are listed in a message, not only the likely ones."""
+"""The most valid names that a message lists in full; of more it has the likely ones only."""
 
 
 class ConfigError(ValueError):

@@ -83,7 +83,7 @@ def imports(other: str) -> int:
 
 
 def peak() -> float:
-    """Not from `getrusage` where there is another way: a child begins with the peak of its parent there."""
+    """Asks `getrusage` only where there is no other way: a child begins with the peak of its parent there."""
     status = Path("/proc/self/status")
     if status.is_file():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

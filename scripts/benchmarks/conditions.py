@@ -1,4 +1,4 @@
-"""Under which conditions everything is measured: cores, device, folder; and the settings that all sides share."""
+"""The conditions under which everything is measured: cores, device, folder; and the settings that all sides share."""
 
 import logging
 import os
@@ -36,7 +36,7 @@ class Conditions:
 
     @property
     def overrides(self) -> list[str]:
-        """Of `vae-lab train`."""
+        """The overrides of every `vae-lab train`."""
         return [*(["trainer=gpu"] if self.device == "cuda" else []), f"threads={self.threads}"]
 
     def neutral(self) -> None:

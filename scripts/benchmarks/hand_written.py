@@ -25,7 +25,7 @@ Networks = tuple[nn.Module, nn.Module]
 """x -> mean and log-variance of q(z|x), side by side; z -> the likelihood's parameters."""
 LOG_TWO_PI = math.log(2 * math.pi)
 MOST_EPOCHS = 100
-"""After which a bound that is not reached is given up."""
+"""The passes over the data after which a bound that is not reached is given up."""
 FORWARD, INPUT_GRADIENTS, ALL_GRADIENTS = 0, 1, 2
 """Which matrix products: x W; besides, of the gradient with respect to the inputs; besides, to the weights."""
 

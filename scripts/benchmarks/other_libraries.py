@@ -119,7 +119,7 @@ class PythaeTraining(Throughput):
         return self.clock.seconds
 
     def train(self, images: Tensor, num_epochs: int) -> None:
-        """Without progress bar and log; the environment variables that pythae sets are taken back."""
+        """Leaves out progress bar and log; the environment variables that pythae sets are taken back."""
         trainers = import_module("pythae.trainers")
         data = import_module("pythae.data.datasets").BaseDataset(images, images.new_zeros(len(images)))
         with patch.dict(os.environ), redirect_stderr(io.StringIO()), quiet(), tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,7 @@ class ProcessTime(Side):
 
 
 def processor_seconds() -> float:
-    """Of the CPU, that the processes have taken which this one has waited for."""
+    """What the processes that this one has waited for have taken of the CPU."""
     times = os.times()
     return times.children_user + times.children_system
 
@@ -186,7 +186,7 @@ def shared_jobs(conditions: Conditions) -> Case:
 
 
 def several(budget: str, conditions: Conditions, count: int, at_once: int, **limit: float) -> Case:
-    """So many trainings, one after the other or several at once."""
+    """Runs so many trainings, one after the other or several at once."""
     training_images("mnist")
     config = train_config(["experiment=mnist", budget, "callbacks=none"], conditions)
     alone, together = (SeveralTrainings(config, count, jobs, conditions) for jobs in (1, at_once))
@@ -195,6 +195,6 @@ def several(budget: str, conditions: Conditions, count: int, at_once: int, **lim
 
 
 def everyday(conditions: Conditions) -> list[str]:
-    """Of `vae-lab train`: its data there, its run directory in a folder that is thrown away."""
+    """The arguments of `vae-lab train`: its data there, its run directory in a folder that is thrown away."""
     training_images("mnist")
     return ["experiment=mnist", *conditions.overrides, f"output_root={conditions.folder}"]

@@ -89,7 +89,7 @@ class Comparison:
 
     name: str
     operation: Callable[..., float]
-    """On neighbours of one repeat."""
+    """Compares neighbours of one repeat."""
     compared: Sequence[str | Sequence[Side]]
     """Whose numbers; of several sides the one with the highest median counts."""
     at_least: float | None = None

@@ -113,7 +113,7 @@ def run(arguments: Sequence[str], folder: Path, prepare: Callable[[], None] | No
 
 
 def limited_file_size(num_bytes: int) -> Callable[[], None]:
-    """For `prepare`: a file that grows beyond this ends in EFBIG, as a full disk or quota would."""
+    """Serves as `prepare`: a file that grows beyond this ends in EFBIG, as a full disk or quota would."""
     import resource
 
     def limit() -> None:

@@ -16,7 +16,7 @@ SETTINGS = [*TINY, "trainer.max_epochs=12", "steps_per_execution=1"]
 
 
 def refusing(function: str, number: int) -> Callable[[], None]:
-    """For `prepare`: a call of the system answers with an error, for folders (fsync) or always (flock)."""
+    """Serves as `prepare`: a call of the system answers with an error, for folders (fsync) or always (flock)."""
 
     def replace() -> None:
         if function == "flock":
@@ -93,7 +93,7 @@ def a_folder_that_vanishes(trial: Trial) -> str:
 
 
 def without_privileges() -> None:
-    """For `prepare`: root obeys the permissions of files as everyone else does."""
+    """Serves as `prepare`: root obeys the permissions of files as everyone else does."""
     libc = ctypes.CDLL(None, use_errno=True)
     version, dac_override, dac_read_search = 0x20080522, 1, 2
     header, sets = (ctypes.c_uint32 * 2)(version, 0), (ctypes.c_uint32 * 6)()

@@ -94,7 +94,7 @@ class Labelled:
 
 
 def scaled(train: Float[np.ndarray, "train size"], test: Float[np.ndarray, "test size"]) -> Images:
-    """Both sets by one common factor: one for each feature would magnify latent dimensions that carry nothing."""
+    """Divides both sets by one factor: one for each feature would magnify latent dimensions that carry nothing."""
     scale = np.sqrt(train.var(0, dtype=np.float64).sum()).astype(train.dtype)
     return train / scale, test / scale
 

@@ -287,7 +287,7 @@ def log_marginal(
 
 
 def effective_sample_size(trace: Float[Tensor, "step chain dim"]) -> Float[Tensor, " dim"]:
-    """So many independent draws have a mean as exact as that of the chains' states.
+    """The number of independent draws that would have a mean as exact as that of the chains' states.
 
     Autocorrelations within the chains and differences between them count (Gelman et al., 2013, section 11.5), the
     former up to the first pair of neighbours whose sum is negative (Geyer, 1992). States that alternate may count for

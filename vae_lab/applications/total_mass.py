@@ -20,7 +20,7 @@ from vae_lab.data.arrays import is_binary
 from vae_lab.distributions import Distribution
 
 MOST_ENUMERATED = 2**12
-"""Up to so many possible images are summed over one by one."""
+"""The most possible images that are summed over one by one."""
 MOST_PIXELS = 4096
 """Along so many pixels at most is integrated, for time grows with the square."""
 NUM_DRAWS = 500

@@ -74,7 +74,7 @@ class Program:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """As plain values: a constant is its shape, its type and its bytes, little endian, in base64.
+        """Plain values that stand for it: a constant is its shape, its type and its bytes, little endian, in base64.
 
         It is float16 where that holds every number of it exactly, else float32.
         """

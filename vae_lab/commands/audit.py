@@ -32,7 +32,7 @@ TOLERANCE, ROUNDING = 0.01, 1e-5
 MOST_ERROR = 0.1
 """Nats: where quadrature and rounding may be further off, a total mass is not judged."""
 STANDARD_ERRORS = 4
-"""By so many must a mean be off."""
+"""A mean that is off by more of them fails."""
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 CHECKS = {

@@ -1,4 +1,4 @@
-"""From an exception to one message: which key, which rule, what was meant, what to do."""
+"""Makes one message of an exception: which key, which rule, what was meant, what to do."""
 
 import errno
 import re

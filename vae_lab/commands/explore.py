@@ -23,7 +23,7 @@ log = logging.getLogger("vae_lab")
 PAGE = "explorer.html"
 """The page in a run directory, and its template."""
 MOST_WORDS = 2
-"""So many settings tell two runs apart at most."""
+"""The most settings that tell two runs apart."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ log = logging.getLogger("vae_lab")
 
 Block = TypeVar("Block")
 SECONDS = 10.0
-"""Between two lines, at least."""
+"""The shortest time between two lines."""
 
 
 def tracked(what: str) -> Callable[[Sequence[Block]], Iterable[Block]]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 HIGH = 0.7
-"""From here on an estimate cannot be trusted."""
+"""The k-hat from which on an estimate cannot be trusted."""
 _FEWEST = 5
 """Weights that a tail is fitted to, at least."""
 _PRIOR_SHAPE, _PRIOR_WEIGHT = 0.5, 10

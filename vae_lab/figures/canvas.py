@@ -70,7 +70,7 @@ class Picture(Figure):
     """A figure that a notebook shows, and that is saved in the lab's style whoever saves it."""
 
     def savefig(self, *args: Any, **kwargs: Any) -> None:
-        """As ever, with room for what stands outside of the axes."""
+        """Saves as ever, with room for what stands outside of the axes."""
         with matplotlib.rc_context(STYLE):
             super().savefig(*args, **kwargs)
 
@@ -79,7 +79,7 @@ class Picture(Figure):
 
 
 def nats(value: float, digits: int = 1) -> str:
-    """So many decimal places and a typographic minus sign."""
+    """Has so many decimal places and a typographic minus sign."""
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -59,7 +59,7 @@ class PictureRow(ModelFigure):
     columns = ("dataset", "latent_dim", *COLUMNS)
     height: ClassVar[float]
     margins: ClassVar[tuple[float, float]]
-    """Beside the pictures, and above and below them; inches as the height."""
+    """The margins beside the pictures, and above and below them, in inches as the height."""
 
     training: Section5
 

@@ -85,7 +85,7 @@ class Figure2(PaperFigure):
             raise ConfigError("figure.panels must hold a latent size, got none: there would be nothing to draw")
 
     def trainings(self, scale: str) -> dict[NeededRun, dict[str, Any]]:
-        """Both methods of every panel."""
+        """Draws both methods of every panel."""
         return {
             self.training.needed_run(data_set, latent_dim, method, scale): {
                 "dataset": data_set,

@@ -43,7 +43,7 @@ MOST_DIMENSIONS = 10
 POSTERIOR_IMAGES, POSTERIOR_CELLS = 6, 100
 """Test images whose posterior is drawn, and cells along each side of its grid."""
 MANY_LABELS = 10
-"""Up to so many labels get a colour and a place in the legend each."""
+"""The most labels that get a colour and a place in the legend each."""
 
 
 NOTES = {
@@ -280,7 +280,7 @@ class Posterior:
     @classmethod
     @torch.no_grad()
     def of(cls, model: VAE, image: Float[Tensor, "channel height width"]) -> "Posterior":
-        """By grids over the prior, which finds p(z|x), over 4.5 s.d. of each density around its mean, and over both."""
+        """Takes grids over the prior, which finds p(z|x), over 4.5 s.d. of each density around its mean, and over both."""
         q = model.posterior(image[None])
 
         def log_joint(z: Tensor) -> Tensor:

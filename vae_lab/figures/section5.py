@@ -26,7 +26,7 @@ KEYS = {"train": "train/bound_running", "test": "test/bound"}
 AEVB, WAKE_SLEEP, MCEM = "#D55E00", "#009E73", "#0072B2"
 """The colours of the methods: the paper's red, green and blue, as Okabe and Ito (2008) choose them for all eyes."""
 BOUND_LABEL: dict[str, Any] = {"ylabel": "$\\mathcal{L}$  (nats per datapoint)", "math_fontfamily": "stix"}
-"""In the font that has this letter, which Matplotlib would otherwise take from there with a notice."""
+"""The font that has this letter, which Matplotlib would otherwise take from there with a notice."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -34,7 +34,7 @@ LINES = {
 TERMS = {"reconstruction": "reconstruction", "kl": "KL"}
 """Bound = reconstruction - KL."""
 FEW = 10
-"""Up to so many lines get a colour of their own; more share a scale."""
+"""The most lines that get a colour of their own each; more share a scale."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def described(lines: Sequence[Line], quantity: str) -> str:
 
 
 def colours(count: int) -> list[Any]:
-    """So many colours, as different as they can be."""
+    """Makes so many colours, as different as they can be."""
     if count <= FEW:
         return [colormaps["tab10"](i) for i in range(count)]
     return [colormaps["turbo"](0.05 + 0.9 * i / (count - 1)) for i in range(count)]

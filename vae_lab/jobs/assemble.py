@@ -1,4 +1,4 @@
-"""From a config to the objects of a training, everything checked before anything is written."""
+"""Makes the objects of a training from a config, everything checked before anything is written."""
 
 import hashlib
 import logging

@@ -26,7 +26,7 @@ GAIN, CONVOLUTIONS_GAIN = 1.4, 1.1
 WARM_SECONDS = 0.5
 """What it takes to find and load a step that has been compiled before."""
 TRIAL_SECONDS = 0.15
-"""For which the speed of a training is tried."""
+"""The time for which the speed of a training is tried."""
 
 
 def settled(config: Mapping[str, Any], assembled: Assembled, run: RunDir) -> dict[str, Any]:

@@ -36,10 +36,10 @@ MCEM_FROM = 3e7
 """Monte Carlo EM on the full training set is off the printed axes before."""
 
 PAPER_DATAPOINTS = 1000
-"""So many datapoints of each split are those whose log p(x) the paper estimates."""
+"""The number of datapoints of each split whose log p(x) the paper estimates."""
 
 NAMED = 4
-"""Up to so many comparisons that failed, or were not reached, are named."""
+"""The most comparisons that failed, or were not reached, that are named."""
 
 NAMES = {
     "mnist": "MNIST",
@@ -70,7 +70,7 @@ TRIED = {
 """What was tried where our curve stays, or stayed, below the published one."""
 
 Margin = tuple[float | None, str]
-"""By how much a statement holds in one comparison, None where ours does not reach, and which comparison that is."""
+"""What a statement holds by in one comparison, None where ours does not reach, and which comparison that is."""
 Moments = Callable[[str, float], float | None]
 """(label of a run, count) -> the train bound with the weights of that moment, if it is known."""
 

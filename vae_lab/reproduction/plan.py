@@ -62,7 +62,7 @@ class Training:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """Of the run itself."""
+        """The config of the run itself."""
         return self.planned["config"]
 
 

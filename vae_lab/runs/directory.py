@@ -26,7 +26,7 @@ from vae_lab.wiring.arguments import named_paths, override, pasted
 MARKS = {"config.yaml", "run.json", "metrics.json", "metrics.csv", "checkpoints"}
 """A folder that holds one of these is a run directory, or what is left of one."""
 NEEDED = {"config.yaml", "run.json"}
-"""Without these it is no run directory."""
+"""What no run directory is without."""
 KEPT = {"metrics.csv", "log.txt", "tensorboard", "checkpoints/last.ckpt", "checkpoints/best.ckpt"}
 """What a training does not take away once it is there."""
 FOLDERS = {"checkpoints", "images", "tensorboard"}
@@ -36,7 +36,7 @@ LOCK_SECONDS = 0.5
 LATEST, OUTPUTS = "latest", "outputs"
 """The word for the newest finished run, and the folder below which it is looked for."""
 NAMED = 3
-"""So many of the runs in a folder are named in a message."""
+"""The most runs of a folder that a message names."""
 WRITING_SECONDS = 10.0
 """How long it is waited for by what has a result in its hands: others of its kind hold it for a moment."""
 

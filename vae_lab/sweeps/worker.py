@@ -187,7 +187,7 @@ BUSY = threading.Lock()
 
 @functools.cache
 def end_with(owner: int) -> None:
-    """From now on this process ends when its parent, the sweep, was killed; a training saves a checkpoint first.
+    """Lets this process end when its parent, the sweep, was killed; a training saves a checkpoint first.
 
     A launcher's pool would wait for work, or go on with what is queued, for as long as the machine runs.
     """

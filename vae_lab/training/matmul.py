@@ -24,7 +24,7 @@ SWITCH = {"default": "none", "onednn": "bf16"}
 ERROR_RATIO = 4.0
 """oneDNN is as exact as the default if its error is at most so many times the default's; bfloat16's: thousands."""
 SPEED_RATIO = 1.2
-"""From here on `auto` prefers oneDNN."""
+"""The speed-up from which on `auto` prefers oneDNN."""
 LIKE = {"exact": bool, "speed_ratio": float}
 """What is kept of a measurement."""
 SHAPE = (100, 784, 500)

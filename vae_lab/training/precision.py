@@ -13,7 +13,7 @@ log = logging.getLogger("vae_lab")
 
 FLOAT32, BFLOAT16, AUTO = "32-true", "bf16-mixed", "auto"
 SPEED_RATIO = 1.1
-"""From here on `auto` prefers bfloat16."""
+"""The speed-up from which on `auto` prefers bfloat16."""
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

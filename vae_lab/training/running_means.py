@@ -23,7 +23,7 @@ class RunningMeans:
             self.so_far[name] = before + total, presented + count
 
     def sums(self, strategy: Strategy) -> dict[str, tuple[float, int]]:
-        """Over all ranks: name -> (sum, number of datapoints)."""
+        """The sums over all ranks: name -> (sum, number of datapoints)."""
         sums = {}
         for name, so_far in self.so_far.items():
             pair = torch.tensor(so_far, dtype=torch.float64, device=strategy.root_device)

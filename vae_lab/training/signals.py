@@ -52,7 +52,7 @@ class StopRequest:
         self.listening = ExitStack()
 
     def listen(self) -> None:
-        """From now on the first of each signal to stop is the wish; a second one is the system's own."""
+        """Takes the first of each signal to stop as the wish; a second one is the system's own."""
         self.received = False
         self.listening.enter_context(listening(self.receive))
 

@@ -1,4 +1,4 @@
-"""From a config to objects: the only place that calls `hydra.utils.instantiate`, and where its keys are checked.
+"""Makes objects of a config: the only place that calls `hydra.utils.instantiate`, and where its keys are checked.
 
 The constructor's signature is the schema: a key that it does not know, a missing one or a value of another type is
 refused by name before anything is constructed. The keys of a command that belong to no component are a dataclass of

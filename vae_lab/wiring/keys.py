@@ -29,7 +29,7 @@ class YamlKey(NamedTuple):
     """What a YAML file says about a key."""
 
     value: str
-    """As it is written; empty where further keys are below it."""
+    """The text as it is written; empty where further keys are below it."""
     comment: str
     is_section: bool
 

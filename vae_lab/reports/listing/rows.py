@@ -18,9 +18,9 @@ from vae_lab.wiring.table import Cell, Table
 from vae_lab.wiring.terminal import duration
 
 MOST_COLUMNS = 4
-"""So many settings in which runs differ have columns of their own; more are listed in one."""
+"""The most settings in which runs differ that have columns of their own; more are listed in one."""
 MOST_PROBLEMS = 10
-"""So many broken and failed runs are explained below the table."""
+"""The most broken and failed runs that are explained below the table."""
 ALWAYS = ("path", "status", "experiment", SAMPLES, SECONDS)
 """Keys that have a column whatever is asked for."""
 FACTS = ("scale", "binarization", "split_hash", "likelihood", "checkpoint")

@@ -27,11 +27,11 @@ BOUNDS = ("test/bound", "val/bound")
 """Columns of the curve that are drawn, the first that there is."""
 SHOWN = ("test/bound", "val/bound", "train/bound", "test/reconstruction", "test/kl", "test/active_units")
 MOST_WORDS = 4
-"""So many settings name a curve at most."""
+"""The most settings that name a curve."""
 MOST_RUNNING = 4
-"""Up to so many runs have their running means in the picture."""
+"""The most runs that have their running means in the picture."""
 MOST_TURNED = 6
-"""So many runs have a column each in a table; more have another table below it."""
+"""The most runs that have a column each in a table; more have another table below it."""
 
 
 def comparison_sections(found: Sequence[Overview], left_out: Sequence[str], reader: Reader) -> list[Section]:
