@@ -5,6 +5,7 @@ averaged over a batch, scaled or weighted.
 """
 
 import math
+from collections.abc import Mapping
 
 from jaxtyping import Float
 from torch import Tensor
@@ -76,12 +77,16 @@ def sgvb_b(
     num_samples: int = 1,
     *,
     posterior: DiagonalGaussian | None = None,
+    kl_terms: Float[Tensor, "batch latent"] | None = None,
     noise: Float[Tensor, "draw batch latent"] | None = None,
+    theta: Mapping[str, Tensor] | None = None,
 ) -> Bound:
     """SGVB estimator B, eqs. (7) and (10): 1/L sum_l log p(x|z_l), and the KL in closed form (appendix B).
 
-    `posterior` is q(z|x) where that has been computed already, `noise` the eps_l where they have been drawn.
+    `posterior` is q(z|x) and `kl_terms` its KL where they have been computed already, `noise` the eps_l where they have
+    been drawn, `theta` what stands in place of the decoder's parameters.
     """
     posterior = posterior or model.posterior(x)
     z = posterior.rsample((num_samples,), noise)
-    return Bound(model.likelihood(z).log_prob(x), kl_to_standard_normal(posterior))
+    log_likelihood = model.likelihood(z, theta).log_prob(x)
+    return Bound(log_likelihood, kl_to_standard_normal(posterior) if kl_terms is None else kl_terms)

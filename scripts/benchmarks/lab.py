@@ -193,7 +193,7 @@ def precision(conditions: Conditions) -> Case:
 
 
 def time_to_bound(conditions: Conditions) -> Case:
-    """Times the way to the paper's bound at 1e7 samples: experiment=mnist_fast, and a hand-written loop with constant Adam."""
+    """Times experiment=mnist_fast, and a loop by hand with constant Adam, to the paper's test bound at 1e7 samples."""
     ours = TimeToBound("ours", ["experiment=mnist_fast"], PAPER_BOUND, conditions)
     train, test = (images_of("mnist_fast", split) for split in ("train", "test"))
     hand_written = UntilBound("hand-written", MNIST, train, test, PAPER_BOUND, conditions)

@@ -280,7 +280,7 @@ class Posterior:
     @classmethod
     @torch.no_grad()
     def of(cls, model: VAE, image: Float[Tensor, "channel height width"]) -> "Posterior":
-        """Takes grids over the prior, which finds p(z|x), over 4.5 s.d. of each density around its mean, and over both."""
+        """Uses grids over the prior, which finds p(z|x), over 4.5 s.d. of each density and its mean, and over both."""
         q = model.posterior(image[None])
 
         def log_joint(z: Tensor) -> Tensor:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
-from vae_lab.elbo import Bound
+from vae_lab.elbo import Bound, sgvb_b
 from vae_lab.errors import require_integer, require_number
 from vae_lab.model import VAE
 from vae_lab.objectives.base import Minibatch, Objective, Terms, TrainingState, Traits, logged_terms
@@ -49,11 +48,11 @@ class FullVariationalBayes(Objective):
         """One update of encoder, mu and log sigma^2."""
         posterior = model.posterior(batch.x)
         kl = kl_to_standard_normal(posterior)
-        draws = []
-        for _ in range(self.num_samples):
-            likelihood = functional_call(model.decoder, self.sample_parameters(model), (posterior.rsample(),))
-            draws.append(likelihood.log_prob(batch.x))
-        bound = Bound(torch.stack(draws), kl)
+        draws = [
+            sgvb_b(model, batch.x, posterior=posterior, kl_terms=kl, theta=self.sample_parameters(model))
+            for _ in range(self.num_samples)
+        ]
+        bound = Bound(torch.cat([draw.log_likelihood for draw in draws]), kl)
         parameter_kl = (self.parameter_kl(model) / state.num_train).expand_as(bound.total)
         logged = {**logged_terms(bound), "parameter_kl": parameter_kl, "full_bound": bound.total - parameter_kl}
         yield Terms(parameter_kl - bound.total, moves=nn.ModuleList([model, self]), logged=logged)
