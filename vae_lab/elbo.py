@@ -5,7 +5,6 @@ averaged over a batch, scaled or weighted.
 """
 
 import math
-from collections.abc import Mapping
 
 from jaxtyping import Float
 from torch import Tensor
@@ -79,7 +78,7 @@ def sgvb_b(
     posterior: DiagonalGaussian | None = None,
     kl_terms: Float[Tensor, "batch latent"] | None = None,
     noise: Float[Tensor, "draw batch latent"] | None = None,
-    theta: Mapping[str, Tensor] | None = None,
+    theta: dict[str, Tensor] | None = None,
 ) -> Bound:
     """SGVB estimator B, eqs. (7) and (10): 1/L sum_l log p(x|z_l), and the KL in closed form (appendix B).
 

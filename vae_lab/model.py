@@ -1,6 +1,6 @@
 """The paper's model: p(z) = N(0, I), p(x|z) from the decoder, q(z|x) from the encoder (sections 2, 3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -89,7 +89,7 @@ class VAE(nn.Module):
         return self.encoder(x)
 
     def likelihood(
-        self, z: Float[Tensor, "*sample batch latent"], theta: Mapping[str, Tensor] | None = None
+        self, z: Float[Tensor, "*sample batch latent"], theta: dict[str, Tensor] | None = None
     ) -> Distribution:
         """p(x|z) over [*sample, batch, channel, height, width], by the decoder's parameters or those of `theta`."""
         flat = z if z.dim() == 2 else z.flatten(0, -2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from vae_lab.errors import ConfigError, RunError
 from vae_lab.reports.overview import read_overview
 from vae_lab.reports.pages.reading import Reader
-from vae_lab.runs.directory import RunDir, named_folders, only_writer
+from vae_lab.runs.directory import RunDir, named_folders
 from vae_lab.wiring.arguments import key, override
 
 
@@ -29,7 +29,7 @@ def report(settings: ReportSettings) -> list[Path]:
         ConfigError: not one of run and sweep, or a place that cannot be written to.
         RunError: there is no run, or one is not whole; no page was written.
     """
-    from vae_lab.reports.pages.page import write_page
+    from vae_lab.reports.pages.page import require_place, write_page
     from vae_lab.reports.pages.run_page import headline, run_sections, title_of
     from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
 
@@ -48,11 +48,11 @@ def report(settings: ReportSettings) -> list[Path]:
         require_kind(folder, "run" if runs else "sweep")
     if settings.sweep:
         sweep, name = read_sweep(folders[0], settings.checkpoint), folders[0].resolve().name
+        require_place(pages[0])
         return [write_page(pages[0], f"Sweep: {name}", sweep_sections(sweep, settings), summary=sweep.headline)]
     overviews = [read_overview(folder, settings.checkpoint) for folder in folders]
     for page in pages:
-        with only_writer(page):  # before the work for it
-            pass
+        require_place(page)
     return [
         write_page(page, title_of(run), run_sections(run, settings), summary=headline(run))
         for page, run in zip(pages, overviews, strict=True)

@@ -1,9 +1,12 @@
 """Self-contained HTML pages: one template, pictures inside the file, readable on a phone and without a network."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -107,10 +110,22 @@ def write_html(path: Path, template: str, facts: Mapping[str, Any]) -> Path:
     look = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), **look)
     page = environment.get_template(template).render(facts)
-    text = page.encode(errors="backslashreplace").decode()  # a name on disk need not be text
+    with _place_of(path):
+        write_text(path, page.encode(errors="backslashreplace").decode())  # a name on disk need not be text
+    return path
+
+
+def require_place(path: Path) -> None:
+    """Refuses a place where no page can be written, before the work for it; raises what `write_html` would."""
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    with _place_of(path):
+        TemporaryFile(dir=above).close()
+
+
+@contextmanager
+def _place_of(path: Path) -> Iterator[None]:
     try:
         with only_writer(path):
-            write_text(path, text)
+            yield
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): name another out=FILE.html") from error
-    return path
