@@ -3,6 +3,7 @@
 PyTorch is imported where it is used: the process of pytest-xdist that starts the workers reads this file first.
 """
 
+import shutil
 from typing import TYPE_CHECKING
 
 import jaxtyping
@@ -15,6 +16,8 @@ jaxtyping.jaxtyped = shape_checks.jaxtyped_once
 jaxtyping.install_import_hook([f"vae_lab.{name}" for name in f"{CORE} {COMPONENTS}".split()], "shape_checks.check")
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from linear_gaussian import LinearGaussian
 
     from vae_lab.runs.directory import RunDir
@@ -68,3 +71,16 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> "RunDir":
     from training import train_tiny
 
     return train_tiny(tmp_path_factory.mktemp("finished") / "run", "trainer.max_epochs=4")
+
+
+@pytest.fixture(scope="session")
+def finished_sweep(tmp_path_factory: pytest.TempPathFactory, finished_run: "RunDir") -> "Path":
+    """Latent sizes 2 and 3, two seeds each, in folders such as `2_1`; `3_0` is `finished_run`. To be read only, too."""
+    from training import train_tiny
+
+    folder = tmp_path_factory.mktemp("sweep") / "sizes"
+    shutil.copytree(finished_run.path, folder / "3_0")
+    for latent_dim, seed in ((2, 0), (2, 1), (3, 1)):
+        values = (f"model.latent_dim={latent_dim}", f"seed={seed}")
+        train_tiny(folder / f"{latent_dim}_{seed}", "trainer.max_epochs=4", *values)
+    return folder

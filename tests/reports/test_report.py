@@ -32,21 +32,9 @@ PICTURES = 5
 """Of a run with three latent dimensions: all but the manifold and the curve."""
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep: latent sizes 2 and 3, two seeds each; to be copied before it is changed."""
-    folder = tmp_path_factory.mktemp("sweep") / "sizes"
-    for latent_dim in (2, 3):
-        for seed in (0, 1):
-            train_tiny(
-                folder / f"{latent_dim}_{seed}", f"model.latent_dim={latent_dim}", f"seed={seed}", "max_samples=600"
-            )
-    return folder
-
-
 @pytest.fixture
-def sweep(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "sizes"))
+def sweep(finished_sweep: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_sweep, tmp_path / "sizes"))
 
 
 @pytest.fixture
@@ -277,8 +265,8 @@ def test_only_finished_runs_count_and_the_others_are_named_with_reasons(sweep, c
     assert "none at 2 of 2 points" in page.sections["Bound and latent size"]
     missing = {row["directory"]: (row["status"], row["why"]) for row in page.rows("Not in the means")}
     assert missing == {
-        "2_1": ("failed", "failed at 600 samples: NonFiniteDensity: the loss is NaN"),
-        "3_0": ("interrupted", "interrupted at 600 samples"),
+        "2_1": ("failed", "failed at 1,200 samples: NonFiniteDensity: the loss is NaN"),
+        "3_0": ("interrupted", "interrupted at 1,200 samples"),
         "3_1": ("finished", "repeats another run: the same settings and the same seed"),
     }
     folders = {row["folder"]: row["why"] for row in page.rows("Not in the means", 1)}
@@ -415,12 +403,12 @@ def test_several_runs_have_a_page_each(sweep, capsys):
     ],
 )
 def test_mistake_is_one_line_and_exit_code_2(
-    arguments, expected, tmp_path, monkeypatch, finished_run, trained, run, capfd
+    arguments, expected, tmp_path, monkeypatch, finished_run, finished_sweep, run, capfd
 ):
     (run.path / "run.json").write_text(json.dumps(run.read_record())[:20])
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    given = [text.format(run=finished_run.path, sweep=trained, broken=run.path) for text in arguments]
+    given = [text.format(run=finished_run.path, sweep=finished_sweep, broken=run.path) for text in arguments]
     assert main(["report", *given]) == 2
     captured = capfd.readouterr()
     assert captured.out == ""
