@@ -496,6 +496,7 @@ def test_users_own_network_is_found_in_the_working_folder_and_its_config_in_a_fo
     assert {path.name for path in work_folder.iterdir()} <= known
 
 
+@pytest.mark.slow
 def test_accident_in_a_sweep_is_a_traceback_and_no_mistake_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_tuned_and_frozen_step_size_accepts_at_its_target(target, per_chain):
     assert acceptance.mean() == pytest.approx(target, abs=0.02)
 
 
+@pytest.mark.slow
 def test_step_size_without_decay_follows_a_density_that_moves():
     tuned = hmc.StepSize(torch.tensor(0.05), target_acceptance=0.9, gain=1.0, decay=0.0)
     position = torch.randn(200, 2)

@@ -115,6 +115,7 @@ def test_mistakes_are_refused(run, tmp_path, override, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_waits_for_who_writes_there_and_another_place_for_nobody(run, tmp_path, monkeypatch):
     monkeypatch.setattr("vae_lab.runs.directory.WRITING_SECONDS", 0.1)
     page = run.path / "explorer.html"
@@ -156,6 +157,7 @@ def test_two_runs_must_share_z_and_test_images(run, tmp_path):
         explored(f"[{run.path},{other.path},{third.path}]")
 
 
+@pytest.mark.slow
 def test_a_run_without_an_encoder_has_a_plane_and_no_means(tmp_path):
     page = explored(make_drawn_run(tmp_path / "run", has_encoder=False).path)
     (frame,) = known(page)["models"][0]["frames"]

@@ -74,6 +74,7 @@ def test_same_runs_give_the_same_bytes(root):
     assert [file.read_bytes() for file in files] == before
 
 
+@pytest.mark.slow
 def test_figure_writes_nothing_where_another_process_is_at_work(root, tmp_path):
     shutil.copytree(root / "runs", tmp_path / "runs")
     with RunDir(tmp_path).locked(), pytest.raises(RunError, match="is being written by another process"):

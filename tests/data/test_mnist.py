@@ -14,6 +14,7 @@ def offline(*_: object, **__: object) -> None:
     raise OSError("no network")
 
 
+@pytest.mark.slow
 def test_mnist_keeps_the_contract(real_root, common, check_contract):
     sizes = {"train": 50_000, "val": 10_000, "test": 10_000}
     check_contract(

@@ -241,6 +241,7 @@ def hostile(path: Path, *arrays: bytes) -> None:
             archive.writestr("x.npy" if not i else f"some_longer_name_{i}.npy", content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", BOMBS.values(), ids=BOMBS)
 def test_an_archive_that_would_fill_the_memory_is_refused_by_its_headers(path, common, write, monkeypatch):
     write(path)

@@ -14,6 +14,7 @@ def estimator(**settings):
     return AnnealedImportanceSampling(**(defaults | tuning | settings))
 
 
+@pytest.mark.slow
 def test_estimate_is_unbiased_for_the_marginal_and_its_log_biased_downwards(linear_gaussian):
     x = linear_gaussian.sample(1000)
     estimate = estimator(num_chains=4, num_temperatures=20).estimate(linear_gaussian.model, x, seed=0)
@@ -34,6 +35,7 @@ def test_more_temperatures_bring_the_log_closer(linear_gaussian):
     assert errors[0] > 1.5 * errors[1] > 1.5**2 * errors[2]
 
 
+@pytest.mark.slow
 def test_stated_variance_is_that_of_the_error(linear_gaussian):
     x = linear_gaussian.sample(250)
     estimate = estimator(num_chains=16, num_temperatures=60).estimate(linear_gaussian.model, x, seed=0)

@@ -24,6 +24,7 @@ def drawn(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return seen
 
 
+@pytest.mark.slow
 def test_both_bounds_are_unbiased_for_what_they_bound_and_the_truth_is_between(linear_gaussian, drawn):
     estimate = estimator(num_chains=4).estimate(linear_gaussian.model, torch.zeros(2000, 1, 3, 4), seed=0)
     exact = linear_gaussian.log_marginal(torch.cat([x for _, x in drawn]))
@@ -75,6 +76,7 @@ def test_no_two_chains_share_their_noise_those_that_tune_and_those_that_go_back_
     assert len(first) == 13 and len(torch.cat(first).unique()) == 13 * 4 * 3
 
 
+@pytest.mark.slow
 def test_numbers_depend_on_seed_and_index_only_and_not_on_the_images_or_memory(linear_gaussian, monkeypatch):
     x, state = linear_gaussian.sample(20), torch.get_rng_state()
     whole = estimator().estimate(linear_gaussian.model, x, seed=0)

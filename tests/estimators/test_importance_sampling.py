@@ -40,6 +40,7 @@ def test_bias_of_the_log_is_negative_and_falls_as_one_over_num_samples(inexact):
     assert (bias[0] - 4 * bias[1]).abs() < (tolerance[0] ** 2 + 16 * tolerance[1] ** 2).sqrt() + 0.1 * bias[0].abs()
 
 
+@pytest.mark.slow
 def test_stated_variance_is_that_of_the_log_over_seeds(inexact):
     x = inexact.sample(20)
     estimator = ImportanceSampling(num_samples=500, samples_per_chunk=None)

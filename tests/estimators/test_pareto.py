@@ -45,6 +45,7 @@ def test_k_hat_is_that_of_the_largest_weights_however_they_come(chunk):
     torch.testing.assert_close(tail.k_hat, (num * shape + 10 * 0.5) / (num + 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("excess", [0.2, 0.5, 0.9])
 def test_k_hat_of_a_proposal_that_is_too_narrow_is_its_known_shape(excess):
     """Weights of N(0, 1) by N(0, s^2) have the tail index 1 - s^2: draws beyond x have weights of this power."""

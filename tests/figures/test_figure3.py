@@ -139,6 +139,7 @@ def test_what_the_figure_has_measured_is_found_by_evaluate(tmp_path, short_run, 
     assert "test[:20]/bound" in ledger, "which the figure had not asked for"
 
 
+@pytest.mark.slow
 def test_what_was_estimated_before_an_error_is_kept(tmp_path, short_run, monkeypatch):
     run = short_run(tmp_path / "figure3_1000_aevb")
 

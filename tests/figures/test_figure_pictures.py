@@ -141,6 +141,7 @@ def test_gallery_has_three_pictures_of_each_network_with_bounds(gallery_folder):
     assert len(picture.legends[0].get_texts()) == 10
 
 
+@pytest.mark.slow
 def test_gallery_writes_an_animation_of_each_row(tmp_path, gallery_folder):
     figure = gallery()
     table, arrays = collected(figure, gallery_folder)

@@ -71,6 +71,7 @@ def test_kl_weight_rises_linearly_to_one_and_stays(linear_gaussian, samples, wei
     assert torch.equal(logged, sgvb_b(linear_gaussian.model, x).total)  # measured without the weight
 
 
+@pytest.mark.slow
 def test_gradient_that_sticks_the_landing_is_that_of_the_bound_on_average(make_linear_gaussian):
     oracle = make_linear_gaussian(exact_posterior=False)
     x = oracle.sample(5)

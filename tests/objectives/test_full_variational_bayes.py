@@ -81,6 +81,7 @@ def exact_offset(oracle, x):
     return mean, precision.inverse(), log_evidence
 
 
+@pytest.mark.slow
 def test_posterior_of_the_offset_is_recovered(offset):
     oracle, objective, x = offset
     mean, covariance, _ = exact_offset(oracle, x)
@@ -102,6 +103,7 @@ def test_bound_lies_below_the_exact_evidence_by_what_mean_field_loses(offset):
     assert (draws.mean() - (log_evidence - lost)).abs() <= six_standard_errors(draws) + 0.1 * lost
 
 
+@pytest.mark.slow
 def test_bound_of_a_scalar_weight_lies_below_the_quadrature_of_its_evidence():
     oracle = LinearGaussian(latent_dim=1, image_shape=(1, 1, 1), exact_decoder=False, exact_posterior=False)
     head: Any = oracle.model.decoder.head
@@ -125,6 +127,7 @@ def test_bound_of_a_scalar_weight_lies_below_the_quadrature_of_its_evidence():
     assert draws.mean() > log_evidence - math.log(2) - 2
 
 
+@pytest.mark.slow
 def test_loss_of_minibatches_is_unbiased_for_the_loss_of_all(make_linear_gaussian):
     oracle = make_linear_gaussian(exact_posterior=False)
     x = oracle.sample(8)

@@ -43,6 +43,7 @@ def iterate(objective, model, batch, num_iterations, optimizer=None):
             optimizer.step()
 
 
+@pytest.mark.slow
 def test_chains_sample_the_exact_posterior_at_the_target_acceptance(linear_gaussian):
     num = 2000
     objective = prepared(linear_gaussian, num)

@@ -306,6 +306,7 @@ def test_fact_that_a_run_of_a_sweep_lacks_is_not_in_its_name(sweep, capsys):
     assert "estimator ," not in page.sections["Samples"]
 
 
+@pytest.mark.slow
 def test_sweep_in_which_nothing_is_finished_has_a_page(sweep, capsys):
     for path in sweep.iterdir():
         RunDir(path).update_record(status="planned")

@@ -224,6 +224,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "content", "reason"), BROKEN.values(), ids=BROKEN)
 def test_broken_run_is_listed_as_such_and_harms_nothing(file, content, reason, add_run, listed, shown) -> None:
     add_run("good")

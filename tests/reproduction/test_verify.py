@@ -182,6 +182,7 @@ def test_figure_3_is_judged_by_the_paper_estimator_and_mcem_from_3e7_on() -> Non
     assert min(row.samples or 0 for row in rows if row.claim.startswith("N = 50,000, MCEM")) == 3e7
 
 
+@pytest.mark.slow
 def test_order_of_figure_3_holds_for_the_paper_and_fails_when_turned() -> None:
     published = figure3_published()
     assert [row.verdict for row in claims.figure3_order(shifted_figure3(0), published)] == [PASS, PASS]
@@ -409,6 +410,7 @@ def test_several_runs_are_judged_one_after_the_other(
     assert "1 FAIL" in shown.out and "1 PASS" in shown.out and "1 of 1 verdicts are FAIL" in shown.err
 
 
+@pytest.mark.slow
 def test_nothing_is_written_into_a_folder_that_another_process_writes(tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     shifted_figure2(0).to_csv(tmp_path / "figures" / "figure2.csv", index=False)

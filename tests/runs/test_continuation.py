@@ -181,6 +181,7 @@ def test_hyperparameters_have_bounds_by_one_draw_of_z_only(finished_run, copied_
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_writes_is_refused(copied_run, monkeypatch):
     monkeypatch.setattr("vae_lab.runs.directory.WRITING_SECONDS", 0.1)
     with copied_run.locked():
