@@ -87,5 +87,6 @@ def sgvb_b(
     """
     posterior = posterior or model.posterior(x)
     z = posterior.rsample((num_samples,), noise)
-    log_likelihood = model.likelihood(z, theta).log_prob(x)
+    likelihood = model.likelihood(z) if theta is None else model.likelihood(z, theta)
+    log_likelihood = likelihood.log_prob(x)
     return Bound(log_likelihood, kl_to_standard_normal(posterior) if kl_terms is None else kl_terms)
