@@ -122,7 +122,7 @@ def test_the_page_of_a_run_waits_for_who_writes_there_and_another_place_for_nobo
     before = page.stat().st_mtime_ns if page.exists() else None
     with run.locked():
         for out in ("null", run.path / "another.html"):
-            with pytest.raises(ConfigError, match=r"another process.*; out=FILE.html puts the page elsewhere"):
+            with pytest.raises(ConfigError, match=r"another process.*; or name another place by out="):
                 explored(run.path, f"out={out}")
         assert explored(run.path, f"out={tmp_path}/page.html").is_file()
     assert not (run.path / "another.html").exists()

@@ -185,7 +185,9 @@ def test_interrupted_and_running_runs_are_reported_as_they_are(run, tmp_path, ca
         before = files(run.path)
         for out in ([], [f"out={run.path / 'another.html'}"]):
             assert main(["report", f"run={run.path}", *out]) == 2
-            assert re.search("being written by another process.*; out=FILE.html puts the page", capsys.readouterr().err)
+            assert re.search(
+                "being written by another process.*; or name another place by out=", capsys.readouterr().err
+            )
         page = reported(capsys, f"run={run.path}", f"out={tmp_path / 'page.html'}")
         assert files(run.path) == before
     assert "still running at 1,200 samples" in page.sections["Result"]
@@ -304,6 +306,18 @@ def test_fact_that_a_run_of_a_sweep_lacks_is_not_in_its_name(sweep, capsys):
     assert "draws of z 8, estimator importance_sampling_5, latent_dim 3" in page.sections["Samples"]
     assert "Mean test log p(x) by importance_sampling_5 against" in page.sections["Bound and latent size"]
     assert "estimator ," not in page.sections["Samples"]
+
+
+@pytest.mark.slow
+def test_bound_with_several_draws_of_z_says_so_beside_one_with_a_single_draw(sweep, capsys):
+    for seed in (0, 1):
+        run = RunDir(sweep / f"3_{seed}")
+        run.update_ledger("best", run.ledger("best") | {"test/bound_num_samples": 8})
+    page = reported(capsys, f"sweep={sweep}")
+    captions = page.sections["Bound and latent size"]
+    assert "Mean test bound against" in captions and "Mean test bound (8 draws of z) against" in captions
+    found = re.findall(r"digits, latent_dim (\d): −?-?[\d.]+ nats(.*?) \(seed 0\)", page.sections["Samples"])
+    assert found == [("2", ""), ("3", " (8 draws of z)")]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from vae_lab.atomic import write_text
 from vae_lab.commands.out import require_free
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.errors import ConfigError, require_integer
+from vae_lab.runs.directory import only_writer
 from vae_lab.runs.load import Run
 from vae_lab.wiring.table import Table, number
 
@@ -60,7 +61,8 @@ def classify(settings: ClassifySettings) -> list[Path]:
         records.append(table.records)
     if settings.path is None:
         return []
-    write_text(settings.path, Table(records=pd.concat(records)).to_csv())
+    with only_writer(settings.path):
+        write_text(settings.path, Table(records=pd.concat(records)).to_csv())
     return [settings.path]
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vae_lab.applications.export import NEEDED, exported, outputs_of, require_packages
-from vae_lab.atomic import atomic_file
-from vae_lab.commands.out import FOLDER, OutSettings
+from vae_lab.commands.out import FOLDER, OutSettings, out_file
 from vae_lab.errors import require_choice
 from vae_lab.runs.load import Run
 
@@ -41,7 +40,7 @@ def export(settings: ExportSettings) -> Path:
     """
     _, run = settings.loaded_one(check=settings.require_known)
     for name, content in exported(run, settings.format).items():
-        with atomic_file(settings.path / name) as file:
+        with out_file(settings.path / name) as file:
             file.write(content)
         log.info("%s: %s bytes", name, f"{len(content):,}")
     return settings.path

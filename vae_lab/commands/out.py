@@ -8,10 +8,11 @@ import importlib.util
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from vae_lab.atomic import atomic_file
 from vae_lab.commands.run_settings import RunSettings
 from vae_lab.errors import ConfigError, install
 from vae_lab.figures.canvas import pixels_of, png_of, write
+from vae_lab.runs.directory import only_writer
 
 FOLDER = ""
 """The suffix of a folder."""
@@ -60,7 +62,8 @@ class OutSettings(RunSettings):
 
     def with_picture_beside(self, picture: Figure) -> list[Path]:
         """Writes a picture of the same name beside the file; returns both paths."""
-        return [self.path, *write({".png": png_of(picture)}, self.path.with_suffix(""))]
+        with only_writer(self.path):
+            return [self.path, *write({".png": png_of(picture)}, self.path.with_suffix(""))]
 
 
 def require_free(path: Path, *, overwrite: bool) -> None:
@@ -72,6 +75,8 @@ def require_free(path: Path, *, overwrite: bool) -> None:
         what = "holds files already" if is_folder else "exists"
         raise ConfigError(f"out: {path} {what}: name another place, or let overwrite=true replace what has its name")
     require_writable(path if path.is_dir() else path.absolute().parent)
+    with only_writer(path):
+        pass
 
 
 def require_writable(folder: Path) -> None:
@@ -81,6 +86,13 @@ def require_writable(folder: Path) -> None:
         raise ConfigError(f"out: {folder} cannot be made, for {above} is no folder: name another place")
     if not os.access(above, os.W_OK):
         raise ConfigError(f"out: {folder} cannot be written to, for {above} may not be: name another place")
+
+
+@contextmanager
+def out_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes its place once it is whole, as `atomic_file` has it, under the lock that belongs to it."""
+    with only_writer(path), atomic_file(path) as file:
+        yield file
 
 
 class Blocks(NamedTuple):
@@ -93,7 +105,7 @@ class Blocks(NamedTuple):
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray | Blocks]) -> None:
     """Writes an .npz file, an array after the other; the same bytes for the same arrays."""
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with out_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             shape, dtype, pieces = array if isinstance(array, Blocks) else Blocks(array.shape, array.dtype, [array])
             about = zipfile.ZipInfo(f"{name}.npy")
@@ -127,7 +139,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
             for i, column in enumerate(values[None] if values.ndim == 1 else values.T)
         }
     )
-    with atomic_file(path) as file:
+    with out_file(path) as file:
         if path.suffix == ".csv":
             table.to_csv(file, index=False)
         else:
@@ -138,5 +150,5 @@ def write_picture(path: Path, image: Float[Tensor, "channel height width"]) -> N
     """Writes an image with values in [0, 1], those beyond cut, as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels_of(image.clamp(0, 1).cpu())).save(buffer, "PNG", optimize=True)
-    with atomic_file(path) as file:
+    with out_file(path) as file:
         file.write(buffer.getvalue())

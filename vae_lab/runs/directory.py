@@ -383,19 +383,20 @@ class RunDir:
 
 
 @contextmanager
-def only_writer(page: Path) -> Iterator[None]:
-    """Who writes a page holds, while the block runs, the lock of the run directory that it lies in, if it lies in one.
+def only_writer(path: Path) -> Iterator[None]:
+    """Who writes a file holds, while the block runs, the lock of the run directory that it lies in, if it lies in one.
 
     Raises:
         RunError: another process is at work on the run, or it may not be written to.
     """
     with ExitStack() as stack:
-        if (run := RunDir(page.parent)).exists():
+        for run in filter(RunDir.exists, map(RunDir, (*path.parents, *path.absolute().parents))):
             seconds = run.patience()
             try:
                 stack.enter_context(run.locked(seconds))
             except RunError as error:
-                raise RunError(f"{error}; out=FILE.html puts the page elsewhere") from error
+                raise RunError(f"{error}; or name another place by out=") from error
+            break
         yield
 
 

@@ -17,7 +17,7 @@ from vae_lab.figures.canvas import encoded_tile
 from vae_lab.figures.run_pictures import dark_on_white_by_default
 from vae_lab.figures.side_by_side import against_latent_dim
 from vae_lab.randomness import generator
-from vae_lab.reports.listing.measured import SPLIT, TITLES
+from vae_lab.reports.listing.measured import DRAWS, SPLIT, TITLES
 from vae_lab.reports.listing.rows import Groups, list_of_runs
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import Overview, read_overviews
@@ -26,7 +26,7 @@ from vae_lab.reports.pages.comparison import curves_section
 from vae_lab.reports.pages.page import UNREADABLE, Picture, Section, reason_of
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.reports.values import as_text, enumerated, letters
-from vae_lab.runs.result import loss_of, trained_with
+from vae_lab.runs.result import draws_behind, draws_of_z, loss_of, trained_with
 from vae_lab.wiring.arguments import override, pasted
 from vae_lab.wiring.table import Table, number
 
@@ -147,6 +147,7 @@ def means_section(sweep: Sweep) -> Section:
             bars += f" (none at {single} of {len(chosen)} points, which have one seed)" if single else ""
             facts: Any = dict(yardstick)  # pyright: ignore[reportArgumentType, reportCallIssue]
             what = f"{facts[SPLIT]} {title}"
+            draws = draws_of_z(int(facts.get(DRAWS, 1)))
             by = f" by {facts['estimator']}" if "estimator" in facts else ""
             losses = [trained_with(loss_of(run.settings)) for run in chosen["run"]]
             trained, whose = losses[0], ""
@@ -154,7 +155,7 @@ def means_section(sweep: Sweep) -> Section:
                 named = [series + loss for series, loss in zip(chosen["series"], losses, strict=True) if loss]
                 trained, whose = "", f" {enumerated(list(dict.fromkeys(named)))}."
             draw = partial(against_latent_dim, chosen, title=chosen["data"].iloc[0], quantity=what)
-            section.draw(draw, f"Mean {what}{by}{trained} against the latent size; {bars}.{whose}", pdf=True)
+            section.draw(draw, f"Mean {what}{draws}{by}{trained} against the latent size; {bars}.{whose}", pdf=True)
     section.tables = [sweep.groups.table()]
     return section
 
@@ -188,7 +189,8 @@ def samples_section(sweep: Sweep, reader: Reader) -> Section:
             continue
         total += len(tile)
         seed = as_text(run.settings.get("seed"))
-        bound = f"{number(run.value(BOUND), places=1)} nats{trained_with(loss_of(run.settings))}"
+        draws = draws_of_z(draws_behind(run.measured, BOUND))
+        bound = f"{number(run.value(BOUND), places=1)} nats{draws}{trained_with(loss_of(run.settings))}"
         tiles.append(Picture(tile, f"{name}: {bound} (seed {seed})", alt=f"{SIDE} x {SIDE} samples of {name}"))
     section.tiles = tiles
     what = f"Decoder means at {SIDE * SIDE} draws z ~ N(0, I), the same for all models of a latent size; of each point"
