@@ -92,6 +92,46 @@ def test_no_two_modules_of_a_wing_need_each_other() -> None:
             pytest.fail(f"{wing}: {' -> '.join(error.args[1])}")
 
 
+FRAMEWORKS = {
+    "pytorch_lightning": "training callbacks jobs",
+    "lightning_fabric": "training callbacks jobs",
+    "hydra": "wiring runs sweeps commands cli",
+    "omegaconf": "wiring runs sweeps commands cli",
+    "matplotlib": "figures reports commands",
+    "jinja2": "reports",
+    "optuna": "sweeps",
+}
+"""The wings that may know a framework: the core knows PyTorch alone."""
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_framework_is_known_to_few_wings(framework: str) -> None:
+    wings = {
+        name.split(".")[0]
+        for name, file in MODULES.items()
+        if name not in DOORS
+        for module in named_in(file)
+        if module.split(".")[0] == framework
+    }
+    assert wings and wings <= set(FRAMEWORKS[framework].split())
+
+
+def test_only_build_instantiates() -> None:
+    for name, file in MODULES.items():
+        for module in named_in(file):
+            is_hydras = module.startswith("hydra") and module.split(".")[-1] in ("instantiate", "call")
+            assert name == "wiring.build" or not is_hydras, f"{name} imports {module}"
+
+
+def named_in(file: Path) -> Iterator[str]:
+    """Everything that a file imports anywhere in it, by its full name."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
 def test_concrete_parts_and_commands_are_named_by_strings_alone() -> None:
     named = (
         "networks.mlp",
