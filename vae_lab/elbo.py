@@ -5,11 +5,12 @@ averaged over a batch, scaled or weighted.
 """
 
 import math
+from collections.abc import Callable
 
 from jaxtyping import Float
 from torch import Tensor
 
-from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
+from vae_lab.distributions import DiagonalGaussian, Distribution, kl_to_standard_normal
 from vae_lab.model import VAE, Images, PerDatapoint
 
 
@@ -78,15 +79,14 @@ def sgvb_b(
     posterior: DiagonalGaussian | None = None,
     kl_terms: Float[Tensor, "batch latent"] | None = None,
     noise: Float[Tensor, "draw batch latent"] | None = None,
-    theta: dict[str, Tensor] | None = None,
+    likelihood: Callable[[Tensor], Distribution] | None = None,
 ) -> Bound:
     """SGVB estimator B, eqs. (7) and (10): 1/L sum_l log p(x|z_l), and the KL in closed form (appendix B).
 
     `posterior` is q(z|x) and `kl_terms` its KL where they have been computed already, `noise` the eps_l where they have
-    been drawn, `theta` what stands in place of the decoder's parameters.
+    been drawn, `likelihood` what stands in place of the model's.
     """
     posterior = posterior or model.posterior(x)
     z = posterior.rsample((num_samples,), noise)
-    likelihood = model.likelihood(z) if theta is None else model.likelihood(z, theta)
-    log_likelihood = likelihood.log_prob(x)
+    log_likelihood = (likelihood or model.likelihood)(z).log_prob(x)
     return Bound(log_likelihood, kl_to_standard_normal(posterior) if kl_terms is None else kl_terms)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from vae_lab.distributions import DiagonalGaussian, Distribution
 from vae_lab.errors import ConfigError, NoEncoder, require_integer
@@ -88,13 +87,11 @@ class VAE(nn.Module):
             )
         return self.encoder(x)
 
-    def likelihood(
-        self, z: Float[Tensor, "*sample batch latent"], theta: dict[str, Tensor] | None = None
-    ) -> Distribution:
-        """p(x|z) over [*sample, batch, channel, height, width], by the decoder's parameters or those of `theta`."""
-        flat = z if z.dim() == 2 else z.flatten(0, -2)
-        found: Distribution = self.decoder(flat) if theta is None else functional_call(self.decoder, theta, (flat,))
-        return found if z.dim() == 2 else found.unflatten(z.shape[:-1])
+    def likelihood(self, z: Float[Tensor, "*sample batch latent"]) -> Distribution:
+        """p(x|z) over [*sample, batch, channel, height, width]."""
+        if z.dim() == 2:
+            return self.decoder(z)
+        return self.decoder(z.flatten(0, -2)).unflatten(z.shape[:-1])
 
     def log_joint(self, x: Images, z: Float[Tensor, "*sample batch latent"]) -> Float[Tensor, "*sample batch"]:
         """The sum log p(x, z) = log p(x|z) + log p(z), nats per datapoint."""

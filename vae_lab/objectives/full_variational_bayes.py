@@ -2,13 +2,14 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from vae_lab.distributions import DiagonalGaussian, kl_to_standard_normal
+from vae_lab.distributions import DiagonalGaussian, Distribution, kl_to_standard_normal
 from vae_lab.elbo import Bound, sgvb_b
 from vae_lab.errors import require_integer, require_number
 from vae_lab.model import VAE
@@ -49,7 +50,7 @@ class FullVariationalBayes(Objective):
         posterior = model.posterior(batch.x)
         kl = kl_to_standard_normal(posterior)
         draws = [
-            sgvb_b(model, batch.x, posterior=posterior, kl_terms=kl, theta=self.sample_parameters(model))
+            sgvb_b(model, batch.x, posterior=posterior, kl_terms=kl, likelihood=self.sample_likelihood(model))
             for _ in range(self.num_samples)
         ]
         bound = Bound(torch.cat([draw.log_likelihood for draw in draws]), kl)
@@ -66,6 +67,11 @@ class FullVariationalBayes(Objective):
     def sample_parameters(self, model: VAE) -> dict[str, Tensor]:
         """A draw of theta that gradients pass through, to be put in place of the decoder's parameters."""
         return {name: posterior.rsample() for name, posterior in self.parameter_posterior(model).items()}
+
+    def sample_likelihood(self, model: VAE) -> Callable[[Tensor], Distribution]:
+        """p(x|z) by a draw of theta, as a function of z, [draw, batch, latent]."""
+        theta = self.sample_parameters(model)
+        return lambda z: functional_call(model.decoder, theta, (z.flatten(0, -2),)).unflatten(z.shape[:-1])
 
     @torch.no_grad()
     def predictive_model(self, model: VAE) -> VAE:
