@@ -33,7 +33,6 @@ from vae_lab.errors import (
 )
 from vae_lab.jobs.assemble import Assembled, assemble
 from vae_lab.jobs.settle import settled
-from vae_lab.measurement import measure_bound, summarise
 from vae_lab.runs.continuation import is_larger, overrides_with
 from vae_lab.runs.curve import keep_rows, read_rows
 from vae_lab.runs.directory import RunDir
@@ -49,7 +48,7 @@ from vae_lab.runs.load import (
     samples_of,
     take_back_best,
 )
-from vae_lab.runs.measured import INDEPENDENT_PIXELS, baseline_entries
+from vae_lab.runs.measured import INDEPENDENT_PIXELS, baseline_entries, bound_entries
 from vae_lab.runs.place import placed
 from vae_lab.runs.provenance import provenance
 from vae_lab.runs.result import baseline_keys, baseline_name, loss_facts, results
@@ -323,7 +322,7 @@ def fit(run: RunDir, assembled: Assembled) -> None:
 
 
 def assist() -> Path | None:
-    """The work of a further process of a training, which the first one told its run directory; None in the first."""
+    """The work of a further process of a training, which the first one gave its run directory; None in the first."""
     if "VAE_LAB_RUN_DIR" not in os.environ or int(os.environ.get("LOCAL_RANK", 0)) == 0:
         return None
     run = RunDir(os.environ["VAE_LAB_RUN_DIR"])
@@ -343,18 +342,15 @@ def measure(run: RunDir, assembled: Assembled) -> dict[str, Any]:
     entries |= ledger_facts(assembled.data, assembled.config)
     known = run.ledger(checkpoint, samples)  # perhaps measured with more draws
     for split in assembled.data.splits:
+        images = assembled.data.measured(split).images
         if f"{split}/{INDEPENDENT_PIXELS}" not in known:
-            images = assembled.data.measured(split).images
             entries |= baseline_entries(model, assembled.data, images, split)
         if f"{split}/bound" in known:
             continue
         if not model.has_encoder:
             entries |= assembled.evaluation.log_likelihood(model, assembled.data, split)
             continue
-        images = assembled.data.measured(split).images.to(device)
-        sums = measure_bound(model, images, num_samples=1, seed=assembled.lit.seed)
-        entries |= {f"{split}/{name}": value for name, value in summarise(sums, num_samples=1).items()}
-        entries |= {f"{split}/bound_num_samples": 1, f"{split}/bound_seed": assembled.lit.seed}
+        entries |= bound_entries(model, images, split, num_samples=1, seed=assembled.lit.seed)
     entries |= known
     run.update_ledger(checkpoint, entries)
     log_hyperparameters(assembled, entries)

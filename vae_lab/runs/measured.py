@@ -15,7 +15,7 @@ from vae_lab.data.arrays import ImageData
 from vae_lab.errors import RunError, StorageError
 from vae_lab.estimators.base import Estimator, settings_of
 from vae_lab.measurement import measure_bound, measure_log_likelihood, subset_name, summarise
-from vae_lab.model import VAE
+from vae_lab.model import VAE, Images
 from vae_lab.runs.baselines import kind_of_likelihood, measure_baselines
 from vae_lab.runs.directory import WRITING_SECONDS, RunDir
 from vae_lab.runs.load import Run, ledger_facts, samples_of
@@ -120,13 +120,19 @@ class Measurement:
 
 def bound(split: str, *, num_samples: int, seed: int, num_datapoints: int | None = None) -> Measurement:
     """The bound with `num_samples` draws of z per datapoint, its terms, and the active units."""
+    request = {"num_samples": num_samples, "seed": seed}
 
     def make(run: Run, images: Tensor, name: str) -> dict[str, Any]:
-        images = images.to(next(run.model.parameters()).device)
-        sums = measure_bound(run.model, images, num_samples=num_samples, seed=seed)
-        return {f"{name}/{key}": value for key, value in summarise(sums, num_samples=num_samples).items()}
+        return bound_entries(run.model, images, name, **request)
 
-    return Measurement("bound", split, num_datapoints, {"num_samples": num_samples, "seed": seed}, make)
+    return Measurement("bound", split, num_datapoints, request, make)
+
+
+def bound_entries(model: VAE, images: Images, name: str, *, num_samples: int, seed: int) -> dict[str, Any]:
+    """The ledger's entries about the bound of a model on images; `name` is that of their split in the ledger."""
+    sums = measure_bound(model, images.to(next(model.parameters()).device), num_samples=num_samples, seed=seed)
+    entries = {f"{name}/{key}": value for key, value in summarise(sums, num_samples=num_samples).items()}
+    return entries | {f"{name}/bound_num_samples": num_samples, f"{name}/bound_seed": seed}
 
 
 def log_likelihood(split: str, estimator: Estimator, *, seed: int, num_datapoints: int | None = None) -> Measurement:
