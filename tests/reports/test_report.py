@@ -193,6 +193,20 @@ def test_interrupted_and_running_runs_are_reported_as_they_are(run, tmp_path, ca
     assert "still running at 1,200 samples" in page.sections["Result"]
 
 
+@pytest.mark.slow
+def test_run_of_a_pattern_that_is_being_written_is_left_out_as_long_as_there_is_another(sweep, caplog, capsys):
+    for name in ("2_0", "2_1", "3_0"):
+        shutil.rmtree(sweep / name)
+    free, busy = RunDir(sweep / "3_1"), RunDir(shutil.copytree(sweep / "3_1", sweep / "3_0"))
+    busy.update_record(status="running")
+    with busy.locked():
+        assert main(["report", f"run={sweep}/*"]) == 0
+        assert capsys.readouterr().out.split() == [str(free.path / "report.html")]
+        assert f"left out: {busy.path} is being written by another process" in caplog.text
+        assert main(["report", f"run={sweep}/3_0*"]) == 2
+    assert not (busy.path / "report.html").exists()
+
+
 def test_run_without_weights_or_ledger_has_a_page(run, tmp_path, capsys):
     shutil.rmtree(run.checkpoints)
     (run.path / "metrics.json").unlink()
@@ -409,6 +423,7 @@ def test_several_runs_have_a_page_each(sweep, capsys):
         (["sweep=."], ". holds no whole run directory"),
         (["run={run}", "out=page.pdf"], "out must be an .html file"),
         (["run={run}", "out=/proc/page.html"], "cannot be written"),
+        (["run={run}", "out=folder.html"], "folder.html cannot be written (Is a directory)"),
         (["run={run},{sweep}/*", "out=page.html"], "out must be left out for 5 runs"),
         (["run={run},{broken}"], "run.json is no JSON"),
         (["run={sweep}/none*"], "matches nothing"),
@@ -421,7 +436,7 @@ def test_mistake_is_one_line_and_exit_code_2(
     arguments, expected, tmp_path, monkeypatch, finished_run, finished_sweep, run, capfd
 ):
     (run.path / "run.json").write_text(json.dumps(run.read_record())[:20])
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "folder.html").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "empty")
     given = [text.format(run=finished_run.path, sweep=finished_sweep, broken=run.path) for text in arguments]
     assert main(["report", *given]) == 2

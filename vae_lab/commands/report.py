@@ -1,5 +1,6 @@
 """`vae-lab report run=DIR` or `sweep=DIR`: a page about each run, or about all in a folder, light enough to mail."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from vae_lab.reports.overview import read_overview
 from vae_lab.reports.pages.reading import Reader
 from vae_lab.runs.directory import RunDir, named_folders
 from vae_lab.wiring.arguments import key, override
+
+log = logging.getLogger("vae_lab")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ def report(settings: ReportSettings) -> list[Path]:
 
     Raises:
         ConfigError: not one of run and sweep, or a place that cannot be written to.
-        RunError: there is no run, or one is not whole; no page was written.
+        RunError: there is no run, or one that is named is not whole or being written: no page was written. Of a
+            pattern's runs such a one is left out with a line.
     """
     from vae_lab.reports.pages.page import require_place, write_page
     from vae_lab.reports.pages.run_page import headline, run_sections, title_of
@@ -50,12 +54,23 @@ def report(settings: ReportSettings) -> list[Path]:
         sweep, name = read_sweep(folders[0], settings.checkpoint), folders[0].resolve().name
         require_place(pages[0])
         return [write_page(pages[0], f"Sweep: {name}", sweep_sections(sweep, settings), summary=sweep.headline)]
-    overviews = [read_overview(folder, settings.checkpoint) for folder in folders]
-    for page in pages:
-        require_place(page)
+    overviews, errors = {}, []
+    for folder, page in zip(folders, pages, strict=True):
+        try:
+            overviews[page] = read_overview(folder, settings.checkpoint)
+            require_place(page)
+        except RunError as error:
+            if not found[folder]:
+                raise
+            overviews.pop(page, None)
+            errors.append(error)
+    if errors and not overviews:
+        raise errors[0]
+    for error in errors:
+        log.warning("left out: %s", error)
     return [
         write_page(page, title_of(run), run_sections(run, settings), summary=headline(run))
-        for page, run in zip(pages, overviews, strict=True)
+        for page, run in overviews.items()
     ]
 
 

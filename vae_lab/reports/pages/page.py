@@ -1,6 +1,7 @@
 """Self-contained HTML pages: one template, pictures inside the file, readable on a phone and without a network."""
 
 import base64
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from vae_lab.atomic import write_text
-from vae_lab.errors import ConfigError
+from vae_lab.errors import ConfigError, StorageError
 from vae_lab.figures.canvas import encoded, pdf_of
 from vae_lab.runs.directory import only_writer
 from vae_lab.wiring.table import Table
@@ -119,6 +120,8 @@ def require_place(path: Path) -> None:
     """Refuses a place where no page can be written, before the work for it; raises what `write_html` would."""
     above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     with _place_of(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         TemporaryFile(dir=above).close()
 
 
@@ -127,5 +130,7 @@ def _place_of(path: Path) -> Iterator[None]:
     try:
         with only_writer(path):
             yield
+    except StorageError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): name another out=FILE.html") from error
