@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock, Mock
 
 import pytest
@@ -20,6 +21,7 @@ from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
 from vae_lab.errors import Failed
 from vae_lab.objectives.aevb import AEVB
 from vae_lab.objectives.base import Minibatch
+from vae_lab.optimizers import Adagrad, step_factors
 from vae_lab.training import compiled
 from vae_lab.training.compiled import CompiledStep, Compiler, cache_folder, compiled_file, trace, why_not_compiled
 from vae_lab.training.step import EagerStep, Step
@@ -34,11 +36,14 @@ def own_cache(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
-def make_eager(objective: AEVB | None = None) -> tuple[EagerStep, Minibatch]:
+ADAM, ADAGRAD = partial(torch.optim.Adam, fused=True), partial(Adagrad, lr=0.1, warmup_steps=2, eps=1e-8)
+
+
+def make_eager(objective: AEVB | None = None, make_optimizer: Any = ADAM) -> tuple[EagerStep, Minibatch]:
     """A step of a tiny training, its optimiser's state there."""
     torch.manual_seed(0)
     lit = make_lit()
-    optimizer = torch.optim.Adam(lit.model.parameters(), fused=True)
+    optimizer = make_optimizer(lit.model.parameters())
     eager = EagerStep(
         objective or lit.objective,
         lit.model,
@@ -229,6 +234,20 @@ def test_an_optimiser_that_changes_ends_a_compiled_training(monkeypatch):
     eager.optimizer.param_groups[0]["betas"] = (0.5, 0.9)
     with pytest.raises(Failed, match=r"betas changed after .* compile=false"):
         step(batch)
+
+
+@pytest.mark.parametrize("make_optimizer", [ADAM, ADAGRAD])
+def test_a_compiled_step_goes_on_from_the_steps_behind_it(monkeypatch, make_optimizer):
+    loader = MagicMock()
+    monkeypatch.setattr(torch._C._aoti, "AOTIModelPackageLoader", lambda *_, **__: loader)  # pyright: ignore[reportAttributeAccessIssue]
+    eager, batch = make_eager(make_optimizer=make_optimizer)
+    for _ in range(2):
+        eager(batch, 0)
+    step = CompiledStep(eager.optimizer, trace(eager, batch, 100), Path("file.pt2"))
+    for count in (4, 5):
+        step(batch)
+        factors = loader.boxed_run.call_args[0][0][-1]
+        assert factors[:, 0].tolist() == [pytest.approx(step_factors(eager.optimizer, count))] * len(factors)
 
 
 @pytest.mark.slow
