@@ -160,7 +160,7 @@ def test_the_plane_and_the_drawing_surface_obey_the_keyboard(page, browser):
     assert torch.special.ndtr(torch.tensor(browser.run("[...seen.z]"))).tolist() == pytest.approx(
         [0.52, 0.49], abs=1e-4
     )
-    assert "z is 0.05, \u22120.03" in browser.run("document.getElementById('spoken').textContent")
+    assert "z is 0.05, \u22120.03" in browser.run("document.getElementById('read-aloud').textContent")
     browser.press("#clear", Keys.ENTER)
     assert browser.run("Math.max(...seen.x)") == 0
     browser.press("#pad", Keys.ARROW_UP, Keys.SPACE)

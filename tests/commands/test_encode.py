@@ -14,7 +14,7 @@ from training import composed
 from vae_lab.applications.images import TARGETS
 from vae_lab.commands.encode import EncodeSettings, encode
 from vae_lab.distributions import kl_to_standard_normal
-from vae_lab.errors import ConfigError, NoEncoder
+from vae_lab.errors import ConfigError, NoEncoder, RunError
 from vae_lab.runs.directory import RunDir
 from vae_lab.runs.load import Run, load_run
 from vae_lab.wiring.build import settings
@@ -68,6 +68,16 @@ def test_all_classes_of_the_test_split_are_encoded_where_they_are_asked_for(run,
     assert len(table) == 250 and set(table["label"]) == set(range(10))
     first = encoded(run, tmp_path / "first.csv", "classes=all", "num_datapoints=7")
     pd.testing.assert_frame_equal(first, table[:7])
+
+
+@pytest.mark.slow
+def test_nothing_is_written_into_a_run_that_another_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae_lab.runs.directory.WRITING_SECONDS", 0.1)
+    run = make_drawn_run(tmp_path / "run")
+    with run.locked(), pytest.raises(RunError, match=r"another process.*; or name another place by out="):
+        encoded(run, run.path / "images" / "z.csv")
+    assert not list(run.path.rglob("z.csv"))
+    assert len(encoded(run, run.path / "images" / "z.csv")) and not run.is_locked()
 
 
 def test_arrays_are_the_same_numbers(run, tmp_path):

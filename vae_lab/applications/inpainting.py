@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vae_lab import elbo
 from vae_lab.applications.parameters import likelihood_of
 from vae_lab.distributions import DiagonalGaussian, IndependentPixels
 from vae_lab.errors import ConfigError
@@ -214,8 +215,8 @@ class Chains:
         """The same with z accepted or refused, which is exact; q(z|x) of the state before, and the share accepted."""
         q = self.model.posterior(self.x)
         both = torch.stack([self.z, q.sample()])
-        log_weights = self.model.log_joint(self.x, both) - q.log_prob(both)
-        accepted = torch.rand_like(log_weights[0]).log() < log_weights[1] - log_weights[0]
+        before, after = elbo.log_weights(self.model, self.x, both, q)
+        accepted = torch.rand_like(before).log() < after - before
         self.z = torch.where(accepted[:, None], both[1], both[0])
         self._draw_pixels()
         return q, float(accepted.double().mean())

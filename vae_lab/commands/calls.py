@@ -72,7 +72,7 @@ class Inpaintings(NamedTuple):
     """Draws of what is missing of n images, and how the chains went."""
 
     missing: Any
-    """Which pixels are, [height, width]."""
+    """The pixels that are missing, [height, width]."""
     draws: Any
     """Whole images, one from the end of each chain, [n, num, channel, height, width]."""
     means: Any

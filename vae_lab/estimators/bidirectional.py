@@ -50,7 +50,7 @@ class Bidirectional(AnnealedImportanceSampling):
         return *self._forward(model, x, noise, step_sizes), -log_mean.value
 
     def summary(self, estimate: Estimate) -> dict[str, float]:
-        """Besides, the mean upper bound and the mean gap between the two.
+        """What is added: the mean upper bound and the mean gap between the two.
 
         The chains back share their start, so their spread tells no error. That of the gap is taken from the simulated
         datapoints: it is the error of the mean over all that the model makes.

@@ -63,7 +63,7 @@ class ImportanceSampling(Estimator):
         return log_mean.value, log_mean.variance, log_mean.ess_share, tail.k_hat
 
     def summary(self, estimate: Estimate) -> dict[str, float]:
-        """Besides, the mean effective sample size by K, and the share of datapoints that k-hat does not speak for.
+        """What is added: the mean effective sample size by K, and the share of datapoints in doubt by their k-hat.
 
         That counts those without a k-hat, whose weights are no numbers. Fewer than 21 samples show no tail of any
         datapoint, and then there is no such share.

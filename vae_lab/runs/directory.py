@@ -57,7 +57,7 @@ class RunDir:
     def __init__(self, path: str | Path, data_root: str | None = None) -> None:
         self.path = Path(path).expanduser()
         self.data_root = data_root
-        """Where a command was told that the data of the run lie now."""
+        """Where the data of the run lie now, as a command line says."""
         self._lock: Lock | None = None
         self._seen: set[str] = set()
 

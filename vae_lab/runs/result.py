@@ -10,7 +10,7 @@ from vae_lab.errors import LARGEST, ConfigError, require_number, shown
 from vae_lab.wiring.dotted import leaves
 
 SPLITS = ("test", "val", "train")
-"""Whose value stands for a run, the first that there is."""
+"""The splits whose value stands for a run, the first that there is."""
 LOG_LIKELIHOOD, BASELINE = "/log_likelihood/", "/baseline/"
 HIGH_K_HAT = "_high_k_hat"
 """Ending of the share of datapoints whose importance weights have a Pareto k-hat above 0.7."""
