@@ -120,6 +120,11 @@ def require_integer(
         raise ConfigError(f"{key} must be an integer {rule}{' or null' * optional}, got {shown(value)}: {advice}")
 
 
+def require_threads(threads: Any) -> None:
+    """Refuses what is no number of threads of the CPU; null will do."""
+    require_integer("threads", threads, minimum=1, maximum=MOST_THREADS, optional=True)
+
+
 def require_number(
     key: str,
     value: Any,

@@ -37,14 +37,14 @@ def compare(settings: CompareSettings) -> Path:
     """
     from vae_lab.reports.listing.runs import Runs
     from vae_lab.reports.pages.comparison import comparison_sections
-    from vae_lab.reports.pages.page import Section, require_place, write_page
+    from vae_lab.reports.pages.page import Section, require_page, write_page
 
     found, left_out = find_runs(settings.run, settings.checkpoint)
     if len(found) < 2:
         reasons = f"; left out: {'; '.join(left_out)}" if left_out else ""
         raise ConfigError(f"run must name at least two run directories, got {len(found)}{reasons}")
     path = page_path(settings.out, found, settings.checkpoint)
-    require_place(path)
+    require_page(path)
     for text in left_out:
         log.warning("left out: %s", text)
     again = Section("Again", text=["The same comparison replaces this page."], code=[command(settings)])

@@ -13,7 +13,7 @@ from vae_lab.commands.run_settings import RunSettings, require_splits
 from vae_lab.errors import ConfigError, require_integer, require_number
 from vae_lab.reports.listing.runs import Runs
 from vae_lab.reports.overview import read_overview
-from vae_lab.reports.pages.page import require_place, write_html
+from vae_lab.reports.pages.page import require_page, write_html
 from vae_lab.reports.pages.run_page import title_of
 from vae_lab.reports.values import letters
 
@@ -59,7 +59,7 @@ def explore(settings: ExploreSettings) -> list[Path]:
         read_overview(run.path, run.checkpoint if run.checkpoint in ("best", "last") else None) for run in runs
     ]
     path = Path(settings.out).expanduser() if settings.out else runs[0].path / PAGE
-    require_place(path)
+    require_page(path)
     short_names = Runs(overviews).names(MOST_WORDS)
     names = [f"{letters(place)} {name}".strip() for place, name in enumerate(short_names)]
     known = explorer(

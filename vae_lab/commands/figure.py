@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vae_lab.errors import MOST_THREADS, require_integer
+from vae_lab.errors import require_threads
 from vae_lab.figures.base import PaperFigure, make_figure
 from vae_lab.figures.needed import check_scale
 from vae_lab.runs.directory import RunDir
@@ -30,7 +30,7 @@ class FigureSettings:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
-        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
+        require_threads(self.threads)
 
 
 def figure(settings: FigureSettings) -> Path:

@@ -33,7 +33,7 @@ def report(settings: ReportSettings) -> list[Path]:
         RunError: there is no run, or one that is named is not whole or being written: no page was written. Of a
             pattern's runs such a one is left out with a line.
     """
-    from vae_lab.reports.pages.page import require_place, write_page
+    from vae_lab.reports.pages.page import require_page, write_page
     from vae_lab.reports.pages.run_page import headline, run_sections, title_of
     from vae_lab.reports.pages.sweep_page import read_sweep, sweep_sections
 
@@ -52,13 +52,13 @@ def report(settings: ReportSettings) -> list[Path]:
         require_kind(folder, "run" if runs else "sweep")
     if settings.sweep:
         sweep, name = read_sweep(folders[0], settings.checkpoint), folders[0].resolve().name
-        require_place(pages[0])
+        require_page(pages[0])
         return [write_page(pages[0], f"Sweep: {name}", sweep_sections(sweep, settings), summary=sweep.headline)]
     overviews, errors = {}, []
     for folder, page in zip(folders, pages, strict=True):
         try:
             overviews[page] = read_overview(folder, settings.checkpoint)
-            require_place(page)
+            require_page(page)
         except RunError as error:
             if not found[folder]:
                 raise

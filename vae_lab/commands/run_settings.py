@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from vae_lab.errors import MOST_THREADS, ConfigError, RunError, nearest, require_integer
+from vae_lab.errors import ConfigError, RunError, nearest, require_integer, require_threads
 from vae_lab.runs.directory import RunDir, named_folders, named_runs
 from vae_lab.runs.load import Run, load_run
 from vae_lab.runs.provenance import available_cores
@@ -30,7 +30,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_integer("seed", self.seed, minimum=0)
-        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
+        require_threads(self.threads)
 
     @cached_property
     def directories(self) -> list[RunDir]:

@@ -21,7 +21,7 @@ from vae_lab.callbacks.early_stopping import EarlyStopping
 from vae_lab.callbacks.stop_on_signal import StopOnSignal
 from vae_lab.data.arrays import ImageData, is_binary
 from vae_lab.distributions import ContinuousBernoulli
-from vae_lab.errors import MOST_THREADS, ConfigError, install, require_choice, require_integer, require_number
+from vae_lab.errors import ConfigError, install, require_choice, require_integer, require_number, require_threads
 from vae_lab.measurement import require_draws
 from vae_lab.objectives.base import Objective
 from vae_lab.randomness import NOISE_BLOCK
@@ -70,7 +70,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         require_number("max_samples", self.max_samples, optional=True)
         require_integer("seed", self.seed, minimum=0, maximum=2**32 - 1)
-        require_integer("threads", self.threads, minimum=1, maximum=MOST_THREADS, optional=True)
+        require_threads(self.threads)
         require_integer("steps_per_execution", self.steps_per_execution, minimum=1)
         require_number("gradient_clip_norm", self.gradient_clip_norm, optional=True)
         require_choice("matmul_backend", self.matmul_backend, BACKENDS)

@@ -24,7 +24,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from vae_lab.atomic import write_json
-from vae_lab.errors import INTERRUPTED, require_integer, require_number
+from vae_lab.errors import INTERRUPTED, require_integer, require_number, require_threads
 from vae_lab.jobs.children import Children
 from vae_lab.jobs.engine import NOT_BEGUN, POLL_SECONDS, run_job
 from vae_lab.jobs.job import Job, Outcome
@@ -77,7 +77,7 @@ def threads_of_a_job(cfg: DictConfig) -> int:
     """`threads`, else what the launcher reserves for a job, else the cores divided among the jobs at once."""
     launcher = cfg.hydra.launcher
     remote = launcher.ray.remote.get("num_cpus") if "ray" in launcher else None
-    require_integer("threads", cfg.threads, minimum=1, optional=True)
+    require_threads(cfg.threads)
     asked = cfg.threads or remote or launcher.get("cpus_per_task") or available_cores() // parallel_jobs(cfg)
     return max(1, int(asked))
 

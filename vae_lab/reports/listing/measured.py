@@ -44,7 +44,7 @@ Yardstick = tuple[tuple[str, str], ...]
 """The names and values of all that two values must share to be compared; empty: the value may be compared with any."""
 
 
-class Measured:
+class MeasuredColumns:
     """The columns of bound and log p(x), then of further quantities, in the rows of a table of runs or of groups.
 
     A letter marks every kind of values that cannot be compared with the unmarked ones of their column.
@@ -61,7 +61,7 @@ class Measured:
         self._letters: dict[str, str] = {}
 
     @classmethod
-    def of_runs(cls, runs: Sequence[Overview], show: Sequence[str]) -> "Measured":
+    def of_runs(cls, runs: Sequence[Overview], show: Sequence[str]) -> "MeasuredColumns":
         """The columns of these runs, with those keys of `show` that are numbers; unmarked is what most of them have."""
         keys: dict[str, list[str | None]] = {name: best_keys(runs, name) for name in KEYS}
         common = {mode(filter(None, found)) for found in keys.values() if any(found)}
@@ -83,7 +83,7 @@ class Measured:
             unmarked[name] = min(ranks, key=ranks.__getitem__, default=())
         return cls(pd.concat(frames, axis=1), unmarked)
 
-    def averaged(self, groups: pd.Series) -> "Measured":
+    def averaged(self, groups: pd.Series) -> "MeasuredColumns":
         """Mean and standard error sd/sqrt(n) in each group of the rows that are in one."""
         frames = {}
         for name in self.unmarked:
@@ -91,11 +91,11 @@ class Measured:
             means = rows["value"].agg(["mean", "sem", "count"]).set_axis(["value", "error", "num"], axis=1)
             frame = means.join(rows["doubt"].mean()).join(rows[["key", "yardstick", "loss"]].first()).astype(object)
             frames[name] = frame.where(frame.notna(), None)
-        return Measured(pd.concat(frames, axis=1), self.unmarked)
+        return MeasuredColumns(pd.concat(frames, axis=1), self.unmarked)
 
-    def chosen(self, positions: Sequence[int]) -> "Measured":
+    def chosen(self, positions: Sequence[int]) -> "MeasuredColumns":
         """These rows alone."""
-        return Measured(self.frame.iloc[list(positions)].reset_index(drop=True), self.unmarked)
+        return MeasuredColumns(self.frame.iloc[list(positions)].reset_index(drop=True), self.unmarked)
 
     def column(self, key: str) -> str | None:
         """The name of the column that holds values of a key; None if there is none."""

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from vae_lab.errors import ConfigError
-from vae_lab.reports.listing.measured import SAMPLES, SECONDS, Measured, Yardstick
+from vae_lab.reports.listing.measured import SAMPLES, SECONDS, MeasuredColumns, Yardstick
 from vae_lab.reports.listing.runs import Runs, texts_of, title_of
 from vae_lab.reports.overview import BROKEN
 from vae_lab.reports.values import ABSENT, as_text, counted, number_or_none
@@ -41,7 +41,7 @@ def list_of_runs(
     `sort`, the runs may have `labels`; their paths then come last.
     """
     shown = [key for key in dict.fromkeys(show) if key not in ALWAYS]
-    measured = Measured.of_runs(runs.runs, [key for key in shown if key not in runs.settings])
+    measured = MeasuredColumns.of_runs(runs.runs, [key for key in shown if key not in runs.settings])
     order = measured.best_first(sort, lambda key: [run.values.get(key) for run in runs.runs])
     runs, measured = Runs([runs.runs[i] for i in order]), measured.chosen(order)
     differing = {key: title_of(short) for key, short in runs.differing().items()}
@@ -96,7 +96,7 @@ class Groups:
         self.runs = runs.finished
         self.num_unfinished = len(runs.runs) - len(self.runs.runs)
         self.keys, self.over = list(dict.fromkeys(group)), list(over)
-        measured = Measured.of_runs(self.runs.runs, show)
+        measured = MeasuredColumns.of_runs(self.runs.runs, show)
         if unknown := [key for key in show if not measured.column(key)]:
             raise ConfigError(f"{unknown[0]} is no number, and has no mean: name it in group=")
         alike = self._alike(measured)
@@ -118,7 +118,7 @@ class Groups:
         self.mixed = [[key for key in varied if varied.loc[i, key]] for i in order]
         """The settings besides in which the runs of each group differ."""
 
-    def _alike(self, measured: Measured) -> pd.DataFrame:
+    def _alike(self, measured: MeasuredColumns) -> pd.DataFrame:
         """A row for each run: the texts of the keys and the yardsticks of the columns, by number, that make its group.
 
         A missing value goes with what most of the others have.

@@ -116,7 +116,7 @@ def write_html(path: Path, template: str, facts: Mapping[str, Any]) -> Path:
     return path
 
 
-def require_place(path: Path) -> None:
+def require_page(path: Path) -> None:
     """Refuses a place where no page can be written, before the work for it; raises what `write_html` would."""
     above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     with _place_of(path):
