@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from vae_lab.atomic import write_json
 from vae_lab.cli import run_plain_command
 from vae_lab.commands.help import Command
-from vae_lab.errors import ConfigError, nearest, require_integer, require_number, require_threads
+from vae_lab.errors import ConfigError, nearest, require_integer, require_number
 from vae_lab.wiring.arguments import key
 
 
@@ -59,7 +59,7 @@ class BenchSettings:
     def __post_init__(self) -> None:
         require_integer("repeats", self.repeats, minimum=1, optional=True)
         require_number("seconds", self.seconds)
-        require_threads(self.threads)
+        require_integer("threads", self.threads, minimum=1, optional=True)
 
 
 def bench(given: BenchSettings) -> Path:
