@@ -74,10 +74,16 @@ def test_all_classes_of_the_test_split_are_encoded_where_they_are_asked_for(run,
 def test_nothing_is_written_into_a_run_that_another_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr("vae_lab.runs.directory.WRITING_SECONDS", 0.1)
     run = make_drawn_run(tmp_path / "run")
-    with run.locked(), pytest.raises(RunError, match=r"another process.*; or name another place by out="):
-        encoded(run, run.path / "images" / "z.csv")
-    assert not list(run.path.rglob("z.csv"))
-    assert len(encoded(run, run.path / "images" / "z.csv")) and not run.is_locked()
+    (run.path / "images").mkdir(exist_ok=True)
+    (tmp_path / "link").symlink_to(run.path / "images")
+    with run.locked():
+        for place in (run.path / "new", tmp_path / "link", tmp_path / "link" / ".."):
+            with pytest.raises(RunError, match=r"another process.*; or name another place by out="):
+                encoded(run, place / "z.csv")
+        assert not list(run.path.rglob("z.csv"))
+        monkeypatch.chdir(run.path)
+        assert len(encoded(run, Path("../z.csv")))
+    assert len(encoded(run, run.path / "new" / "z.csv")) and not run.is_locked()
 
 
 def test_arrays_are_the_same_numbers(run, tmp_path):

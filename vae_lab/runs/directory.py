@@ -384,13 +384,14 @@ class RunDir:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Who writes a file holds, while the block runs, the lock of the run directory that it lies in, if it lies in one.
+    """Who writes a file, or into a folder, holds the lock of the run directory that it lies in, if it lies in one.
 
     Raises:
         RunError: another process is at work on the run, or it may not be written to.
     """
+    folder = (path if path.is_dir() else path.parent).resolve()
     with ExitStack() as stack:
-        for run in filter(RunDir.exists, map(RunDir, (*path.parents, *path.absolute().parents))):
+        for run in filter(RunDir.exists, map(RunDir, (folder, *folder.parents))):
             seconds = run.patience()
             try:
                 stack.enter_context(run.locked(seconds))

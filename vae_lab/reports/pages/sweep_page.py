@@ -189,7 +189,7 @@ def samples_section(sweep: Sweep, reader: Reader) -> Section:
             continue
         total += len(tile)
         seed = as_text(run.settings.get("seed"))
-        draws = draws_of_z(draws_behind(run.measured, BOUND))
+        draws = "" if DRAWS in series else draws_of_z(draws_behind(run.measured, BOUND))
         bound = f"{number(run.value(BOUND), places=1)} nats{draws}{trained_with(loss_of(run.settings))}"
         tiles.append(Picture(tile, f"{name}: {bound} (seed {seed})", alt=f"{SIDE} x {SIDE} samples of {name}"))
     section.tiles = tiles
