@@ -204,6 +204,7 @@ def test_run_of_a_pattern_that_is_being_written_is_left_out_as_long_as_there_is_
         assert capsys.readouterr().out.split() == [str(free.path / "report.html")]
         assert f"left out: {busy.path} is being written by another process" in caplog.text
         assert main(["report", f"run={sweep}/3_0*"]) == 2
+        assert main(["report", f"run={sweep}/*,{busy.path}"]) == 2
     assert not (busy.path / "report.html").exists()
 
 

@@ -162,7 +162,7 @@ def test_pattern_names_the_folders_that_it_matches_each_once(tmp_path: Path, mon
         (tmp_path / name).mkdir()
     (tmp_path / "file").touch()
     paths = {name: Path(name) for name in ("a", "b", "x[1]", "x1", "none")}
-    assert named_paths("run", ["b", "?", f"{tmp_path}/a"]) == {paths["b"]: False, paths["a"]: True}
+    assert named_paths("run", ["b", "?", f"{tmp_path}/a"]) == {paths["b"]: False, paths["a"]: False}
     assert named_paths("run", ["x[1]"]) == {paths["x[1]"]: False}, "an existing path is no pattern"
     assert named_paths("run", ["x[0-9]"]) == {paths["x1"]: True}
     assert named_paths("run", ["none", "fil*"]) == {paths["none"]: False}, "a pattern is for folders"

@@ -30,8 +30,8 @@ def report(settings: ReportSettings) -> list[Path]:
 
     Raises:
         ConfigError: not one of run and sweep, or a place that cannot be written to.
-        RunError: there is no run, or one that is named is not whole or being written: no page was written. Of a
-            pattern's runs such a one is left out with a line.
+        RunError: there is no run, or one that is named is not whole, or is being written: no page was written. A
+            pattern's run that can have no page is left out with a line, as long as another can.
     """
     from vae_lab.reports.pages.page import require_page, write_page
     from vae_lab.reports.pages.run_page import headline, run_sections, title_of
@@ -59,7 +59,7 @@ def report(settings: ReportSettings) -> list[Path]:
         try:
             overviews[page] = read_overview(folder, settings.checkpoint)
             require_page(page)
-        except RunError as error:
+        except ConfigError as error:
             if not found[folder]:
                 raise
             overviews.pop(page, None)

@@ -237,5 +237,6 @@ def named_paths(name: str, values: Sequence[str]) -> dict[Path, bool]:
             raise ConfigError(f"{name}={value} matches nothing: name folders, or a pattern that finds some")
         for path in paths:
             if not is_pattern or path.is_dir():
-                found.setdefault(path.resolve(), (path, is_pattern))
+                before, by_pattern = found.get(path.resolve(), (path, True))
+                found[path.resolve()] = (before, by_pattern and is_pattern)
     return dict(found.values())
