@@ -76,10 +76,10 @@ def start_and_signal(
     process = vae_lab("train", f"run_dir={path}", *SETTINGS, executable=executable)
     try:
         wait_for(process, RunDir(path), point)
+        held = json.loads((path / ".lock.json").read_text())
     except BaseException:
         process.kill()
         raise
-    held = json.loads((path / ".lock.json").read_text())
     os.kill(held["process"], number)  # the training itself, where a fork trains for the process that was started
     return process
 
