@@ -333,6 +333,10 @@ def test_bound_with_several_draws_of_z_says_so_beside_one_with_a_single_draw(swe
     assert "Mean test bound against" in captions and "Mean test bound (8 draws of z) against" in captions
     found = re.findall(r"digits, latent_dim (\d): −?-?[\d.]+ nats(.*?) \(seed 0\)", page.sections["Samples"])
     assert found == [("2", ""), ("3", " (8 draws of z)")]
+    for seed in (0, 1):
+        run = RunDir(sweep / f"3_{seed}")
+        run.update_ledger("best", run.ledger("best") | {"test/bound_num_samples": 1.5})  # as nobody measures
+    assert "(1.5 draws of z) against" in reported(capsys, f"sweep={sweep}").sections["Bound and latent size"]
 
 
 @pytest.mark.slow

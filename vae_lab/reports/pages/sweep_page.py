@@ -147,7 +147,7 @@ def means_section(sweep: Sweep) -> Section:
             bars += f" (none at {single} of {len(chosen)} points, which have one seed)" if single else ""
             facts: Any = dict(yardstick)  # pyright: ignore[reportArgumentType, reportCallIssue]
             what = f"{facts[SPLIT]} {title}"
-            draws = draws_of_z(int(facts.get(DRAWS, 1)))
+            draws = draws_of_z(draws_behind(chosen["run"].iloc[0].measured, f"{facts[SPLIT]}/{name}"))
             by = f" by {facts['estimator']}" if "estimator" in facts else ""
             losses = [trained_with(loss_of(run.settings)) for run in chosen["run"]]
             trained, whose = losses[0], ""
