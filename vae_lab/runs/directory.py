@@ -390,14 +390,14 @@ def only_writer(path: Path) -> Iterator[None]:
         RunError: another process is at work on the run, or it may not be written to.
     """
     folder = (path if path.is_dir() else path.parent).resolve()
+    run = next(filter(RunDir.exists, map(RunDir, (folder, *folder.parents))), None)
     with ExitStack() as stack:
-        for run in filter(RunDir.exists, map(RunDir, (folder, *folder.parents))):
+        if run is not None:
             seconds = run.patience()
             try:
                 stack.enter_context(run.locked(seconds))
             except RunError as error:
                 raise RunError(f"{error}; or name another place by out=") from error
-            break
         yield
 
 
